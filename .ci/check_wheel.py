@@ -1,0 +1,42 @@
+"""Checks a wheel's file list against the source tree: ``check_wheel.py WHEEL [ROOT]``.
+
+Every module of numba_fftmatvec/ and kernels/ must be in it under numba_fftmatvec/, with py.typed, and nothing else may.
+"""
+
+import sys
+import zipfile
+from pathlib import Path
+
+
+def expected_files(root: Path) -> set[str]:
+    """Return the names that a wheel of the source tree `root` has, its metadata aside."""
+    package = root / "numba_fftmatvec"
+    modules = {
+        path.relative_to(root).as_posix()
+        for path in package.rglob("*.py")
+        if not path.is_relative_to(package / "kernels")
+    }
+    kernels = {f"numba_fftmatvec/{path.relative_to(root).as_posix()}" for path in (root / "kernels").rglob("*.py")}
+    return modules | kernels | {"numba_fftmatvec/py.typed"}
+
+
+def differences(wheel: Path, root: Path) -> list[str]:
+    """Return a line for each file that the wheel lacks or should not have."""
+    with zipfile.ZipFile(wheel) as archive:
+        found = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
+    expected = expected_files(root)
+    return [f"missing: {name}" for name in sorted(expected - found)] + [
+        f"unexpected: {name}" for name in sorted(found - expected)
+    ]
+
+
+def main(arguments: list[str]) -> int:
+    """Print the differences, or the number of files where there are none; return the exit status."""
+    wheel, root = Path(arguments[0]), Path(arguments[1] if len(arguments) > 1 else ".")
+    lines = differences(wheel, root) or [f"{wheel.name}: {len(expected_files(root))} files, as in the source tree"]
+    print("\n".join(lines))
+    return int(bool(differences(wheel, root)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

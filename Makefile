@@ -1,0 +1,34 @@
+# `make demo` and `make test` need python3 (3.11 or newer) with pip, and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(PYTHON) -m pip --python $(BIN)/python install --quiet
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.installed
+	$(BIN)/fftmatvec -n 4 -pr 2 -pc 2 -g -Nm 200 -Nd 20 -Nt 100 -t --backend cpu
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed
+	$(BIN)/fftmatvec -g -Nm 500 -Nd 50 -Nt 200 -t
+
+clean:
+	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# Without pip inside: Debian's python3 lacks ensurepip, and the pip outside installs into it just as well.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv --without-pip $(VENV)
+	$(INSTALL) --editable '.[mpich,test]'
+	touch $@
+
+$(VENV)/.lint: $(VENV)/.installed
+	$(INSTALL) --editable '.[lint]'
+	touch $@

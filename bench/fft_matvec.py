@@ -1,0 +1,11 @@
+"""The benchmark of F and F* under the original's name; ``-h`` lists its flags, and `fftmatvec` is the same program.
+
+``mpiexec -n 4 python -m mpi4py bench/fft_matvec.py -pr 2 -pc 2 -t``, or without mpiexec ``-n 4``.
+"""
+
+import sys
+
+from numba_fftmatvec.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""Compilation for the two targets and launch geometry. The one module that imports numba.cuda."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numba import from_dtype, njit
+from numba import types as nbtypes
+
+try:
+    from numba import cuda
+except Exception as error:  # numba-cuda raises its own errors where the CUDA toolkit's libraries are missing
+    cuda = None
+    _CUDA_ERROR = f"{type(error).__name__}: {error}"
+
+THREADS = 256
+MAX_GRID_Y = 65535
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where kernels run.
+
+    Parameters
+    ----------
+    name : {"cpu", "cuda"}
+        ``"cpu"`` takes NumPy arrays; ``"cuda"`` takes numba device arrays, or NumPy arrays in the simulator.
+    stream : object
+        The numba stream that launches are queued on; unused on the CPU.
+    """
+
+    name: Literal["cpu", "cuda"]
+    stream: Any = field(default=0, compare=False)
+
+
+def ceil_div(a: int, b: int) -> int:
+    """Return ``a / b`` rounded up, for non-negative `a` and positive `b`."""
+    return -(-a // b)
+
+
+def require_cuda() -> Any:
+    """Return the module numba.cuda; a RuntimeError says why where it cannot be imported."""
+    if cuda is None:
+        raise RuntimeError(f"expected an importable numba.cuda, found {_CUDA_ERROR}")
+    return cuda
+
+
+def specialise(template: Callable[..., Any], name: str, **bindings: Any) -> types.FunctionType:
+    """Return a copy of `template` whose global names are bound as given.
+
+    A loop nest is written once, with free names for its formula and constants; this binds them. Bound names are
+    globals, not a closure, because numba's disk cache hashes closures and no two processes pickle a jitted function
+    alike. The function's name, and with it the cache's file, tells the specialisations apart.
+    """
+    unique = f"{template.__name__}_{name}"
+    bound = types.FunctionType(template.__code__, {**template.__globals__, **bindings}, unique)  # type: ignore[attr-defined]
+    bound.__qualname__ = unique
+    bound.__module__ = template.__module__
+    return bound
+
+
+def cpu_formula(formula: Callable[..., Any]) -> Any:
+    """Compile a scalar formula so that CPU kernels can call it."""
+    return njit(inline="always")(formula)
+
+
+def cpu_kernel(function: Callable[..., Any]) -> Any:
+    """Compile a CPU kernel: all cores, cached on disk; sums may contract into fused multiply-adds."""
+    return njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})(function)
+
+
+def cuda_formula(formula: Callable[..., Any]) -> Any:
+    """Compile a scalar formula so that CUDA kernels can call it."""
+    return require_cuda().jit(device=True, inline="always")(formula)
+
+
+@dataclass(frozen=True)
+class CudaKernel:
+    """A CUDA kernel's Python function and signature, before compilation."""
+
+    function: Callable[..., Any]
+    signature: tuple[Any, ...]
+
+    def compile(self) -> Any:
+        """Return the dispatcher, compiled for the current device (cached on disk) or for the simulator."""
+        return require_cuda().jit(nbtypes.void(*self.signature), cache=True)(self.function)
+
+    def ptx(self, compute_capability: tuple[int, int]) -> str:
+        """Return the kernel's PTX; needs no GPU, but NVVM (numba-cuda[cu13])."""
+        text, _ = require_cuda().compile_ptx(self.function, self.signature, cc=compute_capability)
+        return str(text)
+
+
+def array_type(dtype: Any, ndim: int) -> Any:
+    """Return numba's type of a C-contiguous array."""
+    return nbtypes.Array(from_dtype(np.dtype(dtype)), ndim, "C")
+
+
+def scalar_type(dtype: Any) -> Any:
+    """Return numba's type of a scalar."""
+    return from_dtype(np.dtype(dtype))
+
+
+def check(found: Any, dtype: Any, shape: Sequence[int | None], what: str) -> None:
+    """Raise unless an array has the dtype and shape given; None in `shape` stands for any size.
+
+    Raises
+    ------
+    TypeError
+        Another dtype.
+    ValueError
+        Another shape.
+    """
+    if found.dtype != dtype:
+        raise TypeError(f"{what}: expected dtype {np.dtype(dtype)}, found {found.dtype}")
+    if len(found.shape) != len(shape) or any(e is not None and f != e for f, e in zip(found.shape, shape, strict=True)):
+        raise ValueError(f"{what}: expected shape {tuple('any' if e is None else e for e in shape)}, found {found.shape}")

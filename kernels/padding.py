@@ -1,0 +1,143 @@
+"""Pad and unpad: copies of rows between arrays of different row length, with the change of precision fused in.
+
+``pad`` fills the head of each row of a longer array and leaves the tail alone: whoever owns the padded array zeroes it
+once. ``unpad`` takes the head of each row. ``convert`` copies rows of equal length. All three are one kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numba import prange
+
+from ._launch import (
+    MAX_GRID_Y,
+    THREADS,
+    CudaKernel,
+    Target,
+    array_type,
+    ceil_div,
+    check,
+    cpu_formula,
+    cpu_kernel,
+    cuda,
+    cuda_formula,
+    scalar_type,
+    specialise,
+)
+
+RowCopy = Callable[[Any, Any], None]
+
+
+def _convert(value, scale):
+    return value
+
+
+def _round_to_single(value, scale):
+    return np.float32(value)
+
+
+def _scale(value, scale):
+    return value * scale
+
+
+FORMULAS = {"convert": _convert, "round": _round_to_single, "scale": _scale}
+
+
+def _rows_cpu(destination, source, columns, scale):
+    for row in prange(source.shape[0]):
+        for i in range(columns):
+            destination[row, i] = formula(source[row, i], scale)  # noqa: F821
+
+
+def _rows_cuda(destination, source, columns, scale):
+    i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
+    row = np.int64(cuda.blockIdx.y)
+    if i < columns:
+        while row < source.shape[0]:
+            destination[row, i] = formula(source[row, i], scale)  # noqa: F821
+            row += cuda.gridDim.y
+
+
+def row_kernel(formula: str, source: Any, destination: Any) -> CudaKernel:
+    """Return the CUDA kernel that applies a formula of `FORMULAS` to rows."""
+    name = f"{formula}_{np.dtype(source).char}{np.dtype(destination).char}"
+    signature = (
+        array_type(destination, 2),
+        array_type(source, 2),
+        scalar_type(np.int64),
+        scalar_type(source),
+    )
+    return CudaKernel(specialise(_rows_cuda, name, formula=cuda_formula(FORMULAS[formula])), signature)
+
+
+@cache
+def _compiled_cpu(formula: str, source: Any, destination: Any) -> Any:
+    # One signature for each cache file: numba's cache is safe for concurrent processes only then.
+    name = f"{formula}_{source.char}{destination.char}"
+    kernel = cpu_kernel(specialise(_rows_cpu, name, formula=cpu_formula(FORMULAS[formula])))
+    kernel(np.empty((0, 1), destination), np.empty((0, 1), source), 0, source.type(1))
+    return kernel
+
+
+@cache
+def _compiled_cuda(formula: str, source: Any, destination: Any) -> Any:
+    return row_kernel(formula, source, destination).compile()
+
+
+def rows(target: Target, formula: str, source: Any, destination: Any, scale: float = 1.0) -> RowCopy:
+    """Compile a row kernel and return its launcher.
+
+    Parameters
+    ----------
+    target : Target
+        Where it runs.
+    formula : str
+        A key of `FORMULAS`.
+    source, destination : dtype
+        float32 or float64 each.
+    scale : float
+        Factor of the formula ``"scale"``.
+
+    Returns
+    -------
+    callable
+        ``launch(destination, source)`` for two C-contiguous arrays with as many rows; it copies as many columns as
+        the shorter rows have. It raises TypeError for another dtype and ValueError for rows that differ in number.
+    """
+    source, destination = np.dtype(source), np.dtype(destination)
+    factor = source.type(scale)
+    if target.name == "cpu":
+        run = _compiled_cpu(formula, source, destination)
+    else:
+        kernel = _compiled_cuda(formula, source, destination)
+
+        def run(out: Any, values: Any, columns: int, factor: Any) -> None:
+            grid = ceil_div(columns, THREADS), min(values.shape[0], MAX_GRID_Y)
+            kernel[grid, THREADS, target.stream](out, values, columns, factor)
+
+    def launch(out: Any, values: Any) -> None:
+        check(values, source, (None, None), "source rows")
+        check(out, destination, (values.shape[0], None), "destination rows")
+        run(out, values, min(values.shape[1], out.shape[1]), factor)
+
+    return launch
+
+
+def copy_rows(target: Target, source: Any, rounding: Any, destination: Any) -> RowCopy:
+    """Return the launcher that pads, unpads or converts: from one dtype, rounded to a second, into a third."""
+    narrow = np.dtype(np.float32)
+    rounds = np.dtype(rounding) == narrow and narrow not in (np.dtype(source), np.dtype(destination))
+    return rows(target, "round" if rounds else "convert", source, destination)
+
+
+def specialisations() -> dict[str, CudaKernel]:
+    """Return every CUDA kernel that this module can launch, by name."""
+    kinds = [np.dtype(np.float32), np.dtype(np.float64)]
+    combinations = [("convert", a, b) for a, b in product(kinds, kinds)]
+    combinations += [("round", kinds[1], kinds[1])] + [("scale", kinds[1], b) for b in kinds]
+    return {f"{name}_{a.char}{b.char}": row_kernel(name, a, b) for name, a, b in combinations}

@@ -1,0 +1,159 @@
+"""Deterministic reductions of float64 vectors: dot products and the sums and maxima that norms are made of.
+
+The order of every addition depends on the length alone, so a result has the same bits on every run and for every
+number of threads. Stage one leaves `PARTIALS` values, each summed in order over one chunk (CPU) or over one block's
+strided elements and a shared-memory tree (CUDA); stage two combines those the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numba import float64, prange
+
+from ._launch import (
+    THREADS,
+    CudaKernel,
+    Target,
+    array_type,
+    check,
+    cpu_formula,
+    cpu_kernel,
+    cuda,
+    cuda_formula,
+    scalar_type,
+    specialise,
+)
+
+PARTIALS = 1024
+
+
+def _product(x, y, scale):
+    return x * y
+
+
+def _magnitude(x, y, scale):
+    return abs(x)
+
+
+def _scaled_square(x, y, scale):
+    return (x * scale) * (x * scale)
+
+
+def _identity(x, y, scale):
+    return x
+
+
+def _sum(a, b):
+    return a + b
+
+
+def _largest(a, b):
+    # A NaN on either side compares false with everything and must win.
+    return a if a >= b or a != a else b
+
+
+TERMS = {
+    "dot": (_product, _sum),
+    "sum_magnitude": (_magnitude, _sum),
+    "sum_square": (_scaled_square, _sum),
+    "max_magnitude": (_magnitude, _largest),
+}
+FINAL_TERMS = {combine: (_identity, combine) for combine in (_sum, _largest)}
+
+
+def _reduce_cpu(partials, x, y, scale):
+    chunk = (x.shape[0] + partials.shape[0] - 1) // partials.shape[0]
+    for p in prange(partials.shape[0]):
+        total = 0.0
+        for i in range(p * chunk, min((p + 1) * chunk, x.shape[0])):
+            total = combine(total, term(x[i], y[i], scale))  # noqa: F821
+        partials[p] = total
+
+
+def _reduce_cuda(partials, x, y, scale):
+    shared = cuda.shared.array(THREADS, float64)
+    thread = cuda.threadIdx.x
+    i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + thread
+    step = np.int64(cuda.gridDim.x) * cuda.blockDim.x
+    total = np.float64(0.0)
+    while i < x.shape[0]:
+        total = combine(total, term(x[i], y[i], scale))  # noqa: F821
+        i += step
+    shared[thread] = total
+    width = THREADS // 2
+    while width > 0:
+        cuda.syncthreads()
+        if thread < width:
+            shared[thread] = combine(shared[thread], shared[thread + width])  # noqa: F821
+        width //= 2
+    if thread == 0:
+        partials[cuda.blockIdx.x] = shared[0]
+
+
+def _name(term: Callable[..., Any], combine: Callable[..., Any]) -> str:
+    return f"{term.__name__}{combine.__name__}"
+
+
+def reduction_kernel(term: Callable[..., Any], combine: Callable[..., Any]) -> CudaKernel:
+    """Return the CUDA kernel that leaves one partial result for each block."""
+    vector = array_type(np.float64, 1)
+    bindings = {"term": cuda_formula(term), "combine": cuda_formula(combine)}
+    function = specialise(_reduce_cuda, _name(term, combine), **bindings)
+    return CudaKernel(function, (vector, vector, vector, scalar_type(np.float64)))
+
+
+@cache
+def _compiled(target_name: str, term: Callable[..., Any], combine: Callable[..., Any]) -> Any:
+    if target_name == "cuda":
+        return reduction_kernel(term, combine).compile()
+    bindings = {"term": cpu_formula(term), "combine": cpu_formula(combine)}
+    return cpu_kernel(specialise(_reduce_cpu, _name(term, combine), **bindings))
+
+
+def reduction(target: Target, name: str) -> Callable[..., None]:
+    """Compile a reduction and return its launcher.
+
+    Parameters
+    ----------
+    target : Target
+        Where it runs.
+    name : str
+        ``"dot"``: sum of x y. ``"sum_magnitude"``: sum of |x|. ``"sum_square"``: sum of (scale x)^2.
+        ``"max_magnitude"``: max |x|, NaN if any element is.
+
+    Returns
+    -------
+    callable
+        ``launch(partials, x, y, scale=1.0)`` for two flat float64 arrays of one length (pass `x` twice where there is
+        no `y`) and a workspace of ``PARTIALS + 1`` float64; the result is left in the workspace's last element. An
+        empty vector gives 0.
+    """
+    term, combine = TERMS[name]
+    first = _compiled(target.name, term, combine)
+    last = _compiled(target.name, *FINAL_TERMS[combine])
+    one = np.float64(1.0)
+
+    def launch(partials: Any, x: Any, y: Any, scale: float = 1.0) -> None:
+        check(x, np.float64, (None,), "reduced vector")
+        check(y, np.float64, x.shape, "second reduced vector")
+        check(partials, np.float64, (PARTIALS + 1,), "workspace of partial results")
+        scale = np.float64(scale)
+        heads, result = partials[:PARTIALS], partials[PARTIALS:]
+        if target.name == "cpu":
+            first(heads, x, y, scale)
+            last(result, heads, heads, one)
+        else:
+            first[PARTIALS, THREADS, target.stream](heads, x, y, scale)
+            last[1, THREADS, target.stream](result, heads, heads, one)
+
+    return launch
+
+
+def specialisations() -> dict[str, CudaKernel]:
+    """Return every CUDA kernel that this module can launch, by name."""
+    stages = dict.fromkeys([*TERMS.values(), *FINAL_TERMS.values()])
+    return {f"reduce{_name(*stage)}": reduction_kernel(*stage) for stage in stages}

@@ -1,0 +1,295 @@
+"""Frequency-batched GEMV (SBGEMV) on a spectrum stored as ``[d][m][k]``, for F and for F*.
+
+    F:   result[d, k] = sum_m       spectrum[d, m, k]  vector[m, k]
+    F*:  result[m, k] = sum_d  conj(spectrum[d, m, k]) vector[d, k]
+
+One thread owns one frequency of a tile of result rows and walks along the reduced dimension, so that neighbouring
+threads read neighbouring frequencies: both products read the spectrum once, coalesced, and share nothing between
+threads. Where the tiles are too few to fill the device the reduced dimension is split into chunks whose partial sums a
+second kernel adds, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numba import complex128, prange
+
+from ._launch import THREADS, CudaKernel, Target, array_type, ceil_div, check, cpu_kernel, cuda, scalar_type, specialise
+
+TILE_ROWS = (1, 2, 4, 8)
+BLOCK_FREQUENCIES = 512
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Launch shape of the CUDA kernel.
+
+    Parameters
+    ----------
+    rows : int
+        Result rows of one thread: the vector's value is loaded once for all of them. One of `TILE_ROWS`.
+    threads : int
+        Frequencies of one block.
+    chunks : int
+        Parts that the reduced dimension is split into.
+    """
+
+    rows: int
+    threads: int
+    chunks: int
+
+
+def choose_tiling(results: int, reduced: int, frequencies: int, adjoint: bool) -> Tiling:
+    """Return the tiling for a problem of `results` rows, each a sum over `reduced` terms.
+
+    F reads runs of whole block rows and gains from many rows a thread; F* finds its rows next to each other in memory
+    and is fastest with few. Chunks are added until some ten blocks wait for each multiprocessor, if the sums are long
+    enough to be worth splitting.
+    """
+    rows = max(r for r in TILE_ROWS if r <= (2 if adjoint else 8) and r <= max(results, 1))
+    threads = 64 if frequencies <= 512 else 128
+    tiles = ceil_div(results, rows) * ceil_div(frequencies, threads)
+    chunks = min(max(1, 1400 // tiles), max(1, reduced // 8))
+    return Tiling(rows, threads, chunks)
+
+
+def _sbgemv_cuda(result, spectrum, vector, frequencies, chunk):
+    k_tiles = (frequencies + cuda.blockDim.x - 1) // cuda.blockDim.x
+    tile = cuda.blockIdx.x // k_tiles
+    k = np.int64(cuda.blockIdx.x % k_tiles) * cuda.blockDim.x + cuda.threadIdx.x
+    part = np.int64(cuda.blockIdx.y)
+    if k >= frequencies:
+        return
+    first = np.int64(tile) * ROWS  # noqa: F821
+    count = min(ROWS, result.shape[1] - first)  # noqa: F821
+    real = cuda.local.array(ROWS, ACCUMULATOR)  # noqa: F821
+    imag = cuda.local.array(ROWS, ACCUMULATOR)  # noqa: F821
+    for r in range(ROWS):  # noqa: F821
+        real[r] = ZERO  # noqa: F821
+        imag[r] = ZERO  # noqa: F821
+    for c in range(part * chunk, min((part + 1) * chunk, vector.shape[0])):
+        v = vector[c, k]
+        v_real = ACCUMULATE(v.real)  # noqa: F821
+        v_imag = ACCUMULATE(v.imag)  # noqa: F821
+        for r in range(ROWS):  # noqa: F821
+            if r < count:
+                a = spectrum[c, first + r, k] if ADJOINT else spectrum[first + r, c, k]  # noqa: F821
+                a_real = ACCUMULATE(a.real)  # noqa: F821
+                a_imag = -ACCUMULATE(a.imag) if ADJOINT else ACCUMULATE(a.imag)  # noqa: F821
+                real[r] += a_real * v_real - a_imag * v_imag
+                imag[r] += a_real * v_imag + a_imag * v_real
+    for r in range(ROWS):  # noqa: F821
+        if r < count:
+            result[part, first + r, k] = complex(real[r], imag[r])
+
+
+def _add_parts_cuda(result, parts, frequencies):
+    k = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
+    row = np.int64(cuda.blockIdx.y)
+    if k < frequencies:
+        while row < parts.shape[1]:
+            total = parts[0, row, k]
+            for part in range(1, parts.shape[0]):
+                total += parts[part, row, k]
+            result[row, k] = total
+            row += cuda.gridDim.y
+
+
+def _sbgemv_cpu(result, spectrum, vector, frequencies):
+    k_blocks = (frequencies + BLOCK_FREQUENCIES - 1) // BLOCK_FREQUENCIES
+    for task in prange(result.shape[0] * k_blocks):
+        row = task // k_blocks
+        start = (task % k_blocks) * BLOCK_FREQUENCIES
+        stop = min(frequencies, start + BLOCK_FREQUENCIES)
+        total = np.zeros(BLOCK_FREQUENCIES, complex128)
+        for c in range(vector.shape[0]):
+            a = spectrum[c, row, start:stop] if ADJOINT else spectrum[row, c, start:stop]  # noqa: F821
+            v = vector[c, start:stop]
+            if ADJOINT:  # noqa: F821
+                for k in range(stop - start):
+                    total[k] += np.conj(a[k]) * v[k]
+            else:
+                for k in range(stop - start):
+                    total[k] += a[k] * v[k]
+        for k in range(stop - start):
+            result[row, start + k] = total[k]
+
+
+def _real(dtype: Any) -> Any:
+    return np.dtype(dtype).type(0).real.dtype
+
+
+def sbgemv_kernel(stored: Any, vector: Any, result: Any, accumulator: Any, adjoint: bool, rows: int) -> CudaKernel:
+    """Return the CUDA kernel for one combination of complex dtypes, operation and rows a thread."""
+    kinds = [np.dtype(d) for d in (stored, vector, result, accumulator)]
+    real = _real(accumulator)
+    bindings = {
+        "ROWS": rows,
+        "ACCUMULATOR": scalar_type(real),
+        "ACCUMULATE": real.type,
+        "ZERO": real.type(0),
+        "ADJOINT": adjoint,
+    }
+    name = f"{'c' if adjoint else 'n'}{rows}_{''.join(k.char for k in kinds)}"
+    index = scalar_type(np.int64)
+    signature = (array_type(result, 3), array_type(stored, 3), array_type(vector, 2), index, index)
+    return CudaKernel(specialise(_sbgemv_cuda, name, **bindings), signature)
+
+
+def add_parts_kernel(parts: Any, result: Any) -> CudaKernel:
+    """Return the CUDA kernel that adds the chunks' partial sums."""
+    signature = (array_type(result, 2), array_type(parts, 3), scalar_type(np.int64))
+    return CudaKernel(specialise(_add_parts_cuda, f"{np.dtype(parts).char}{np.dtype(result).char}"), signature)
+
+
+@cache
+def _compiled_sbgemv(*key: Any) -> Any:
+    return sbgemv_kernel(*key).compile()
+
+
+@cache
+def _compiled_add_parts(parts: Any, result: Any) -> Any:
+    return add_parts_kernel(parts, result).compile()
+
+
+@cache
+def _compiled_cpu(stored: Any, vector: Any, result: Any, adjoint: bool) -> Any:
+    # One signature for each cache file: numba's cache is safe for concurrent processes only then.
+    name = f"{'c' if adjoint else 'n'}_{stored.char}{vector.char}{result.char}"
+    kernel = cpu_kernel(specialise(_sbgemv_cpu, name, ADJOINT=adjoint))
+    kernel(np.empty((0, 0), result), np.empty((0, 0, 0), stored), np.empty((0, 0), vector), 0)
+    return kernel
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One SBGEMV: sizes of this rank's share of the spectrum and the dtypes on the edges.
+
+    Parameters
+    ----------
+    num_rows, num_cols, frequencies : int
+        Block rows, block columns and frequencies of the spectrum.
+    adjoint : bool
+        F* instead of F.
+    stored, vector, result, accumulator : dtype
+        Complex dtypes of the spectrum, of the operand, of the result and of the sums.
+    """
+
+    num_rows: int
+    num_cols: int
+    frequencies: int
+    adjoint: bool
+    stored: Any
+    vector: Any
+    result: Any
+    accumulator: Any
+
+    @property
+    def results(self) -> int:
+        """Rows of the result."""
+        return self.num_cols if self.adjoint else self.num_rows
+
+    @property
+    def reduced(self) -> int:
+        """Terms of each sum."""
+        return self.num_rows if self.adjoint else self.num_cols
+
+    def check(self, result: Any, spectrum: Any, vector: Any) -> None:
+        """Raise TypeError or ValueError for an array that does not fit the problem."""
+        check(spectrum, self.stored, (self.num_rows, self.num_cols, None), "spectrum")
+        check(vector, self.vector, (self.reduced, None), "vector's spectrum")
+        check(result, self.result, (self.results, None), "result's spectrum")
+        shortest = min(spectrum.shape[2], vector.shape[1], result.shape[1])
+        if shortest < self.frequencies:
+            raise ValueError(f"rows of spectra: expected at least {self.frequencies} frequencies, found {shortest}")
+
+
+Sbgemv = Callable[[Any, Any, Any], None]
+
+
+def sbgemv(
+    target: Target, problem: Problem, allocate: Callable[..., Any] = np.empty, tiling: Tiling | None = None
+) -> Sbgemv:
+    """Compile an SBGEMV and return its launcher.
+
+    Parameters
+    ----------
+    target : Target
+        Where it runs.
+    problem : Problem
+        Sizes and dtypes.
+    allocate : callable
+        ``allocate(shape, dtype)`` returns workspace for partial sums, as the target's kernels take it.
+    tiling : Tiling, optional
+        Launch shape on CUDA; chosen from the sizes by default.
+
+    Returns
+    -------
+    callable
+        ``launch(result, spectrum, vector)``. Only the first `frequencies` entries of each run are read and written.
+    """
+    return _BUILDERS[target.name](target, problem, allocate, tiling)
+
+
+def _build_cpu(target: Target, problem: Problem, allocate: Callable[..., Any], tiling: Tiling | None) -> Sbgemv:
+    kernel = _compiled_cpu(*(np.dtype(d) for d in (problem.stored, problem.vector, problem.result)), problem.adjoint)
+
+    def launch(result: Any, spectrum: Any, vector: Any) -> None:
+        problem.check(result, spectrum, vector)
+        kernel(result, spectrum, vector, problem.frequencies)
+
+    return launch
+
+
+def _build_cuda(target: Target, problem: Problem, allocate: Callable[..., Any], tiling: Tiling | None) -> Sbgemv:
+    t = tiling or choose_tiling(problem.results, problem.reduced, problem.frequencies, problem.adjoint)
+    chunk = np.int64(ceil_div(problem.reduced, t.chunks))
+    chunks = ceil_div(problem.reduced, int(chunk))
+    frequencies = np.int64(problem.frequencies)
+    partial = np.dtype(problem.accumulator if chunks > 1 else problem.result)
+    stored, vector, accumulator = (np.dtype(d) for d in (problem.stored, problem.vector, problem.accumulator))
+    kernel = _compiled_sbgemv(stored, vector, partial, accumulator, problem.adjoint, t.rows)
+    grid = (ceil_div(problem.results, t.rows) * ceil_div(problem.frequencies, t.threads), chunks)
+    run = kernel[grid, t.threads, target.stream]
+    if chunks == 1:
+
+        def launch(result: Any, spectrum: Any, vector: Any) -> None:
+            problem.check(result, spectrum, vector)
+            run(result.reshape(1, *result.shape), spectrum, vector, frequencies, chunk)
+
+        return launch
+
+    parts = allocate((chunks, problem.results, problem.frequencies), partial)
+    adder = _compiled_add_parts(partial, np.dtype(problem.result))
+    add_grid = (ceil_div(problem.frequencies, THREADS), min(problem.results, 65535))
+    add = adder[add_grid, THREADS, target.stream]
+
+    def launch_parts(result: Any, spectrum: Any, vector: Any) -> None:
+        problem.check(result, spectrum, vector)
+        run(parts, spectrum, vector, frequencies, chunk)
+        add(result, parts, frequencies)
+
+    return launch_parts
+
+
+_BUILDERS = {"cpu": _build_cpu, "cuda": _build_cuda}
+
+
+def specialisations() -> dict[str, CudaKernel]:
+    """Return every CUDA kernel that this module can launch, by name."""
+    z, c = np.dtype(np.complex128), np.dtype(np.complex64)
+    kernels = {}
+    for adjoint, rows, stored, vector, result, accumulator in product((False, True), TILE_ROWS, *[(z, c)] * 4):
+        if adjoint and rows > 2:
+            continue
+        name = f"sbgemv_{'c' if adjoint else 'n'}{rows}_{stored.char}{vector.char}{result.char}{accumulator.char}"
+        kernels[name] = sbgemv_kernel(stored, vector, result, accumulator, adjoint, rows)
+    for parts, result in product((z, c), (z, c)):
+        kernels[f"add_parts_{parts.char}{result.char}"] = add_parts_kernel(parts, result)
+    return kernels

@@ -1,0 +1,59 @@
+"""FFT-based products with block-triangular Toeplitz matrices on a grid of GPUs or CPUs.
+
+``import numba_fftmatvec as pyFFTMatvec`` runs a script written for pyFFTMatvec.
+"""
+
+from .comm import Comm
+from .errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    BackendError,
+    ChecksumError,
+    ClosedError,
+    FFTMatvecError,
+    FileError,
+    FileFormatError,
+    GridError,
+    PrecisionError,
+    RemoteError,
+    ShapeError,
+    SpaceError,
+    UninitializedError,
+    VerificationError,
+)
+from .matrix import Matrix, TransposedMatrix
+from .precision import MatvecConfig, MatvecPrecisionConfig, Precision
+from .testing import Tester, generate_double
+from .timing import PHASES, PhaseTimer
+from .vector import Vector
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PHASES",
+    "ArgumentError",
+    "ArgumentTypeError",
+    "BackendError",
+    "ChecksumError",
+    "ClosedError",
+    "Comm",
+    "FFTMatvecError",
+    "FileError",
+    "FileFormatError",
+    "GridError",
+    "Matrix",
+    "MatvecConfig",
+    "MatvecPrecisionConfig",
+    "PhaseTimer",
+    "Precision",
+    "PrecisionError",
+    "RemoteError",
+    "ShapeError",
+    "SpaceError",
+    "Tester",
+    "TransposedMatrix",
+    "UninitializedError",
+    "Vector",
+    "VerificationError",
+    "generate_double",
+]

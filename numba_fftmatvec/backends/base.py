@@ -1,0 +1,138 @@
+"""What the product needs of a backend, and the choice between them."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from ..errors import ArgumentError, BackendError
+from ..kernels import Target
+
+ENVIRONMENT_VARIABLE = "NUMBA_FFTMATVEC_BACKEND"
+NAMES = ("auto", "cpu", "cuda")
+
+
+class Buffer(NamedTuple):
+    """An array of the backend's library, and the same memory as the kernels take it (wrapped once)."""
+
+    array: Any
+    view: Any
+
+
+Transform = Callable[[Buffer], Buffer]
+
+
+class Backend(Protocol):
+    """Arrays, transforms, streams and clocks of one kind of device. Everything is queued on `stream`, if there is one."""
+
+    name: str
+    target: Target
+    device: int | None
+    stream: Any
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
+        """Allocate without initialising."""
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
+        """Allocate and set to zero."""
+
+    def wrap(self, array: Any) -> Buffer:
+        """Return a Buffer of an array, or of a view of one, of this backend's library."""
+
+    def upload(self, destination: Any, source: np.ndarray) -> None:
+        """Copy a host array into one of this backend; the source may be reused on return."""
+
+    def download(self, source: Any) -> np.ndarray:
+        """Return a new host array with a copy of the data, complete on return."""
+
+    def host_view(self, array: Any) -> np.ndarray:
+        """Return host memory of the array's shape and dtype to stage it through: itself, where it is on the host."""
+
+    def copy_to_host(self, host: np.ndarray, array: Any) -> None:
+        """Fill a `host_view` from its array, complete on return; nothing to do where both are the same memory."""
+
+    def copy_from_host(self, array: Any, host: np.ndarray) -> None:
+        """Fill an array from its `host_view`, complete on return."""
+
+    def rfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
+        """Plan real-to-complex transforms of the rows of `source`, unnormalised.
+
+        The transform is called with `source` and returns the Buffer that holds the result: `destination` where the
+        library can write to it, else a new one.
+        """
+
+    def irfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
+        """Plan complex-to-real transforms of the rows of `source`, unnormalised; it may destroy its argument."""
+
+    def accumulator(self, stored: np.dtype[Any], vector: np.dtype[Any]) -> np.dtype[Any]:
+        """Return the complex dtype that SBGEMV accumulates in."""
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Return a context in which the library's calls go to this backend's device and stream."""
+
+    def synchronize(self) -> None:
+        """Wait until everything queued is done."""
+
+    def timestamp(self) -> Any:
+        """Record a moment of the stream."""
+
+    def elapsed(self, start: Any, stop: Any) -> float:
+        """Return the seconds between two timestamps; synchronise first."""
+
+    def annotate(self, name: str) -> AbstractContextManager[Any]:
+        """Return a context that profilers show as a range."""
+
+    def peak_bytes(self) -> int:
+        """Return the most memory held so far: of the device's pool, or of the process on the CPU."""
+
+    def device_name(self) -> str:
+        """Return the name of the GPU or CPU."""
+
+
+def requested_backend(name: str) -> str:
+    """Return the backend's name after the environment variable is heard, which counts where `name` is ``"auto"``."""
+    if name == "auto":
+        name = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
+    if name not in NAMES:
+        raise ArgumentError(f"backend: expected one of {', '.join(NAMES)}, found {name!r}")
+    return name
+
+
+def cuda_devices() -> tuple[int, str]:
+    """Return how many CUDA devices work here, and if none, why."""
+    try:
+        cuda = importlib.import_module(f"{__package__}.cuda")
+    except ImportError as error:
+        return 0, f"{type(error).__name__}: {error}"
+    return cuda.device_count()
+
+
+def select_backend(name: str, node_rank: int, node_size: int, stream: Any = None) -> Backend:
+    """Return the backend for a rank.
+
+    Parameters
+    ----------
+    name : {"cpu", "cuda"}
+        Which one.
+    node_rank, node_size : int
+        This rank among those of its node: it takes GPU ``node_rank % devices``, or its share of the cores.
+    stream : cupy.cuda.Stream, optional
+        Queue the work there; by default on a new stream.
+
+    Raises
+    ------
+    BackendError
+        CUDA is asked for and no device works.
+    """
+    if name == "cpu":
+        return importlib.import_module(f"{__package__}.cpu").CpuBackend(node_size)  # type: ignore[no-any-return]
+    devices, reason = cuda_devices()
+    if not devices:
+        raise BackendError(f"backend 'cuda': expected a working CUDA device, found none ({reason})")
+    cuda = importlib.import_module(f"{__package__}.cuda")
+    return cuda.CudaBackend(node_rank % devices, stream)  # type: ignore[no-any-return]

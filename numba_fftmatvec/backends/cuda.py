@@ -1,0 +1,198 @@
+"""The CUDA backend: CuPy arrays, cuFFT plans that we own, kernels compiled by numba.cuda, one stream."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import cupy
+import cupyx
+import numpy as np
+from cupy.cuda import cufft, nvtx
+
+from ..kernels import Target
+from ..kernels._launch import require_cuda
+from .base import Buffer, Transform
+
+# A batched cuFFT plan addresses its elements with 32 bits.
+MAX_PLAN_ELEMENTS = 2**31 - 1
+
+# Compute capabilities whose double arithmetic runs at half the rate of single.
+STRONG_DOUBLE = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
+
+_PLAN_TYPES = {
+    np.dtype(np.float64): (cufft.CUFFT_D2Z, cufft.CUFFT_Z2D),
+    np.dtype(np.float32): (cufft.CUFFT_R2C, cufft.CUFFT_C2R),
+}
+
+
+def device_count() -> tuple[int, str]:
+    """Return how many devices work, and if none, why."""
+    try:
+        require_cuda()
+        return cupy.cuda.runtime.getDeviceCount(), ""
+    except Exception as error:  # the driver's and numba-cuda's errors share no base
+        return 0, f"{type(error).__name__}: {error}"
+
+
+class _Range:
+    """An NVTX range."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        nvtx.RangePush(self.name)
+
+    def __exit__(self, *error: object) -> None:
+        nvtx.RangePop()
+
+
+class CudaBackend:
+    """Arrays in a GPU's memory. See `Backend` for the methods.
+
+    Parameters
+    ----------
+    device : int
+        Index of the GPU; it becomes the thread's current device.
+    stream : cupy.cuda.Stream, optional
+        Where everything is queued. By default a new stream that orders itself with the legacy default stream, so that
+        a caller's own CuPy or PyTorch work needs no synchronisation with ours.
+    """
+
+    name = "cuda"
+
+    def __init__(self, device: int, stream: Any = None) -> None:
+        self.device = device
+        self._device = cupy.cuda.Device(device)
+        self._device.use()
+        numba_cuda = require_cuda()
+        numba_cuda.select_device(device)
+        self._as_kernel_array = numba_cuda.as_cuda_array
+        self.stream = cupy.cuda.Stream(non_blocking=False) if stream is None else stream
+        self.target = Target("cuda", numba_cuda.external_stream(self.stream.ptr))
+        capability = self._device.compute_capability
+        self._strong_double = (int(capability[:-1]), int(capability[-1])) in STRONG_DOUBLE
+        self._pinned: dict[int, np.ndarray] = {}
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
+        """Allocate without initialising."""
+        with self.active():
+            return self.wrap(cupy.empty(shape, dtype))
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
+        """Allocate and set to zero."""
+        with self.active():
+            return self.wrap(cupy.zeros(shape, dtype))
+
+    def wrap(self, array: Any) -> Buffer:
+        """Return a Buffer of a CuPy array."""
+        return Buffer(array, self._as_kernel_array(array, sync=False))
+
+    def upload(self, destination: Any, source: np.ndarray) -> None:
+        """Copy a host array to the device."""
+        with self.active():
+            destination.set(np.ascontiguousarray(source, destination.dtype))
+        self.stream.synchronize()
+
+    def download(self, source: Any) -> np.ndarray:
+        """Return a host copy."""
+        with self.active():
+            host = cupy.asnumpy(source)
+        self.stream.synchronize()
+        return host  # type: ignore[no-any-return]
+
+    def host_view(self, array: Any) -> np.ndarray:
+        """Return page-locked memory of the array's shape; one block serves all arrays of a size."""
+        if array.nbytes not in self._pinned:
+            self._pinned[array.nbytes] = cupyx.empty_pinned(array.nbytes, np.uint8)
+        return self._pinned[array.nbytes].view(array.dtype).reshape(array.shape)
+
+    def copy_to_host(self, host: np.ndarray, array: Any) -> None:
+        """Copy to page-locked memory and wait."""
+        array.get(stream=self.stream, out=host)
+        self.stream.synchronize()
+
+    def copy_from_host(self, array: Any, host: np.ndarray) -> None:
+        """Copy from page-locked memory and wait, since the memory is used again."""
+        array.set(host, stream=self.stream)
+        self.stream.synchronize()
+
+    def rfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
+        """Plan batches from `source` into `destination`."""
+        kind = _PLAN_TYPES[np.dtype(source.array.dtype)][0]
+        return self._plan(length, source, destination, kind, cufft.CUFFT_FORWARD)
+
+    def irfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
+        """Plan batches from `source`, which they destroy, into `destination`."""
+        kind = _PLAN_TYPES[np.dtype(destination.array.dtype)][1]
+        return self._plan(length, source, destination, kind, cufft.CUFFT_INVERSE)
+
+    def _plan(self, length: int, source: Buffer, destination: Buffer, kind: int, direction: int) -> Transform:
+        rows, pitches = source.array.shape[0], (source.array.shape[1], destination.array.shape[1])
+        step = max(1, MAX_PLAN_ELEMENTS // max(*pitches, length))
+        calls = []
+        with self.active():
+            for start in range(0, rows, step):
+                part = slice(start, min(start + step, rows))
+                plan = cufft.PlanNd(
+                    (length,),
+                    (pitches[0],),
+                    1,
+                    pitches[0],
+                    (pitches[1],),
+                    1,
+                    pitches[1],
+                    kind,
+                    part.stop - part.start,
+                    "C",
+                    0,
+                    None,
+                )
+                calls.append((plan, source.array[part], destination.array[part]))
+
+        def transform(values: Buffer) -> Buffer:
+            for plan, inputs, outputs in calls:
+                plan.fft(inputs, outputs, direction)
+            return destination
+
+        return transform
+
+    def accumulator(self, stored: np.dtype[Any], vector: np.dtype[Any]) -> np.dtype[Any]:
+        """Accumulate in double wherever that costs nothing: always, but for single spectra on GPUs weak in double."""
+        single = np.dtype(np.complex64)
+        return single if stored == single and not self._strong_double else np.dtype(np.complex128)
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Return a context that makes the stream current."""
+        return self.stream  # type: ignore[no-any-return]
+
+    def synchronize(self) -> None:
+        """Wait for the stream."""
+        self.stream.synchronize()
+
+    def timestamp(self) -> Any:
+        """Record an event."""
+        event = cupy.cuda.Event()
+        event.record(self.stream)
+        return event
+
+    def elapsed(self, start: Any, stop: Any) -> float:
+        """Return the seconds between two events."""
+        return float(cupy.cuda.get_elapsed_time(start, stop)) * 1e-3
+
+    def annotate(self, name: str) -> AbstractContextManager[Any]:
+        """Return an NVTX range."""
+        return _Range(name)
+
+    def peak_bytes(self) -> int:
+        """Return what CuPy's memory pool has taken from the device; the pool does not shrink by itself."""
+        return int(cupy.get_default_memory_pool().total_bytes())
+
+    def device_name(self) -> str:
+        """Return the GPU's name."""
+        return str(cupy.cuda.runtime.getDeviceProperties(self.device)["name"].decode())
+
+    def unique_id(self) -> str:
+        """Return a name of the physical GPU: its PCI bus address."""
+        return str(self._device.pci_bus_id)

@@ -1,0 +1,39 @@
+"""Collectives through NCCL: device to device, queued on the backend's stream. Each rank needs its own GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from cupy.cuda import nccl
+from mpi4py import MPI
+
+from ..backends import Backend
+
+_TYPES = {np.dtype(np.float64): nccl.NCCL_FLOAT64, np.dtype(np.float32): nccl.NCCL_FLOAT32}
+
+
+class NcclCollectives:
+    """NCCL on the ranks of one communicator. See `Collectives` for the methods."""
+
+    def __init__(self, comm: MPI.Intracomm, backend: Backend) -> None:
+        self._backend = backend
+        identity = comm.bcast(nccl.get_unique_id() if comm.rank == 0 else None)
+        comm.Barrier()
+        self._nccl = nccl.NcclCommunicator(comm.size, identity, comm.rank)
+
+    def broadcast(self, array: Any, root: int) -> None:
+        """Broadcast."""
+        pointer = array.data.ptr
+        self._nccl.broadcast(pointer, pointer, array.size, _TYPES[array.dtype], root, self._backend.stream.ptr)
+
+    def reduce(self, send: Any, receive: Any, root: int) -> None:
+        """Sum."""
+        output = send.data.ptr if receive is None else receive.data.ptr
+        kind = _TYPES[send.dtype]
+        stream = self._backend.stream.ptr
+        self._nccl.reduce(send.data.ptr, output, send.size, kind, nccl.NCCL_SUM, root, stream)
+
+    def close(self) -> None:
+        """Destroy the NCCL communicator."""
+        self._nccl.destroy()

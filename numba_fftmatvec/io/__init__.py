@@ -1,0 +1,26 @@
+"""Files: the metadata of a matrix directory, its block rows, and vectors. All of it is local: no MPI."""
+
+from .hdf5 import (
+    VectorWriter,
+    check_block_row,
+    check_vector,
+    read_block_row,
+    read_vector,
+    vector_writer,
+    write_block_row,
+)
+from .meta import MatrixMeta, check_aux_meta, read_meta, write_meta
+
+__all__ = [
+    "MatrixMeta",
+    "VectorWriter",
+    "check_aux_meta",
+    "check_block_row",
+    "check_vector",
+    "read_block_row",
+    "read_meta",
+    "read_vector",
+    "vector_writer",
+    "write_block_row",
+    "write_meta",
+]

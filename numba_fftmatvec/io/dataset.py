@@ -1,0 +1,190 @@
+"""The dataset ``vec`` of one HDF5 file: what it must be, and the checks of an open file against that.
+
+`docs/io_format.md` describes the format.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArgumentError, ArgumentTypeError, ChecksumError, FFTMatvecError, FileError, FileFormatError
+from ..partition import check_shape, positive_int
+from .atomic import check_regular_file
+from .meta import checksum_number
+
+_SPACES = {"col": ("n_param", "param_steps"), "row": ("n_obs", "obs_steps")}
+_LARGEST_CHUNK = 64 * 2**20  # bytes: HDF5 holds a whole chunk in memory, however little of it is read
+_FILTERS = {
+    h5py.h5z.FILTER_DEFLATE: "gzip",
+    h5py.h5z.FILTER_SHUFFLE: "shuffle",
+    h5py.h5z.FILTER_FLETCHER32: "fletcher32",
+    h5py.h5z.FILTER_LZF: "lzf",
+}
+# Read-only and parallel file systems often have no locks. An h5py built on an HDF5 without this choice takes none.
+_LOCKING = {"locking": "best-effort"} if hasattr(h5py.h5p.PropFAID, "set_file_locking") else {}
+
+
+@dataclass(frozen=True)
+class Description:
+    """What one file must hold: `num_blocks` blocks of `block_size` values of a space, and the attributes to say so."""
+
+    path: Path
+    space: str
+    num_blocks: int
+    block_size: int
+    checksum: int = 0
+    qoi: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the arguments that callers pass through."""
+        if self.space not in _SPACES:
+            raise ArgumentError(f"{self.path}: space: expected one of {', '.join(_SPACES)}, found {self.space!r}")
+        positive_int(self.num_blocks, f"{self.path}: number of blocks")
+        positive_int(self.block_size, f"{self.path}: block size")
+        checksum_number(self.checksum, f"{self.path}: checksum")
+
+    @property
+    def attributes(self) -> dict[str, int]:
+        """The attributes that the file must have, the checksum apart."""
+        blocks, steps = _SPACES[self.space]
+        sizes = {"reindex": 1, blocks: self.num_blocks, steps: self.block_size}
+        return sizes | ({"qoi": 1} if self.qoi else {})
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Shape of the dataset."""
+        return (self.num_blocks * self.block_size,)
+
+    def span(self, blocks: range) -> slice:
+        """Return the elements of consecutive blocks."""
+        if blocks.step != 1 or not 0 <= blocks.start <= blocks.stop <= self.num_blocks:
+            raise ArgumentError(
+                f"{self.path}: blocks: expected consecutive ones of 0 .. {self.num_blocks - 1}, found {blocks}"
+            )
+        return slice(blocks.start * self.block_size, blocks.stop * self.block_size)
+
+    def check_array(self, array: NDArray[np.float64], blocks: range) -> None:
+        """Raise unless `array` is a float64 array of shape (len(blocks), block_size)."""
+        if not isinstance(array, np.ndarray) or array.dtype != np.float64:
+            found = getattr(array, "dtype", type(array).__name__)
+            raise ArgumentTypeError(f"{self.path}: values: expected a NumPy array of float64, found {found}")
+        check_shape(array.shape, (len(blocks), self.block_size), f"{self.path}: values of {blocks}")
+
+
+@contextmanager
+def opened(description: Description) -> Iterator[Any]:
+    """Yield the dataset of a file, all checked but its values."""
+    path = description.path
+    check_regular_file(path)
+    with hdf5_errors(path, "read", FileFormatError), h5py.File(path, "r", **_LOCKING) as file:
+        dataset = _dataset(path, file)
+        # The storage comes first: asking for the shape of a virtual dataset opens the files that it refers to.
+        _check_storage(path, dataset)
+        _check_attributes(description, dataset)
+        _check_checksum(description, dataset)
+        if dataset.dtype != np.float64:
+            raise FileFormatError(f"{path}, vec: expected dtype float64, found {dataset.dtype}")
+        if dataset.shape != description.shape:
+            sizes = f"{description.num_blocks} blocks of {description.block_size}"
+            raise FileFormatError(f"{path}, vec: expected shape {description.shape} ({sizes}), found {dataset.shape}")
+        yield dataset
+
+
+def _dataset(path: Path, file: Any) -> Any:
+    """Return the dataset ``vec``, which must lie in this very file."""
+    link = file.get("vec", getlink=True)
+    if link is None:
+        raise FileFormatError(f"{path}: expected a dataset 'vec', found {_listed(file)}")
+    if not isinstance(link, h5py.HardLink):
+        target = " of ".join(str(getattr(link, name)) for name in ("path", "filename") if hasattr(link, name))
+        raise FileFormatError(f"{path}, vec: expected a dataset in this file, found {type(link).__name__} to {target}")
+    dataset = file["vec"]
+    if not isinstance(dataset, h5py.Dataset):
+        raise FileFormatError(f"{path}, vec: expected a dataset, found a {type(dataset).__name__}")
+    return dataset
+
+
+def _check_storage(path: Path, dataset: Any) -> None:
+    """Raise unless the values lie in the file itself, in chunks of a sane size, behind filters that are known."""
+    plist = dataset.id.get_create_plist()
+    if plist.get_layout() == h5py.h5d.VIRTUAL:
+        raise FileFormatError(f"{path}, vec: expected values in this file, found a virtual dataset")
+    if plist.get_external_count():
+        raise FileFormatError(f"{path}, vec: expected values in this file, found external storage")
+    for code, _, _, name in (plist.get_filter(i) for i in range(plist.get_nfilters())):
+        if code not in _FILTERS:
+            raise FileFormatError(
+                f"{path}, vec: expected no filters but {', '.join(_FILTERS.values())}, found {code} ({name.decode()!r})"
+            )
+    if plist.get_layout() == h5py.h5d.CHUNKED:
+        size = math.prod(plist.get_chunk()) * dataset.id.get_type().get_size()
+        if size > _LARGEST_CHUNK:
+            raise FileFormatError(f"{path}, vec: expected chunks of at most {_LARGEST_CHUNK} bytes, found {size}")
+
+
+def _check_attributes(description: Description, dataset: Any) -> None:
+    path = description.path
+    for name, expected in description.attributes.items():
+        found = _integer_attribute(path, dataset, name)
+        if found is None:
+            raise FileFormatError(f"{path}, attribute {name}: expected {expected}, found {_listed(dataset.attrs)}")
+        if found != expected:
+            raise FileFormatError(f"{path}, attribute {name}: expected {expected}, found {found}")
+    if description.space == "row" and not description.qoi and _integer_attribute(path, dataset, "qoi") == 1:
+        raise FileFormatError(
+            f"{path}, attribute qoi: expected an observation vector (no qoi, or 0), found 1: the file holds quantities "
+            f"of interest, which are no observations; read it with QoI=True"
+        )
+
+
+def _check_checksum(description: Description, dataset: Any) -> None:
+    path, expected = description.path, description.checksum
+    if expected == 0:
+        return
+    found = _integer_attribute(path, dataset, "checksum")
+    if found != expected:
+        shown = _listed(dataset.attrs) if found is None else found
+        raise ChecksumError(f"{path}, attribute checksum: expected {expected}, found {shown}")
+
+
+def _integer_attribute(path: Path, dataset: Any, name: str) -> int | None:
+    """Return an attribute of any numeric type whose one value is an integer; None where there is no such attribute."""
+    if name not in dataset.attrs:
+        return None
+    attribute = dataset.attrs.get_id(name)
+    count, kind = attribute.get_space().get_simple_extent_npoints(), attribute.dtype.kind
+    if count != 1 or kind not in "biuf":
+        raise FileFormatError(
+            f"{path}, attribute {name}: expected one integer, found {count} value(s) of dtype {attribute.dtype}"
+        )
+    value = np.asarray(dataset.attrs[name]).reshape(-1)[0]
+    if kind == "f" and not value.is_integer():
+        raise FileFormatError(f"{path}, attribute {name}: expected an integer, found {value}")
+    return int(value)
+
+
+def _listed(names: Any) -> str:
+    """Return the names that a file or a dataset's attributes do have, as far as they fit a message."""
+    found = sorted(names)
+    return f"only {', '.join(map(repr, found[:12]))}{', ...' if len(found) > 12 else ''}" if found else "none"
+
+
+@contextmanager
+def hdf5_errors(path: Path, doing: str, damaged: type[FFTMatvecError]) -> Iterator[None]:
+    """Raise h5py's errors as this package's: a FileError where the system gave an errno, else `damaged`."""
+    try:
+        yield
+    except FFTMatvecError:
+        raise
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
+        kind = FileError if isinstance(error, OSError) and error.errno else damaged
+        raise kind(f"{path}: cannot {doing} it as an HDF5 file: {error}") from error

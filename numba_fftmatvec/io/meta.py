@@ -1,0 +1,256 @@
+"""The metadata of a matrix directory: the file ``binary/meta_adj``, one value a line.
+
+`docs/io_format.md` describes the format.
+"""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ArgumentError, ArgumentTypeError, ChecksumError, FileFormatError, ShapeError
+from ..partition import positive_int
+from .atomic import check_regular_file, make_directory, os_errors, replacing
+
+_LARGEST = 2**63 - 1  # what an HDF5 attribute of 64 bits and a file offset can hold
+_LONGEST_FILE = 16384  # bytes: eight numbers and a prefix no longer than any path may be
+_PREFIX_RULE = "a relative path of printable characters that stays in binary/"
+
+
+@dataclass(frozen=True)
+class MatrixMeta:
+    """What a matrix directory holds: the sizes, and where the block rows lie.
+
+    Parameters
+    ----------
+    num_rows : int
+        Nd, the global number of block rows: one file each.
+    num_cols : int
+        Nm, the global number of block columns.
+    block_size : int
+        Nt, the number of time steps.
+    prefix : str
+        What the block rows' file names begin with, relative to ``binary/``; it may name sub-folders.
+    is_p2q : bool
+        Whether the matrix maps parameters to quantities of interest (QoI) rather than to observations.
+    checksum : int
+        The number that every file of this matrix carries; 0 for none.
+
+    Raises
+    ------
+    ShapeError
+        A size is not a positive integer, or a block row has 2^63 bytes or more.
+    ArgumentError, ArgumentTypeError
+        The prefix leaves ``binary/``, or the checksum or `is_p2q` is outside its domain.
+    """
+
+    num_rows: int
+    num_cols: int
+    block_size: int
+    prefix: str = "vec_"
+    is_p2q: bool = False
+    checksum: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every field, and make plain ints of NumPy's."""
+        for name in ("num_rows", "num_cols", "block_size"):
+            object.__setattr__(self, name, positive_int(getattr(self, name), name))
+        object.__setattr__(self, "checksum", checksum_number(self.checksum, "checksum"))
+        if 8 * self.num_cols * self.block_size > _LARGEST:
+            found = f"{self.num_cols} x {self.block_size} doubles"
+            raise ShapeError(f"num_cols x block_size: expected block rows of fewer than 2^63 bytes, found {found}")
+        if _prefix(self.prefix) is None:
+            raise ArgumentError(f"prefix: expected {_PREFIX_RULE}, found {self.prefix!r}")
+        if not isinstance(self.is_p2q, bool):
+            raise ArgumentTypeError(f"is_p2q: expected True or False, found {self.is_p2q!r}")
+
+    def block_row_path(self, directory: str | os.PathLike[str], row: int) -> Path:
+        """Return the file of block row `row` of the matrix in `directory`.
+
+        Raises
+        ------
+        ArgumentError
+            There is no such row.
+        FileFormatError
+            The prefix names a folder that is a link out of ``binary/``. (The block row's file itself may be a link.)
+        """
+        if not 0 <= row < self.num_rows:
+            raise ArgumentError(f"block row of {directory}: expected 0 <= row < {self.num_rows}, found {row}")
+        binary = Path(directory) / "binary"
+        path = binary / f"{self.prefix}{row:06d}.h5"
+        folder = Path(os.path.realpath(path.parent))
+        if not folder.is_relative_to(os.path.realpath(binary)):
+            raise FileFormatError(
+                f"{meta_path(directory)}: prefix: expected {_PREFIX_RULE}, found {self.prefix!r}, "
+                f"which leads to {folder}"
+            )
+        return path
+
+
+def read_meta(directory: str | os.PathLike[str]) -> MatrixMeta:
+    """Read the metadata of the matrix in `directory`.
+
+    Returns
+    -------
+    MatrixMeta
+        Its prefix stays in ``binary/``, through links as well.
+
+    Raises
+    ------
+    FileError
+        The file is missing or cannot be read.
+    FileFormatError
+        A line is missing, malformed or one too many; the message names the file, the line and the field.
+    """
+    path = meta_path(directory)
+    lines = _read_lines(path)
+    if len(lines) > len(_FIELDS):
+        extra = len(_FIELDS) + 1
+        raise FileFormatError(
+            f"{path}, line {extra}: expected at most {len(_FIELDS)} lines, found {_shown(lines[extra - 1])}"
+        )
+    values: dict[str, Any] = {}
+    for index, field in enumerate(_FIELDS):
+        if index == len(lines) and field.name == "checksum":  # the only line that may be absent
+            break
+        found = "the end of the file" if index >= len(lines) else _shown(lines[index])
+        value = field.parse(lines[index]) if index < len(lines) else None
+        if value is None:
+            raise FileFormatError(f"{path}, line {index + 1} ({field.name}): expected {field.expected}, found {found}")
+        if field.kept:
+            values[field.name] = value
+    try:
+        meta = MatrixMeta(**{**values, "is_p2q": values["is_p2q"] == 1})
+    except ArgumentError as error:
+        raise FileFormatError(f"{path}, lines 2 and 3: {error}") from error
+    meta.block_row_path(directory, 0)
+    return meta
+
+
+def write_meta(directory: str | os.PathLike[str], meta: MatrixMeta) -> None:
+    """Write the metadata of a matrix, creating the directory, ``binary/`` and the prefix's folders.
+
+    The metadata is what makes a directory a matrix, so it is best written after the block rows.
+
+    Raises
+    ------
+    FileError
+        A directory or the file cannot be written; an existing file is then as it was.
+    FileFormatError
+        The prefix leads out of ``binary/`` through a link.
+    """
+    make_directory(meta.block_row_path(directory, 0).parent)
+    path = meta_path(directory)
+    lines = [meta.num_rows, meta.num_cols, meta.block_size, meta.prefix, ".h5", 1, int(meta.is_p2q), 1, meta.checksum]
+    with replacing(path) as temporary, os_errors(path, "write the file"):
+        temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
+
+
+def check_aux_meta(
+    directory: str | os.PathLike[str], meta: MatrixMeta, aux_directory: str | os.PathLike[str], aux: MatrixMeta
+) -> None:
+    """Check that an auxiliary matrix acts on the parameters of the primary one.
+
+    Raises
+    ------
+    FileFormatError
+        Their numbers of block columns or their block sizes differ.
+    ChecksumError
+        The primary matrix has a checksum, and the auxiliary one none or another.
+    """
+    for name in ("num_cols", "block_size", "checksum"):
+        expected, found = getattr(meta, name), getattr(aux, name)
+        if expected == found or (name == "checksum" and meta.checksum == 0):
+            continue
+        raise (ChecksumError if name == "checksum" else FileFormatError)(
+            f"{meta_path(aux_directory)}: {name}: expected {expected} as in {meta_path(directory)}, found {found}"
+        )
+
+
+def meta_path(directory: str | os.PathLike[str]) -> Path:
+    """Return where the metadata of the matrix in `directory` lies."""
+    return Path(directory) / "binary" / "meta_adj"
+
+
+def checksum_number(value: object, what: str) -> int:
+    """Return `value` as an int; an ArgumentError names `what` unless it is an integer of 0 .. 2^63 - 1."""
+    try:
+        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if not 0 <= number <= _LARGEST:
+        raise ArgumentError(f"{what}: expected an integer of 0 .. 2^63 - 1, found {value!r}")
+    return number
+
+
+@dataclass(frozen=True)
+class _Field:
+    """One line of the file: `parse` returns None for a text that is not as `expected`."""
+
+    name: str
+    expected: str
+    parse: Callable[[str], Any]
+    kept: bool = True
+
+
+def _integer(text: str) -> int | None:
+    """Return the non-negative integer of 63 bits that `text` spells, or None."""
+    # int() alone would take "1_000" and digits of other scripts, and has a limit of its own on their number.
+    number = int(text) if re.fullmatch("[0-9]{1,19}", text) else _LARGEST + 1
+    return number if number <= _LARGEST else None
+
+
+def _positive(text: str) -> int | None:
+    return _integer(text) or None
+
+
+def _one(text: str) -> int | None:
+    return 1 if _integer(text) == 1 else None
+
+
+def _flag(text: str) -> int | None:
+    return number if (number := _integer(text)) in (0, 1) else None
+
+
+def _prefix(text: str) -> str | None:
+    """Return `text` if it is a prefix that a line can hold and that stays below ``binary/``, links apart."""
+    plain = isinstance(text, str) and text != "" and text.isprintable() and text == text.strip()
+    return text if plain and not text.startswith("/") and ".." not in text.split("/") else None
+
+
+_FIELDS = (
+    _Field("num_rows", "a positive integer", _positive),
+    _Field("num_cols", "a positive integer", _positive),
+    _Field("block_size", "a positive integer", _positive),
+    _Field("prefix", _PREFIX_RULE, _prefix),
+    _Field("extension", "'.h5'", {".h5": ".h5"}.get, kept=False),
+    _Field("reindexed", "1", _one, kept=False),
+    _Field("is_p2q", "0 or 1", _flag),
+    _Field("reverse_dof", "1", _one, kept=False),
+    _Field("checksum", "an integer of 0 .. 2^63 - 1", _integer),
+)
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Return the lines of a short text file, stripped, without the blank ones at its end."""
+    check_regular_file(path)
+    with os_errors(path, "read the file"), path.open("rb") as file:
+        content = file.read(_LONGEST_FILE + 1)
+    if len(content) > _LONGEST_FILE:
+        raise FileFormatError(f"{path}: expected at most {_LONGEST_FILE} bytes, found more")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path}: expected UTF-8 text, found the bytes {_shown(content)}") from error
+    return [line.strip() for line in text.rstrip().split("\n")]
+
+
+def _shown(value: object) -> str:
+    """Return a repr that is short enough for a message."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -1,0 +1,41 @@
+"""A progress bar for loops over block rows that take long enough to wonder."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.progress import Progress
+
+PATIENCE = 2.0
+
+
+def show_progress(rows: range, description: str, *, enabled: bool) -> Iterator[int]:
+    """Iterate over `rows`; after two seconds show a bar on the error output, if that is a terminal.
+
+    Parameters
+    ----------
+    rows : range
+        What to iterate over.
+    description : str
+        What is being done.
+    enabled : bool
+        Whether this rank is the one to show it.
+    """
+    if not (enabled and sys.stderr.isatty()):
+        yield from rows
+        return
+    start, bar = time.monotonic(), Progress(transient=True)
+    task = bar.add_task(description, total=len(rows))
+    started = False
+    try:
+        for done, row in enumerate(rows):
+            if not started and time.monotonic() - start > PATIENCE:
+                bar.start()
+                started = True
+            bar.update(task, completed=done)
+            yield row
+    finally:
+        if started:
+            bar.stop()

@@ -1,0 +1,97 @@
+"""Starts the command-line runner on several ranks, and knows whether a launcher already did.
+
+What it asks, it asks of the environment, which tells before MPI starts.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from .errors import BackendError
+
+# Set in the environment of a re-execution, so that an mpiexec whose variables are unknown here cannot start a chain.
+_MARK = "FFTMATVEC_LAUNCHED"
+
+# What the launchers give each process: its rank (PMI: MPICH and Intel; PMIX: Open MPI and PRRTE; SLURM: srun).
+_RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
+
+# What else shows that a launcher is at work, though not which rank this is.
+_LAUNCHER_VARIABLES = (*_RANK_VARIABLES, "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS", _MARK)
+
+# A rank is one process with one thread, else the ranks' pools fight for the cores.
+_THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+# Open MPI (4, then 5) refuses more ranks than cores unless told.
+_OVERSUBSCRIBE = {"OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
+
+
+def is_launched(environ: Mapping[str, str]) -> bool:
+    """Return whether an MPI launcher started this process.
+
+    A batch job's shell has SLURM's variables too; only a step, which srun starts, makes this process a rank.
+    """
+    return any(name in environ for name in _LAUNCHER_VARIABLES) or {"SLURM_PROCID", "SLURM_STEP_ID"} <= environ.keys()
+
+
+def launched_rank(environ: Mapping[str, str]) -> int:
+    """Return this process's rank as its launcher told it, before MPI starts; 0 where no launcher did."""
+    names = (*_RANK_VARIABLES, "SLURM_PROCID") if is_launched(environ) else ()
+    return next((int(environ[name]) for name in names if environ.get(name, "").isdigit()), 0)
+
+
+def find_mpiexec(executable: str, search_path: str | None = None) -> str:
+    """Return the mpiexec that belongs to an interpreter: beside it, else the first on PATH.
+
+    Parameters
+    ----------
+    executable : str
+        The interpreter. Its symbolic links are not followed, since a virtual environment's leads out of it.
+    search_path : str, optional
+        Folders to look in next, as in PATH, which is the default.
+
+    Raises
+    ------
+    BackendError
+        There is none.
+    """
+    beside = Path(executable).parent
+    found = shutil.which("mpiexec", path=str(beside)) or shutil.which("mpiexec", path=search_path)
+    if found is None:
+        raise BackendError(
+            f"-n: expected mpiexec in {beside} or on PATH, found none; pip install 'numba-fftmatvec[mpich]' brings one"
+        )
+    return found
+
+
+def launch_command(mpiexec: str, executable: str, ranks: int, argv: Sequence[str]) -> list[str]:
+    """Return the command that runs the runner with arguments `argv` on `ranks` ranks.
+
+    It goes through ``-m mpi4py``, which ends the other ranks when one dies of an exception.
+    """
+    return [mpiexec, "-n", str(ranks), executable, "-m", "mpi4py", "-m", "numba_fftmatvec", *argv]
+
+
+def launch_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the ranks' environment: one thread each and more ranks than cores allowed, unless `environ` says else."""
+    return dict.fromkeys(_THREADS, "1") | _OVERSUBSCRIBE | dict(environ) | {_MARK: "1"}
+
+
+def finalize() -> None:
+    """End MPI in order, where something imported it; collective. Nothing may be communicated afterwards."""
+    mpi = sys.modules.get("mpi4py.MPI")
+    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
+        mpi.Finalize()
+
+
+def relaunch(ranks: int, argv: Sequence[str]) -> NoReturn:
+    """Replace this process by mpiexec running `ranks` ranks of the runner with the same arguments."""
+    command = launch_command(find_mpiexec(sys.executable), sys.executable, ranks, argv)
+    finalize()  # importing the package made this process an MPI program of one rank
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(command[0], command, launch_environment(os.environ))

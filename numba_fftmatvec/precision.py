@@ -1,0 +1,147 @@
+"""Precisions of the five stages of a product, and the products that a matrix offers."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from .errors import PrecisionError
+
+
+class Precision(enum.Enum):
+    """Floating-point precision of one stage; the value is its letter in a precision code."""
+
+    DOUBLE = "d"
+    SINGLE = "s"
+
+    @property
+    def real(self) -> np.dtype[np.floating]:
+        """The real dtype of this precision."""
+        return np.dtype({"d": np.float64, "s": np.float32}[self.value])
+
+    @property
+    def complex(self) -> np.dtype[np.complexfloating]:
+        """The complex dtype of this precision."""
+        return np.dtype({"d": np.complex128, "s": np.complex64}[self.value])
+
+
+@dataclass
+class MatvecPrecisionConfig:
+    """Precision of each stage of the FFT-based product.
+
+    Fields are assignable and checked on assignment. A Matrix copies its config, so a later assignment changes nothing
+    for it.
+
+    Parameters
+    ----------
+    broadcast_and_pad : Precision
+        What a vector is rounded to before it is sent to the other ranks and padded.
+    fft : Precision
+        The forward transforms.
+    sbgemv : Precision
+        The stored spectrum that the product of each frequency reads.
+    ifft : Precision
+        The inverse transforms.
+    unpad_and_reduce : Precision
+        What the ranks' partial results are rounded to before they are summed.
+
+    Examples
+    --------
+    >>> config = MatvecPrecisionConfig()
+    >>> config.fft = Precision.SINGLE
+    >>> config.code
+    'dsddd'
+    >>> MatvecPrecisionConfig.from_code("dssdd").sbgemv
+    <Precision.SINGLE: 's'>
+    """
+
+    broadcast_and_pad: Precision = Precision.DOUBLE
+    fft: Precision = Precision.DOUBLE
+    sbgemv: Precision = Precision.DOUBLE
+    ifft: Precision = Precision.DOUBLE
+    unpad_and_reduce: Precision = Precision.DOUBLE
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Assign a stage's precision; a PrecisionError for anything but a field and a Precision."""
+        names = [field.name for field in fields(self)]
+        if name not in names:
+            raise PrecisionError(f"precision config: expected one of the stages {', '.join(names)}, found {name!r}")
+        if not isinstance(value, Precision):
+            raise PrecisionError(f"precision of {name}: expected a Precision, found {value!r}")
+        super().__setattr__(name, value)
+
+    @classmethod
+    def from_code(cls, code: str) -> MatvecPrecisionConfig:
+        """Return the config of a five-letter code such as ``"dssdd"``, upper or lower case, in the fields' order.
+
+        Raises
+        ------
+        PrecisionError
+            The code has not five letters, or one that is no precision's.
+        """
+        stages = fields(cls)
+        if not isinstance(code, str) or len(code) != len(stages):
+            raise PrecisionError(f"precision code: expected {len(stages)} letters, found {code!r}")
+        letters = {precision.value: precision for precision in Precision}
+        unknown = [letter for letter in code if letter.lower() not in letters]
+        if unknown:
+            raise PrecisionError(f"precision code {code!r}: expected letters of {', '.join(letters)}, found {unknown[0]!r}")
+        return cls(*(letters[letter.lower()] for letter in code))
+
+    @property
+    def code(self) -> str:
+        """The five letters, in the fields' order."""
+        return "".join(getattr(self, field.name).value for field in fields(self))
+
+    @property
+    def unit_roundoff(self) -> float:
+        """Unit roundoff of the least precise stage: 2^-24 if any is single, else 2^-53."""
+        return 2.0**-24 if "s" in self.code else 2.0**-53
+
+
+@dataclass(frozen=True)
+class MatvecConfig:
+    """Which of a matrix's eight products is meant.
+
+    Parameters
+    ----------
+    transpose : bool
+        F* instead of F; with `full`, F F* instead of F* F.
+    full : bool
+        The product followed by its adjoint.
+    use_aux_mat : bool
+        The auxiliary matrix G for F; with `full`, G* F, or F G* where `transpose`.
+    """
+
+    transpose: bool = False
+    full: bool = False
+    use_aux_mat: bool = False
+
+    @property
+    def input_space(self) -> str:
+        """Space of the operand: ``"col"`` or ``"row"``."""
+        return "row" if self.transpose else "col"
+
+    @property
+    def output_space(self) -> str:
+        """Space of the result."""
+        return "col" if self.transpose != self.full else "row"
+
+    @property
+    def name(self) -> str:
+        """The product in the field's notation: F, F*, F*F, FF*, G, G*, G*F, FG*."""
+        return _PRODUCT_NAMES[self.full, self.use_aux_mat, self.transpose]
+
+
+_PRODUCT_NAMES = {
+    (False, False, False): "F",
+    (False, False, True): "F*",
+    (False, True, False): "G",
+    (False, True, True): "G*",
+    (True, False, False): "F*F",
+    (True, False, True): "FF*",
+    (True, True, False): "G*F",
+    (True, True, True): "FG*",
+}

@@ -1,0 +1,103 @@
+"""The stages of a product. A precision config becomes a tuple of these, whose edges have dtypes; none of them branches.
+
+Each stage takes the Buffer that the one before returned. All memory is allocated and all kernels are compiled when a
+stage is built. A stage built without a buffer of its own writes to `destination`, the product's result.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from .backends import Backend, Buffer
+from .backends.base import Transform
+from .collectives import Collectives
+from .kernels.padding import copy_rows
+from .kernels.sbgemv import Problem, sbgemv
+
+DOUBLE = np.dtype(np.float64)
+
+
+class Stage(Protocol):
+    """One step of a product."""
+
+    phase: str
+
+    def run(self, source: Any, destination: Buffer | None) -> Any:
+        """Queue the step and return the Buffer that holds its result, None where this rank does not hold it."""
+
+
+class CopyRows:
+    """Copy rows into rows of another length or dtype, rounded to a third: pad, unpad, and conversions for the wire."""
+
+    def __init__(self, phase: str, backend: Backend, source: Any, rounding: Any, own: Buffer | None) -> None:
+        self.phase = phase
+        self._own = own
+        self._copy = copy_rows(backend.target, source, rounding, own.array.dtype if own else DOUBLE)
+
+    def run(self, source: Any, destination: Any) -> Any:
+        """Read each value once, write it once."""
+        result = self._own or destination
+        self._copy(result.view, source.view)
+        return result
+
+
+class Broadcast:
+    """Send the owner's vector to the ranks along the other dimension of the grid; only the others need a buffer."""
+
+    phase = "broadcast"
+
+    def __init__(self, collectives: Collectives, own: Buffer | None) -> None:
+        self._collectives = collectives
+        self._own = own
+
+    def run(self, source: Any, destination: Any) -> Any:
+        """Broadcast the owner's array as it is."""
+        result = self._own or source
+        self._collectives.broadcast(result.array, 0)
+        return result
+
+
+class Fourier:
+    """Transform every row, forward or back."""
+
+    def __init__(self, phase: str, transform: Transform) -> None:
+        self.phase = phase
+        self._transform = transform
+
+    def run(self, source: Any, destination: Any) -> Any:
+        """Transform into the plan's own buffer."""
+        return self._transform(source)
+
+
+class SpectrumProduct:
+    """Multiply by the spectrum: one GEMV for each frequency."""
+
+    phase = "sbgemv"
+
+    def __init__(self, backend: Backend, problem: Problem, spectrum: Buffer, own: Buffer) -> None:
+        self._spectrum = spectrum
+        self._own = own
+        self._sbgemv = sbgemv(backend.target, problem, lambda shape, dtype: backend.empty(shape, dtype).view)
+
+    def run(self, source: Any, destination: Any) -> Any:
+        """Read the spectrum once."""
+        self._sbgemv(self._own.view, self._spectrum.view, source.view)
+        return self._own
+
+
+class Reduce:
+    """Sum the ranks' partial results on the owner: in the destination, or in a buffer of the wire's dtype."""
+
+    phase = "reduce"
+
+    def __init__(self, collectives: Collectives, own: Buffer | None) -> None:
+        self._collectives = collectives
+        self._own = own
+
+    def run(self, source: Any, destination: Any) -> Any:
+        """Sum; the ranks that own no result have no destination either."""
+        result = self._own or destination
+        self._collectives.reduce(source.array, result and result.array, 0)
+        return result

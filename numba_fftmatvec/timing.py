@@ -1,0 +1,88 @@
+"""Timers that are injected into products: a null one by default, one that measures phases on request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .comm import Comm
+
+PHASES = ("broadcast", "pad", "fft", "sbgemv", "ifft", "unpad", "reduce", "total")
+
+
+class Timer(Protocol):
+    """What a product tells a timer."""
+
+    def phase(self, name: str) -> AbstractContextManager[Any]:
+        """Return the context that one phase runs in; the phase ``"total"`` encloses a product."""
+
+
+class NullTimer:
+    """Measures nothing."""
+
+    _nothing = nullcontext()
+
+    def phase(self, name: str) -> AbstractContextManager[Any]:
+        """Return a context that does nothing."""
+        return self._nothing
+
+
+class PhaseTimer:
+    """Measures the phases of products: with events on the stream on a GPU, with a clock on the CPU.
+
+    It also marks each phase as a range for NVIDIA's profilers (NVTX).
+
+    Parameters
+    ----------
+    comm : Comm
+        Whose stream the products run on.
+
+    Examples
+    --------
+    >>> import numba_fftmatvec as pyFFTMatvec
+    >>> comm = pyFFTMatvec.Comm()
+    >>> F = pyFFTMatvec.Matrix(comm, cols=3, rows=2, block_size=4, global_sizes=True)
+    >>> F.init_mat_ones()
+    >>> x, y, timer = F.get_vec("input"), F.get_vec("output"), PhaseTimer(comm)
+    >>> x.init_vec_ones()
+    >>> F.matvec(x, y, timer=timer)
+    >>> [phase for phase, seconds in timer.seconds().items() if seconds]
+    ['pad', 'fft', 'sbgemv', 'ifft', 'unpad', 'total']
+    """
+
+    def __init__(self, comm: Comm) -> None:
+        self._backend = comm.backend
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything measured."""
+        self._spans: list[list[tuple[str, Any, Any]]] = []
+        self._current: list[tuple[str, Any, Any]] = []
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Measure the enclosed work; the phase ``"total"`` ends a product."""
+        with self._backend.annotate(name):
+            start = self._backend.timestamp()
+            yield
+            self._current.append((name, start, self._backend.timestamp()))
+        if name == "total":
+            self._spans.append(self._current)
+            self._current = []
+
+    def seconds(self) -> dict[str, list[float]]:
+        """Return this rank's seconds in each phase of `PHASES`, one figure for each product; waits for the stream.
+
+        A phase that did not run has an empty list; one that ran twice in a product, as in F*F, counts as its sum.
+        """
+        self._backend.synchronize()
+        result: dict[str, list[float]] = {phase: [] for phase in PHASES}
+        for spans in self._spans:
+            sums: dict[str, float] = {}
+            for name, start, stop in spans:
+                sums[name] = sums.get(name, 0.0) + self._backend.elapsed(start, stop)
+            for name, value in sums.items():
+                result[name].append(value)
+        return result

@@ -1,0 +1,479 @@
+"""Block vectors distributed over the process grid."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .backends import Buffer
+from .comm import Comm
+from .errors import ArgumentError, ArgumentTypeError, ShapeError, SpaceError, UninitializedError
+from .io import read_vector, vector_writer
+from .kernels import Target
+from .kernels.elementwise import fill
+from .kernels.padding import copy_rows
+from .kernels.reductions import PARTIALS, reduction
+from .partition import block_counts, block_range, global_blocks, positive_int
+
+if TYPE_CHECKING:
+    from mpi4py import MPI
+
+DOUBLE = np.dtype(np.float64)
+SPACES = ("col", "row")
+
+# A sum of squares below this may have lost terms to underflow; it is then taken of scaled values.
+SMALLEST_SAFE_SQUARE = 2.0**-960
+
+
+class Vector:
+    """A vector of blocks of time steps, in parameter space (``"col"``) or in data space (``"row"``).
+
+    A ``"col"`` vector is split over the grid's columns and owned by the ranks of its first row; a ``"row"`` vector is
+    split over the grid's rows and owned by the ranks of its first column. The other ranks are off the vector's grid:
+    they know its sizes and take part in its collective calls, but hold no data. Values are float64.
+
+    Parameters
+    ----------
+    comm : Comm or Vector
+        The process grid; or a vector to copy, and then `blocks` says whether its values are copied too (they are by
+        default; without them the new vector is uninitialised).
+    blocks : int
+        Number of blocks: global, or of each owning rank.
+    block_size : int
+        Time steps of a block.
+    row_or_col : {"row", "col"}
+        The space.
+    global_sizes : bool
+        Whether `blocks` is the global number.
+    SOTI_ordering : bool
+        Must be True: blocks outer, time inner is the order of every vector and file.
+
+    Raises
+    ------
+    ShapeError, GridError
+        A size is not positive, or there are fewer blocks than ranks to own them.
+    SpaceError
+        `row_or_col` is neither.
+
+    Examples
+    --------
+    >>> import numba_fftmatvec as pyFFTMatvec
+    >>> comm = pyFFTMatvec.Comm()
+    >>> x = pyFFTMatvec.Vector(comm, blocks=2, block_size=3, row_or_col="col", global_sizes=True)
+    >>> x.init_vec_consecutive()
+    >>> x.gather()
+    array([[0., 1., 2.],
+           [3., 4., 5.]])
+    """
+
+    def __init__(
+        self,
+        comm: Comm | Vector,
+        blocks: int | bool = True,
+        block_size: int | None = None,
+        row_or_col: str | None = None,
+        global_sizes: bool = False,
+        SOTI_ordering: bool = True,
+        *,
+        deep_copy: bool | None = None,
+    ) -> None:
+        if isinstance(comm, Vector):
+            values = comm if (blocks if deep_copy is None else deep_copy) else None
+            self._allocate(comm.comm, comm._num_blocks, comm._block_size, comm._space)
+            if values is not None and values.is_initialized:
+                self._copy_from(values)
+            return
+        if not isinstance(comm, Comm):
+            raise ArgumentTypeError(f"comm: expected a Comm or a Vector, found {type(comm).__name__}")
+        comm.check_open()
+        with comm.agreement("creating a vector"):
+            if row_or_col not in SPACES:
+                raise SpaceError(f"row_or_col: expected 'row' or 'col', found {row_or_col!r}")
+            if not SOTI_ordering:
+                raise ArgumentError("SOTI_ordering: expected True, the order of every vector, found False")
+            parts = comm.proc_cols if row_or_col == "col" else comm.proc_rows
+            total = global_blocks(blocks, parts, global_sizes=global_sizes, what="blocks")
+            self._allocate(comm, total, positive_int(block_size, "block_size"), row_or_col)
+
+    def _allocate(self, comm: Comm, blocks: int, block_size: int, space: str) -> None:
+        self.comm = comm
+        self._num_blocks = blocks
+        self._block_size = block_size
+        self._space = space
+        parts, index = (comm.proc_cols, comm.col_color) if space == "col" else (comm.proc_rows, comm.row_color)
+        self._parts = parts
+        self._blocks = block_range(blocks, parts, index)
+        self._initialized = False
+        owner = comm.collectives(space)[0].rank == 0
+        self._buffer: Buffer | None = comm.backend.empty((len(self._blocks), block_size), DOUBLE) if owner else None
+        self._flat = None if self._buffer is None else comm.backend.wrap(self._buffer.array.reshape(-1))
+
+    # Sizes and state
+
+    @property
+    def row_or_col(self) -> str:
+        """The space: ``"row"`` or ``"col"``."""
+        return self._space
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Global number of blocks and block size."""
+        return self._num_blocks, self._block_size
+
+    @property
+    def is_initialized(self) -> bool:
+        """Whether the vector has values."""
+        return self._initialized
+
+    @property
+    def blocks(self) -> range:
+        """Global indices of this rank's share of blocks, also where it holds no data."""
+        return self._blocks
+
+    @property
+    def array(self) -> Any:
+        """This rank's (blocks, block_size) array, NumPy's or CuPy's: the vector's own memory; None off the grid."""
+        return None if self._buffer is None else self._buffer.array
+
+    def on_grid(self) -> bool:
+        """Return whether this rank owns data of the vector."""
+        return self._buffer is not None
+
+    def get_num_blocks(self) -> int:
+        """Return this rank's share of the blocks."""
+        return len(self._blocks)
+
+    def get_glob_num_blocks(self) -> int:
+        """Return the global number of blocks."""
+        return self._num_blocks
+
+    def get_block_size(self) -> int:
+        """Return the number of time steps of a block."""
+        return self._block_size
+
+    def check_initialized(self, what: str) -> None:
+        """Raise an UninitializedError that names `what` unless the vector has values."""
+        if not self._initialized:
+            raise UninitializedError(f"{what}: expected an initialised vector, found one without values")
+
+    # Values
+
+    def init_vec(self) -> None:
+        """Mark the vector as initialised: its memory has been written through `array`."""
+        self._initialized = True
+
+    def init_vec_zeros(self) -> None:
+        """Set every value to 0."""
+        self._fill("constant", 0.0)
+
+    def init_vec_ones(self) -> None:
+        """Set every value to 1."""
+        self._fill("constant", 1.0)
+
+    def init_vec_consecutive(self) -> None:
+        """Set every value to its global index: 0, 1, 2, ..."""
+        self._fill("consecutive")
+
+    def init_vec_doubles(self) -> None:
+        """Set every value to `generate_double` of its global index: in [1, 2), representable by no float32."""
+        self._fill("doubles")
+
+    def _fill(self, formula: str, value: float = 0.0) -> None:
+        self.comm.check_open()
+        if self._flat is not None:
+            fill(self.comm.backend.target, formula)(self._flat.view, self._blocks.start * self._block_size, value)
+        self._initialized = True
+
+    def _copy_from(self, other: Vector) -> None:
+        if self._buffer is not None and other._buffer is not None:
+            copy_rows(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(self._buffer.view, other._buffer.view)
+        self._initialized = other._initialized
+
+    def scatter(self, array: npt.ArrayLike) -> None:
+        """Set the values from a global array. Collective.
+
+        Parameters
+        ----------
+        array : array_like
+            The (blocks, block_size) real values, given on every rank; each rank copies its share. A flat array in the
+            same order is taken too.
+
+        Raises
+        ------
+        ShapeError
+            The sizes differ.
+        ArgumentTypeError
+            The values are not real numbers.
+        """
+        self.comm.check_open()
+        with self.comm.agreement("scattering a vector"):
+            values = np.asarray(array)
+            if values.dtype.kind not in "buif":
+                raise ArgumentTypeError(f"scattered array: expected real numbers, found dtype {values.dtype}")
+            if values.shape not in (self.shape, (math.prod(self.shape),)):
+                raise ShapeError(f"scattered array: expected shape {self.shape}, found {values.shape}")
+            if self._buffer is not None:
+                mine = values.reshape(self.shape)[self._blocks.start : self._blocks.stop]
+                self.comm.backend.upload(self._buffer.array, np.ascontiguousarray(mine, DOUBLE))
+        self._initialized = True
+
+    def to_numpy(self) -> npt.NDArray[np.float64] | None:
+        """Return a host copy of this rank's (blocks, block_size) values, None off the grid.
+
+        Raises
+        ------
+        UninitializedError
+            The vector has no values.
+        """
+        self.check_initialized("to_numpy")
+        return None if self._buffer is None else self.comm.backend.download(self._buffer.array)
+
+    def gather(self) -> npt.NDArray[np.float64]:
+        """Return the global (blocks, block_size) values on every rank, as a NumPy array. Collective.
+
+        Raises
+        ------
+        UninitializedError
+            The vector has no values.
+        """
+        mine = self.to_numpy()
+        result = np.empty(self.shape)
+        send = np.empty(0) if mine is None else mine.reshape(-1)
+        world = self.comm.global_comm
+        counts = world.allgather(send.size)
+        world.Allgatherv(send, (result, counts))
+        return result
+
+    # Files
+
+    def init_vec_from_file(self, filename: str | os.PathLike[str], checksum: int = 0, QoI: bool = False) -> None:
+        """Set the values from a file in the pyFFTMatvec format. Collective; each owner reads its own part.
+
+        Parameters
+        ----------
+        filename : path
+            The file.
+        checksum : int
+            What the file's checksum must be; 0 checks nothing.
+        QoI : bool
+            Whether the file must hold quantities of interest.
+
+        Raises
+        ------
+        FileError, FileFormatError, ChecksumError
+            The file cannot be read, breaks the format or does not fit the vector.
+        """
+        self.comm.check_open()
+        with self.comm.agreement(f"reading {filename}"):
+            if self._buffer is not None:
+                values = np.empty(self._buffer.array.shape)
+                read_vector(
+                    filename,
+                    space=self._space,
+                    num_blocks=self._num_blocks,
+                    block_size=self._block_size,
+                    blocks=self._blocks,
+                    out=values,
+                    checksum=checksum,
+                    qoi=QoI,
+                )
+                self.comm.backend.upload(self._buffer.array, values)
+        self._initialized = True
+
+    def save(self, filename: str | os.PathLike[str], QoI: bool = False, *, checksum: int = 0) -> None:
+        """Write the values to a file in the pyFFTMatvec format. Collective; rank 0 writes, one owner's part at a time.
+
+        Parameters
+        ----------
+        filename : path
+            The file; replaced in one step, when the new one is complete.
+        QoI : bool
+            Mark the values as quantities of interest.
+        checksum : int
+            An identifier to store, 0 for none.
+
+        Raises
+        ------
+        UninitializedError
+            The vector has no values.
+        FileError
+            The file cannot be written.
+        """
+        self.check_initialized("save")
+        self.comm.check_open()
+        mine = self.to_numpy()
+        world = self.comm.global_comm
+        starts = np.cumsum([0, *block_counts(self._num_blocks, self._parts)])
+        owners = world.allgather(mine is not None)
+        ranks = [rank for rank, owns in enumerate(owners) if owns]
+        parts = [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        if world.rank > 0:
+            if mine is not None:
+                world.Send(mine, 0)
+            with self.comm.agreement(f"writing {filename}"):
+                return
+        with self.comm.agreement(f"writing {filename}"), _received(world, ranks[1:], parts[1:], self._block_size) as more:
+            assert mine is not None
+            with vector_writer(
+                filename,
+                space=self._space,
+                num_blocks=self._num_blocks,
+                block_size=self._block_size,
+                checksum=checksum,
+                qoi=QoI,
+            ) as writer:
+                writer.write(parts[0], mine)
+                for part, values in more:
+                    writer.write(part, values)
+
+    # Reductions
+
+    def dot(self, other: Vector) -> float:
+        """Return the global inner product with another vector, the same on every rank. Collective.
+
+        Parameters
+        ----------
+        other : Vector
+            Of the same space, sizes and Comm.
+
+        Raises
+        ------
+        ShapeError, SpaceError, ArgumentError, UninitializedError
+            The vectors do not fit together, or one has no values.
+        """
+        self.check_like(other, "dot")
+        other.check_initialized("dot")
+        return _sum(self._reduce("dot", other))
+
+    def norm(self, order: float = 2) -> float:
+        """Return a global norm, the same on every rank. Collective.
+
+        Parameters
+        ----------
+        order : {2, 1, 0, -1, inf}
+            2: Euclidean, scaled where its squares would overflow or underflow. 1: sum of magnitudes. 0, -1 and
+            infinity: the largest magnitude. A NaN among the values makes each of them NaN.
+
+        Raises
+        ------
+        ArgumentError
+            Another order.
+        UninitializedError
+            The vector has no values.
+        """
+        self.check_initialized("norm")
+        norms: dict[float, Callable[[], float]] = {
+            2: self._norm_2,
+            1: lambda: _sum(self._reduce("sum_magnitude")),
+            0: self._norm_max,
+            -1: self._norm_max,
+            math.inf: self._norm_max,
+        }
+        if order not in norms:
+            raise ArgumentError(f"norm: expected one of the orders 2, 1, 0, -1, inf, found {order!r}")
+        return norms[order]()
+
+    def _norm_max(self) -> float:
+        return float(np.max(self._reduce("max_magnitude")))
+
+    def _norm_2(self) -> float:
+        square = _sum(self._reduce("sum_square"))
+        if math.isnan(square) or SMALLEST_SAFE_SQUARE < square < math.inf:
+            return math.sqrt(square)
+        largest = self._norm_max()
+        if largest in (0.0, math.inf):
+            return largest
+        exponent = min(-math.frexp(largest)[1], 1000)  # a power of two scales without rounding
+        scaled = _sum(self._reduce("sum_square", scale=math.ldexp(1.0, exponent)))
+        return math.ldexp(math.sqrt(scaled), -exponent)
+
+    def _reduce(self, name: str, other: Vector | None = None, scale: float = 1.0) -> list[float]:
+        """Return every rank's partial result, in the ranks' order; ranks off the grid contribute 0."""
+        self.comm.check_open()
+        value = 0.0
+        if self._flat is not None:
+            backend = self.comm.backend
+            second = self._flat if other is None or other._flat is None else other._flat
+            partials = backend.empty((PARTIALS + 1,), DOUBLE)
+            _reduction(backend.target, name)(partials.view, self._flat.view, second.view, scale)
+            value = float(backend.download(partials.array[PARTIALS:])[0])
+        return self.comm.global_comm.allgather(value)
+
+    def check_like(self, other: object, what: str) -> None:
+        """Raise unless `other` is a vector of this one's Comm, space and sizes, and this one has values."""
+        if not isinstance(other, Vector):
+            raise ArgumentTypeError(f"{what}: expected a Vector, found {type(other).__name__}")
+        self.check_initialized(what)
+        check_operand(other, self.comm, self._space, self.shape, what)
+
+    def __len__(self) -> int:
+        """Return the global number of values."""
+        return math.prod(self.shape)
+
+    def __repr__(self) -> str:
+        """Return kind, global shape, grid and ownership."""
+        state = "" if self._initialized else ", uninitialised"
+        owned = f"blocks {self._blocks.start}..{self._blocks.stop - 1}" if self.on_grid() else "off the grid"
+        grid = f"{self.comm.proc_rows}x{self.comm.proc_cols}"
+        return f"Vector({self._space!r}, {self._num_blocks} blocks of {self._block_size}, grid {grid}, {owned}{state})"
+
+
+def check_operand(vector: object, comm: Comm, space: str, shape: tuple[int, int], what: str) -> None:
+    """Raise unless `vector` is a Vector of the given Comm, space and global shape.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Not a Vector.
+    SpaceError
+        The other space.
+    ShapeError
+        Other sizes.
+    ArgumentError
+        Another Comm.
+    """
+    if not isinstance(vector, Vector):
+        raise ArgumentTypeError(f"{what}: expected a Vector, found {type(vector).__name__}")
+    if vector.row_or_col != space:
+        raise SpaceError(f"{what}: expected a {space!r} vector, found a {vector.row_or_col!r} vector")
+    if vector.shape != shape:
+        raise ShapeError(f"{what}: expected {shape[0]} blocks of {shape[1]}, found {vector.shape[0]} of {vector.shape[1]}")
+    if vector.comm is not comm:
+        raise ArgumentError(f"{what}: expected a vector on {comm!r}, found one on another Comm, {vector.comm!r}")
+
+
+@cache
+def _reduction(target: Target, name: str) -> Callable[..., None]:
+    return reduction(target, name)
+
+
+def _sum(values: list[float]) -> float:
+    # fsum refuses inf - inf and overflows with an error; sums of magnitudes may be infinite.
+    return math.fsum(values) if all(map(math.isfinite, values)) else float(np.sum(values))
+
+
+@contextmanager
+def _received(
+    world: MPI.Intracomm, ranks: list[int], parts: list[range], block_size: int
+) -> Iterator[Iterator[tuple[range, npt.NDArray[np.float64]]]]:
+    """Receive the owners' parts one by one; what is not asked for is received at the end, so that no sender waits."""
+
+    def receive() -> Iterator[tuple[range, npt.NDArray[np.float64]]]:
+        for rank, part in zip(ranks, parts, strict=True):
+            values = np.empty((len(part), block_size))
+            world.Recv(values, rank)
+            yield part, values
+
+    pieces = receive()
+    try:
+        yield pieces
+    finally:
+        for _ in pieces:
+            pass

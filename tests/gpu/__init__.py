@@ -1,0 +1,1 @@
+"""The grids' tests on GPUs: the same suites, other ways to run them."""

@@ -1,0 +1,449 @@
+"""Bad input, as data: what is done, the error that every rank must raise, and what its message must say.
+
+A case is a function of a Workbench that must raise. `run_cases` runs them all on a grid, and a product at the end,
+because an error must leave the communicators usable.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from mpi4py import MPI
+
+import numba_fftmatvec as fm
+from mpi.files import Edit, write_matrix, write_vector
+from mpi.tasks import build, multiply, operands
+from numba_fftmatvec import errors
+from reference import apply
+
+SHAPE = (5, 7, 4)
+F, G, OPERANDS = operands(SHAPE)
+ND, NM, NT = SHAPE
+CHECKSUM = 73
+
+
+@dataclass
+class Workbench:
+    """A grid with an initialised matrix and vectors."""
+
+    comm: Any
+    grid: tuple[int, int]
+    folder: Path
+    matrix: Any = field(init=False)
+    x: Any = field(init=False)
+    y: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.matrix = build(self.comm, F, G)
+        self.x, self.y = self.matrix.get_vec("input"), self.matrix.get_vec("output")
+        self.x.scatter(OPERANDS["col"])
+        self.y.scatter(OPERANDS["row"])
+
+    @property
+    def last(self) -> bool:
+        """Whether this is the last rank."""
+        return bool(self.comm.world_rank == self.comm.world_size - 1)
+
+    def new_comm(self, *grid: Any) -> Any:
+        """Return another Comm on the same ranks and backend."""
+        return fm.Comm(self.comm.global_comm, *grid, backend=self.comm.backend.name, collectives="mpi")
+
+    def blank(self) -> Any:
+        """Return a matrix without values."""
+        return fm.Matrix(self.comm, NM, ND, NT, global_sizes=True)
+
+    def vector(self, blocks: Any, size: Any, space: str, fill: bool = True) -> Any:
+        """Return a vector of global sizes, of ones unless it is to be left without values."""
+        made = fm.Vector(self.comm, blocks, size, space, global_sizes=True)
+        if fill:
+            made.init_vec_ones()
+        return made
+
+    def read(self, name: str, aux: str = "") -> Any:
+        """Return the matrix of one of the prepared directories."""
+        return fm.Matrix(self.comm, str(self.folder / name), aux_path=str(self.folder / aux) if aux else "")
+
+    def read_vector(self, name: str, space: str = "col", **options: Any) -> None:
+        """Read one of the prepared vectors."""
+        blocks = {"col": NM, "row": ND}[space]
+        self.vector(blocks, NT, space, fill=False).init_vec_from_file(str(self.folder / name), **options)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What to do, the error that it must raise, and fragments of its message."""
+
+    act: Callable[[Workbench], Any]
+    error: type[Exception]
+    says: tuple[str, ...] = ()
+
+
+class Unrepeatable(Exception):
+    """An exception that cannot be rebuilt from its message."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+CASES: dict[str, Case] = {}
+
+
+def case(error: type[Exception], *says: str) -> Callable[[Callable[[Workbench], Any]], Callable[[Workbench], Any]]:
+    """Register a function as a case, named like it."""
+
+    def register(act: Callable[[Workbench], Any]) -> Callable[[Workbench], Any]:
+        CASES[act.__name__.replace("_", " ")] = Case(act, error, says)
+        return act
+
+    return register
+
+
+def add(name: str, error: type[Exception], says: tuple[str, ...], act: Callable[[Workbench], Any]) -> None:
+    """Register a case that is one expression."""
+    CASES[name] = Case(act, error, says)
+
+
+# The process grid, the sizes and the precision. {ranks} and {more} are the number of ranks, and one more.
+add("grid with too many rows", errors.GridError, ("{more}", "{ranks}"), lambda s: s.new_comm(s.comm.world_size + 1, 1))
+add(
+    "grid with too many columns",
+    errors.GridError,
+    ("{more}", "{ranks}"),
+    lambda s: s.new_comm(1, s.comm.world_size + 1),
+)
+add(
+    "rows that do not divide the ranks",
+    errors.GridError,
+    ("{more}", "{ranks}"),
+    lambda s: s.new_comm(s.comm.world_size + 1),
+)
+add("grid without rows", errors.ArgumentError, ("0",), lambda s: s.new_comm(0, s.comm.world_size))
+add("unknown backend", errors.ArgumentError, ("tpu",), lambda s: fm.Comm(s.comm.global_comm, *s.grid, backend="tpu"))
+add("precision letter", errors.PrecisionError, ("'x'",), lambda s: fm.MatvecPrecisionConfig.from_code("ddxdd"))
+for _name, _value in {"zero": 0, "negative": -2, "fractional": 2.5}.items():
+    _says = (str(_value),)
+    add(
+        f"{_name} columns",
+        errors.ShapeError,
+        _says,
+        lambda s, n=_value: fm.Matrix(s.comm, n, ND, NT, global_sizes=True),
+    )
+    add(f"{_name} rows", errors.ShapeError, _says, lambda s, n=_value: fm.Matrix(s.comm, NM, n, NT, global_sizes=True))
+    add(
+        f"{_name} block size",
+        errors.ShapeError,
+        _says,
+        lambda s, n=_value: fm.Matrix(s.comm, NM, ND, n, global_sizes=True),
+    )
+    add(f"{_name} vector blocks", errors.ShapeError, _says, lambda s, n=_value: s.vector(n, NT, "col"))
+    add(f"{_name} vector block size", errors.ShapeError, _says, lambda s, n=_value: s.vector(NM, n, "col"))
+
+# Operands: spaces, sizes, initialisation.
+add("unknown space", errors.ArgumentError, ("diagonal",), lambda s: s.vector(NM, NT, "diagonal"))
+add("row operand of F", errors.SpaceError, ("col", "row"), lambda s: s.matrix.matvec(s.y, s.y))
+add("col operand of F*", errors.SpaceError, ("col", "row"), lambda s: s.matrix.transpose_matvec(s.x, s.x))
+add("col result of F", errors.SpaceError, ("col", "row"), lambda s: s.matrix.matvec(s.x, s.x))
+add("row result of F*F", errors.SpaceError, ("col", "row"), lambda s: s.matrix.matvec(s.x, s.y, full=True))
+add("col result of FF*", errors.SpaceError, ("col", "row"), lambda s: s.matrix.transpose_matvec(s.y, s.x, full=True))
+add("dot of two spaces", errors.ArgumentError, ("col", "row"), lambda s: s.x.dot(s.y))
+add("operand too long", errors.ShapeError, ("7", "8"), lambda s: s.matrix.matvec(s.vector(NM + 1, NT, "col"), s.y))
+add(
+    "operand of other steps", errors.ShapeError, ("4", "5"), lambda s: s.matrix.matvec(s.vector(NM, NT + 1, "col"), s.y)
+)
+add("result too long", errors.ShapeError, ("5", "6"), lambda s: s.matrix.matvec(s.x, s.vector(ND + 1, NT, "row")))
+add("result that is the operand", errors.ArgumentError, ("two",), lambda s: s.matrix.matvec(s.x, s.x, full=True))
+add("dot of two sizes", errors.ShapeError, ("7", "8"), lambda s: s.x.dot(s.vector(NM + 1, NT, "col")))
+add("operand of no Vector", errors.ArgumentTypeError, ("list",), lambda s: s.matrix.matvec([1.0], s.y))
+add("norm of order 3", errors.ArgumentError, ("3",), lambda s: s.x.norm(3))
+add("vector of no space", errors.ArgumentError, ("middle",), lambda s: s.matrix.get_vec("middle"))
+add("matrix without values", errors.UninitializedError, (), lambda s: s.blank().matvec(s.x, s.y))
+add("adjoint without values", errors.UninitializedError, (), lambda s: s.blank().transpose_matvec(s.y, s.x))
+add("save without values", errors.UninitializedError, (), lambda s: s.blank().save(str(s.folder / "never")))
+
+
+@case(errors.UninitializedError, "aux")
+def no_auxiliary_matrix(s: Workbench) -> None:
+    matrix = s.blank()
+    matrix.init_mat_ones()
+    matrix.matvec(s.x, s.y, use_aux_mat=True)
+
+
+add(
+    "operand without values",
+    errors.UninitializedError,
+    (),
+    lambda s: s.matrix.matvec(s.vector(NM, NT, "col", False), s.y),
+)
+for _method, _args in {"norm": (), "gather": (), "to_numpy": (), "save": ("never.h5",)}.items():
+    add(
+        f"{_method} without values",
+        errors.UninitializedError,
+        (),
+        lambda s, method=_method, args=_args: getattr(s.vector(NM, NT, "col", False), method)(*args),
+    )
+add("dot without values", errors.UninitializedError, (), lambda s: s.x.dot(s.vector(NM, NT, "col", False)))
+
+
+@case(errors.ClosedError)
+def closed_comm(s: Workbench) -> None:
+    comm = s.new_comm(*s.grid)
+    comm.close()
+    fm.Vector(comm, NM, NT, "col", global_sizes=True)
+
+
+# Arrays.
+add(
+    "array of other rows", errors.ShapeError, ("(5, 7, 4)", "(4, 7, 4)"), lambda s: s.blank().init_mat_from_array(F[:4])
+)
+add(
+    "array of two axes",
+    errors.ShapeError,
+    ("(5, 7, 4)", "(5, 28)"),
+    lambda s: s.blank().init_mat_from_array(F.reshape(5, 28)),
+)
+add(
+    "callable of other shape",
+    errors.ShapeError,
+    ("(7, 4)", "(4, 7)"),
+    lambda s: s.blank().init_mat_from_array(lambda d: F[d].T),
+)
+add("complex array", errors.ArgumentTypeError, ("complex128",), lambda s: s.blank().init_mat_from_array(F + 1j))
+add("scatter of other shape", errors.ShapeError, ("(7, 4)", "(4, 7)"), lambda s: s.x.scatter(OPERANDS["col"].T))
+add("scatter of complex", errors.ArgumentTypeError, ("complex128",), lambda s: s.x.scatter(OPERANDS["col"] + 1j))
+
+# Failures of one rank alone.
+
+
+@case(ValueError, "block row", "of the last rank")
+def callable_that_raises_on_one_rank(s: Workbench) -> None:
+    def blocks(d: int) -> Any:
+        if s.last:
+            raise ValueError(f"no block row {d} of the last rank")
+        return F[d]
+
+    s.blank().init_mat_from_array(blocks)
+
+
+@case(errors.ShapeError, "(7, 4)", "(4, 7)")
+def scatter_of_other_shape_on_one_rank(s: Workbench) -> None:
+    s.x.scatter(OPERANDS["col"].T if s.last else OPERANDS["col"])
+
+
+@case(KeyError, "lost")
+def agreement_on_one_rank(s: Workbench) -> None:
+    with s.comm.agreement("a phase"):
+        if s.last:
+            raise KeyError("lost")
+
+
+@case(errors.RemoteError, "one and two")
+def exception_that_cannot_be_rebuilt(s: Workbench) -> None:
+    with s.comm.agreement("a phase"):
+        if s.last:
+            raise Unrepeatable("one", "two")
+
+
+@case(errors.RemoteError, "local class")
+def exception_that_cannot_be_pickled(s: Workbench) -> None:
+    class Local(Exception):
+        """Known to this function alone."""
+
+    with s.comm.agreement("a phase"):
+        if s.last:
+            raise Local("local class")
+
+
+# Files. Every directory and vector is written beforehand by `prepare`, from the same tables.
+META_CASES = {
+    "Nd is a word": ({"Nd": "five"}, "num_rows"),
+    "Nd is zero": ({"Nd": "0"}, "num_rows"),
+    "Nm is fractional": ({"Nm": "7.5"}, "num_cols"),
+    "Nm is negative": ({"Nm": "-7"}, "num_cols"),
+    "Nt is blank": ({"Nt": ""}, "block_size"),
+    "prefix leaves the folder": ({"prefix": "../row_"}, "prefix"),
+    "prefix is absolute": ({"prefix": "/tmp/row_"}, "prefix"),
+    "extension": ({"extension": ".csv"}, "extension"),
+    "reindexed": ({"reindexed": "two"}, "reindexed"),
+    "is_p2q": ({"is_p2q": "2"}, "is_p2q"),
+    "reverse_dof": ({"reverse_dof": "?"}, "reverse_dof"),
+    "checksum": ({"checksum": "0x49"}, "checksum"),
+    "a line too many": ({"checksum": "73", "tenth": "1"}, "line 10"),
+}
+
+
+def replaced(dtype: Any = np.float64, size: int = NM * NT) -> Edit:
+    """Return an edit that puts a dataset of another type or size in place of `vec`."""
+
+    def edit(file: h5py.File) -> None:
+        attributes = dict(file["vec"].attrs)
+        del file["vec"]
+        file.create_dataset("vec", shape=(size,), dtype=dtype).attrs.update(attributes)
+
+    return edit
+
+
+def attribute(name: str, value: Any) -> Edit:
+    """Return an edit that sets an attribute of `vec`, or removes it if `value` is None."""
+
+    def edit(file: h5py.File) -> None:
+        if value is None:
+            del file["vec"].attrs[name]
+        else:
+            file["vec"].attrs[name] = value
+
+    return edit
+
+
+def without_dataset(file: h5py.File) -> None:
+    """Remove `vec`."""
+    del file["vec"]
+
+
+BLOCK_CASES = {
+    "short dataset": (replaced(size=NM * NT - 1), errors.FileFormatError, ("27", "28")),
+    "float32 dataset": (replaced(np.float32), errors.FileFormatError, ("<f8", "<f4")),
+    "integer dataset": (replaced(np.int64), errors.FileFormatError, ("<f8", "<i8")),
+    "no dataset": (without_dataset, errors.FileFormatError, ("'vec'",)),
+    "other n_param": (attribute("n_param", 8), errors.FileFormatError, ("n_param", "7", "8")),
+    "other param_steps": (attribute("param_steps", 5), errors.FileFormatError, ("param_steps", "4", "5")),
+    "no param_steps": (attribute("param_steps", None), errors.FileFormatError, ("param_steps",)),
+    "fractional n_param": (attribute("n_param", 7.5), errors.FileFormatError, ("n_param", "7.5")),
+    "n_param is a word": (attribute("n_param", "seven"), errors.FileFormatError, ("n_param",)),
+    "not reindexed": (attribute("reindex", 0), errors.FileFormatError, ("reindex", "0")),
+    "other checksum": (attribute("checksum", 74), errors.ChecksumError, ("73", "74")),
+    "no checksum": (attribute("checksum", None), errors.ChecksumError, ("73",)),
+}
+
+
+def prepare(folder: Path) -> None:
+    """Write every directory and vector that the cases read."""
+    write_matrix(folder / "good", F, checksum=CHECKSUM)
+    write_matrix(folder / "other checksum", G, checksum=CHECKSUM + 1)
+    write_matrix(folder / "other steps", G[:, :, :3], checksum=CHECKSUM)
+    write_matrix(folder / "row missing", F)
+    (folder / "row missing" / "binary" / f"row_{ND - 1:06d}.h5").unlink()
+    write_matrix(folder / "row damaged", F)
+    (folder / "row damaged" / "binary" / f"row_{ND - 1:06d}.h5").write_bytes(b"no HDF5 file")
+    write_matrix(folder / "meta missing", F)
+    (folder / "meta missing" / "binary" / "meta_adj").unlink()
+    write_matrix(folder / "meta short", F)
+    meta = folder / "meta short" / "binary" / "meta_adj"
+    meta.write_text("".join(meta.read_text().splitlines(keepends=True)[:5]))
+    for name, (lines, _) in META_CASES.items():
+        write_matrix(folder / f"meta {name}", F, meta=lines)
+    for name, (edit, _, _) in BLOCK_CASES.items():
+        write_matrix(folder / f"row {name}", F, checksum=CHECKSUM, edits={ND - 1: edit})
+        write_vector(folder / f"col {name}.h5", OPERANDS["col"], "col", checksum=CHECKSUM, edit=edit)
+    write_vector(folder / "row.h5", OPERANDS["row"], "row")
+    write_vector(folder / "qoi.h5", OPERANDS["row"], "row", edit=attribute("qoi", 1))
+
+
+add("no directory", errors.FileError, ("nowhere",), lambda s: s.read("nowhere"))
+add("no meta file", errors.FileError, ("meta_adj",), lambda s: s.read("meta missing"))
+add(
+    "no meta file, into a matrix",
+    errors.FileError,
+    ("meta_adj",),
+    lambda s: s.blank().init_mat_from_file(str(s.folder / "meta missing")),
+)
+add("meta of five lines", errors.FileFormatError, ("line 6", "reindexed"), lambda s: s.read("meta short"))
+for _name, (_, _field) in META_CASES.items():
+    add(f"meta: {_name}", errors.FileFormatError, ("meta_adj", _field), partial(Workbench.read, name=f"meta {_name}"))
+for _name, (_, _error, _says) in BLOCK_CASES.items():
+    # The damaged row is the last one: only the last row of the grid reads it.
+    add(f"block row: {_name}", _error, (f"row_{ND - 1:06d}", *_says), partial(Workbench.read, name=f"row {_name}"))
+    add(f"vector: {_name}", _error, _says, partial(Workbench.read_vector, name=f"col {_name}.h5", checksum=CHECKSUM))
+add("last block row missing", errors.FileError, (f"row_{ND - 1:06d}",), lambda s: s.read("row missing"))
+add("last block row damaged", errors.FileFormatError, (f"row_{ND - 1:06d}",), lambda s: s.read("row damaged"))
+add(
+    "auxiliary matrix of other checksum", errors.ChecksumError, ("73", "74"), lambda s: s.read("good", "other checksum")
+)
+add("auxiliary matrix of other steps", errors.FileFormatError, ("4", "3"), lambda s: s.read("good", "other steps"))
+add("no vector file", errors.FileError, ("none.h5",), lambda s: s.read_vector("none.h5"))
+add("row vector file as col", errors.FileFormatError, ("n_param",), lambda s: s.read_vector("row.h5"))
+add("QoI file as observations", errors.FileFormatError, ("qoi",), lambda s: s.read_vector("qoi.h5", "row"))
+add("observations as QoI", errors.FileFormatError, ("qoi",), lambda s: s.read_vector("row.h5", "row", QoI=True))
+
+
+@case(errors.FFTMatvecError, "5", "6")
+def directory_of_other_sizes(s: Workbench) -> None:
+    fm.Matrix(s.comm, NM, ND + 1, NT, global_sizes=True).init_mat_from_file(str(s.folder / "good"))
+
+
+# Cases that need several ranks.
+@case(errors.GridError, "{parts}", "{fewer}")
+def fewer_blocks_than_ranks(s: Workbench) -> None:
+    rows, cols = s.grid
+    fm.Matrix(s.comm, max(cols - 1, 1), max(rows - 1, 1), NT, global_sizes=True)
+
+
+@case(errors.GridError, "{parts}", "{fewer}")
+def fewer_vector_blocks_than_ranks(s: Workbench) -> None:
+    rows, cols = s.grid
+    s.vector(max(rows, cols) - 1, NT, "col" if cols >= rows else "row")
+
+
+DISTRIBUTED_CASES = (
+    "fewer blocks than ranks",
+    "fewer vector blocks than ranks",
+    "exception that cannot be rebuilt",
+    "exception that cannot be pickled",
+)
+
+
+def fragments(name: str, grid: tuple[int, int]) -> list[str]:
+    """Return what the message of a case must contain on a grid."""
+    ranks, parts = grid[0] * grid[1], max(grid)
+    return [text.format(ranks=ranks, more=ranks + 1, parts=parts, fewer=parts - 1) for text in CASES[name].says]
+
+
+def run_cases(payload: tuple[tuple[int, int], str, Path]) -> dict[str, Any]:
+    """Run the cases on this rank's grid; return what each raised, and what a product gives after them all."""
+    grid, backend, folder = payload
+    with fm.Comm(MPI.COMM_WORLD, *grid, backend=backend, collectives="mpi") as comm:
+        s = Workbench(comm, grid, folder)
+        found: dict[str, Any] = {}
+        for name, described in CASES.items():
+            if name in DISTRIBUTED_CASES and grid == (1, 1):
+                continue
+            # Whoever hangs is named by the last line that the ranks printed.
+            print(f"rank {comm.world_rank}: {name}", file=sys.stderr, flush=True)
+            found[name] = raised(described.act, s)
+        found["afterwards"] = multiply(s.matrix, "F", OPERANDS["col"]).gather()
+    return found
+
+
+def raised(act: Callable[[Workbench], Any], s: Workbench) -> tuple[str, list[str], str] | None:
+    """Return the type of the exception of a case, the names of its bases, and its message; None without one."""
+    try:
+        act(s)
+    except Exception as error:
+        return type(error).__name__, [base.__name__ for base in type(error).__mro__], str(error)
+    return None
+
+
+def check_case(ranks: list[dict[str, Any]], name: str, grid: tuple[int, int]) -> None:
+    """Assert that every rank raised the same error, that it is the one expected, and that it says what it must."""
+    found = [rank[name] for rank in ranks]
+    assert None not in found, f"no error on ranks {[rank for rank, error in enumerate(found) if error is None]}"
+    # The rank that failed keeps its own exception where the others get a RemoteError.
+    remote = CASES[name].error is errors.RemoteError
+    kinds = [kind for kind, _, _ in (found[:-1] if remote else found)]
+    assert kinds == [kinds[0]] * len(kinds)
+    assert CASES[name].error.__name__ in found[0][1], found[0]
+    for _, _, message in found:
+        missing = [text for text in fragments(name, grid) if text not in message]
+        assert not missing, f"{message!r} does not say {missing}"
+
+
+def check_afterwards(ranks: list[dict[str, Any]]) -> None:
+    """Assert that a product still works after all the errors."""
+    for rank in ranks:
+        np.testing.assert_allclose(rank["afterwards"], apply(F, OPERANDS["col"]), rtol=0, atol=1e-12)

@@ -1,0 +1,87 @@
+"""The runner's re-execution under mpiexec: what it detects, what it starts, and with which environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from numba_fftmatvec import launcher
+from numba_fftmatvec.errors import BackendError
+
+
+@pytest.mark.parametrize(
+    ("environ", "rank"),
+    [
+        ({"PMI_RANK": "3", "PMI_SIZE": "4"}, 3),
+        ({"PMIX_RANK": "2"}, 2),
+        ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, 1),
+        ({"SLURM_PROCID": "5", "SLURM_STEP_ID": "0"}, 5),
+        ({"MPI_LOCALNRANKS": "2"}, 0),
+    ],
+)
+def test_launchers_are_recognised(environ: dict[str, str], rank: int) -> None:
+    assert launcher.is_launched(environ)
+    assert launcher.launched_rank(environ) == rank
+
+
+@pytest.mark.parametrize("environ", [{}, {"HOME": "/root"}, {"SLURM_PROCID": "5", "SLURM_JOB_ID": "1"}])
+def test_a_shell_is_no_launcher(environ: dict[str, str]) -> None:
+    assert not launcher.is_launched(environ)
+    assert launcher.launched_rank(environ) == 0
+
+
+def test_a_relaunched_rank_never_relaunches() -> None:
+    assert launcher.is_launched(launcher.launch_environment({}))
+
+
+def test_one_thread_a_rank_unless_told() -> None:
+    environ = launcher.launch_environment({"OMP_NUM_THREADS": "4", "HOME": "/root"})
+    assert environ["OMP_NUM_THREADS"] == "4"
+    assert environ["HOME"] == "/root"
+    assert {environ[name] for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")} == {"1"}
+    assert environ["OMPI_MCA_rmaps_base_oversubscribe"] == "1"
+    assert environ["PRTE_MCA_rmaps_default_mapping_policy"] == ":oversubscribe"
+
+
+def make_executable(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_mpiexec_beside_the_interpreter_comes_first(tmp_path: Path) -> None:
+    elsewhere = make_executable(tmp_path / "path" / "mpiexec")
+    python = make_executable(tmp_path / "venv" / "python")
+    assert launcher.find_mpiexec(str(python), str(elsewhere.parent)) == str(elsewhere)
+    own = make_executable(python.with_name("mpiexec"))
+    assert launcher.find_mpiexec(str(python), str(elsewhere.parent)) == str(own)
+
+
+def test_an_interpreter_that_is_a_link_keeps_its_folder(tmp_path: Path) -> None:
+    real = make_executable(tmp_path / "usr" / "python")
+    own = make_executable(tmp_path / "venv" / "mpiexec")
+    link = own.with_name("python")
+    link.symlink_to(real)
+    assert launcher.find_mpiexec(str(link), str(tmp_path)) == str(own)
+
+
+def test_no_mpiexec_is_a_named_error(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="expected mpiexec in .* found none"):
+        launcher.find_mpiexec(str(tmp_path / "python"), str(tmp_path))
+
+
+def test_relaunch_executes_the_same_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mpiexec = make_executable(tmp_path / "mpiexec")
+    python = str(tmp_path / "python")
+    calls: list[tuple[str, list[str], dict[str, str]]] = []
+    monkeypatch.setattr("sys.executable", python)
+    monkeypatch.setattr(launcher, "finalize", lambda: None)  # these tests may need MPI yet
+    monkeypatch.setattr(os, "execve", lambda *arguments: calls.append(arguments))
+    launcher.relaunch(4, ["-n", "4", "-t"])
+    ((path, command, environ),) = calls
+    assert path == str(mpiexec)
+    assert command == [path, "-n", "4", python, "-m", "mpi4py", "-m", "numba_fftmatvec", "-n", "4", "-t"]
+    assert environ["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")

@@ -1,0 +1,89 @@
+"""The package's build description against the source tree, the wheel check, and the README's example."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def check_wheel() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("check_wheel", ROOT / ".ci" / "check_wheel.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_package_is_listed() -> None:
+    modules = ROOT.glob("numba_fftmatvec/**/__init__.py")
+    found = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in modules}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found | {"numba_fftmatvec.kernels"}
+
+
+def test_kernels_is_a_relative_link_to_one_folder() -> None:
+    assert os.readlink(ROOT / "numba_fftmatvec" / "kernels") == "../kernels"
+
+
+def test_nothing_imports_a_top_level_kernels() -> None:
+    folders = ("numba_fftmatvec", "kernels", "tests", "bench")
+    sources = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    assert len(sources) > 20
+    banned = re.compile(r"^\s*(import kernels|from kernels)\b", re.MULTILINE)
+    assert [str(path) for path in sources if banned.search(path.read_text())] == []
+
+
+def write_wheel(path: Path, names: set[str]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return path
+
+
+def test_wheel_with_every_file_passes(check_wheel: ModuleType, tmp_path: Path) -> None:
+    names = check_wheel.expected_files(ROOT)
+    assert {"numba_fftmatvec/kernels/sbgemv.py", "numba_fftmatvec/py.typed", "numba_fftmatvec/io/hdf5.py"} <= names
+    metadata = {"numba_fftmatvec-0.1.0.dist-info/METADATA"}
+    assert check_wheel.differences(write_wheel(tmp_path / "all.whl", names | metadata), ROOT) == []
+
+
+@pytest.mark.parametrize("lost", ["numba_fftmatvec/py.typed", "numba_fftmatvec/kernels/__init__.py"])
+def test_wheel_that_lacks_a_file_fails(check_wheel: ModuleType, tmp_path: Path, lost: str) -> None:
+    wheel = write_wheel(tmp_path / "less.whl", check_wheel.expected_files(ROOT) - {lost})
+    assert check_wheel.differences(wheel, ROOT) == [f"missing: {lost}"]
+    assert check_wheel.main([str(wheel), str(ROOT)]) == 1
+
+
+@pytest.mark.parametrize("extra", ["kernels/__init__.py", "tests/conftest.py", "numba_fftmatvec/notes.txt"])
+def test_wheel_with_a_foreign_file_fails(check_wheel: ModuleType, tmp_path: Path, extra: str) -> None:
+    wheel = write_wheel(tmp_path / "more.whl", check_wheel.expected_files(ROOT) | {extra})
+    assert check_wheel.differences(wheel, ROOT) == [f"unexpected: {extra}"]
+
+
+def test_readme_example_runs(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    script = tmp_path / "example.py"
+    script.write_text(example)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_FFTMATVEC_BACKEND": "cpu"}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.removeprefix("relative error:")) < 1e-13
+
+
+def test_readme_names_what_exists() -> None:
+    paths = re.findall(r"^\| `([^`]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert len(paths) > 5
+    assert [path for path in paths if not (ROOT / path).exists()] == []

@@ -1,0 +1,165 @@
+"""Products on one rank, in this process: awkward sizes, and what a matrix keeps between products."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from mpi4py import MPI
+
+import numba_fftmatvec as fm
+import reference
+from mpi.tasks import CODES, build, multiply, operands, vector
+from numba_fftmatvec.timing import PHASES, PhaseTimer
+from reference import PRODUCTS
+
+SHAPE = (4, 6, 9)
+F, G, X = operands(SHAPE)
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def comm(request: pytest.FixtureRequest) -> Iterator[Any]:
+    with fm.Comm(MPI.COMM_SELF, backend=request.param) as made:
+        yield made
+
+
+def check(found: Any, name: str, F: Any, G: Any, operand: Any, code: str = "ddddd") -> None:
+    """Assert that a product's error is within its bound."""
+    error = np.linalg.norm(found.gather() - reference.product(name, F, G, operand))
+    assert error <= reference.error_bound(name, F, G, operand, reference.roundoff(code))
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("code", ["ddddd", "sssss"])
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1), (1, 1, 2), (6, 6, 8), (1, 67, 1), (31, 1, 3), (3, 129, 17), (65, 2, 33), (2, 3, 257)], ids=str
+)
+def test_awkward_sizes(comm: Any, shape: tuple[int, int, int], code: str, name: str) -> None:
+    F, G, x = operands(shape)
+    operand = x[PRODUCTS[name].source]
+    check(multiply(build(comm, F, G, code), name, operand), name, F, G, operand, code)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 24)),
+    code=st.sampled_from(CODES),
+    name=st.sampled_from(list(PRODUCTS)),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_size(comm: Any, shape: tuple[int, int, int], code: str, name: str) -> None:
+    F, G, x = operands(shape)
+    operand = x[PRODUCTS[name].source]
+    check(multiply(build(comm, F, G, code), name, operand), name, F, G, operand, code)
+
+
+@pytest.mark.parametrize("scale", [2.0**-200, 2.0**200])
+def test_extreme_magnitudes(comm: Any, scale: float) -> None:
+    check(multiply(build(comm, F * scale, G), "F", X["col"]), "F", F * scale, G, X["col"])
+
+
+def test_impulses_give_the_blocks(comm: Any) -> None:
+    """F of an impulse in source m at step s is the block column m, s steps later."""
+    matrix = build(comm, F, G)
+    for m, s in ((0, 0), (3, 4), (5, 8)):
+        impulse = np.zeros_like(X["col"])
+        impulse[m, s] = 1
+        expected = np.zeros_like(X["row"])
+        expected[:, s:] = F[:, m, : SHAPE[2] - s]
+        np.testing.assert_allclose(multiply(matrix, "F", impulse).gather(), expected, rtol=0, atol=1e-14)
+
+
+def test_operand_is_kept_and_result_is_overwritten(comm: Any) -> None:
+    matrix = build(comm, F, G)
+    x, y = vector(matrix, "col", X["col"]), matrix.get_vec("output")
+    assert not y.is_initialized
+    for name, use_aux_mat in (("F", False), ("G", True), ("F", False)):
+        matrix.matvec(x, y, use_aux_mat=use_aux_mat)
+        assert y.is_initialized
+        check(y, name, F, G, X["col"])
+    np.testing.assert_array_equal(x.gather(), X["col"])
+
+
+def test_padding_is_clean_after_larger_values(comm: Any) -> None:
+    """Nothing of a product reaches the next one: the same bits come out, whatever ran between."""
+    matrix = build(comm, F, G)
+    first = {name: multiply(matrix, name, X[flags.source]).gather() for name, flags in PRODUCTS.items()}
+    for name, flags in reversed(PRODUCTS.items()):
+        multiply(matrix, name, 1e200 * X[flags.source])
+        np.testing.assert_array_equal(multiply(matrix, name, X[flags.source]).gather(), first[name])
+
+
+def test_matrices_of_one_comm_are_independent(comm: Any) -> None:
+    one, other = build(comm, F, G), build(comm, G, F, "sssss")
+    larger_F, larger_G, larger_x = operands((7, 8, 21))
+    larger = build(comm, larger_F, larger_G)
+    for _ in range(2):
+        check(multiply(one, "F", X["col"]), "F", F, G, X["col"])
+        check(multiply(other, "F", X["col"]), "F", G, F, X["col"], "sssss")
+        check(multiply(larger, "FG*", larger_x["row"]), "FG*", larger_F, larger_G, larger_x["row"])
+
+
+def test_matrix_can_be_initialised_again(comm: Any) -> None:
+    matrix = build(comm, F, G)
+    check(multiply(matrix, "F*F", X["col"]), "F*F", F, G, X["col"])
+    matrix.init_mat_from_array(2 * G)
+    check(multiply(matrix, "F*F", X["col"]), "F*F", 2 * G, G, X["col"])
+    matrix.init_mat_from_array(F, aux_mat=True)
+    check(multiply(matrix, "G*F", X["col"]), "G*F", 2 * G, F, X["col"])
+
+
+def test_auxiliary_matrix_may_come_after_a_product(comm: Any) -> None:
+    Nd, Nm, Nt = SHAPE
+    matrix = fm.Matrix(comm, Nm, Nd, Nt, global_sizes=True)
+    matrix.init_mat_from_array(F)
+    check(multiply(matrix, "F", X["col"]), "F", F, G, X["col"])
+    matrix.init_mat_from_array(G, aux_mat=True)
+    check(multiply(matrix, "FG*", X["row"]), "FG*", F, G, X["row"])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.float64])
+def test_arrays_of_real_numbers_are_taken(comm: Any, dtype: Any) -> None:
+    """Whole numbers, so that every type holds them exactly; not contiguous, and unchanged."""
+    values = np.round(10 * F).astype(dtype)[::-1]
+    kept = values.copy()
+    check(multiply(build(comm, values, G), "F", X["col"]), "F", values.astype(float), G, X["col"])
+    np.testing.assert_array_equal(values, kept)
+
+
+def test_precision_config_is_copied(comm: Any) -> None:
+    config = fm.MatvecPrecisionConfig()
+    matrix = fm.Matrix(comm, *SHAPE, p_config=config)
+    config.fft = fm.Precision.SINGLE
+    assert matrix.get_precision_config().code == "ddddd"
+    matrix.get_precision_config().fft = fm.Precision.SINGLE
+    assert matrix.get_precision_config().code == "ddddd"
+
+
+@pytest.mark.parametrize("name", ["F", "F*", "F*F"])
+def test_timer(comm: Any, name: str) -> None:
+    """One figure for each product and phase that ran; the phases fit into the total."""
+    matrix, flags = build(comm, F, G), PRODUCTS[name]
+    source, target = vector(matrix, flags.source, X[flags.source]), vector(matrix, flags.target)
+    timer = PhaseTimer(comm)
+    for _ in range(3):
+        getattr(matrix, flags.method)(source, target, full=flags.full, timer=timer)
+    check(target, name, F, G, X[flags.source])
+    seconds = timer.seconds()
+    assert tuple(seconds) == PHASES
+    assert {phase for phase in PHASES if not seconds[phase]} <= {"broadcast", "reduce"}
+    assert all(len(figures) in (0, 3) for figures in seconds.values())
+    assert min(min(figures) for figures in seconds.values() if figures) >= 0
+    parts = np.sum([seconds[phase] for phase in PHASES[:-1] if seconds[phase]], axis=0)
+    assert (parts <= np.array(seconds["total"]) * (1 + 1e-6)).all()
+    timer.reset()
+    assert timer.seconds() == {phase: [] for phase in PHASES}
+
+
+def test_default_comm() -> None:
+    """All ranks in one row, on whatever backend works."""
+    with fm.Comm() as comm:
+        assert (comm.proc_rows, comm.proc_cols) == (1, comm.world_size)
+        assert comm.backend.name in ("cpu", "cuda")
