@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -10,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numba import from_dtype, njit
 from numba import types as nbtypes
+from numba.core.errors import NumbaPerformanceWarning
 
 try:
     from numba import cuda
@@ -76,6 +78,13 @@ def cpu_kernel(function: Callable[..., Any]) -> Any:
 def cuda_formula(formula: Callable[..., Any]) -> Any:
     """Compile a scalar formula so that CUDA kernels can call it."""
     return require_cuda().jit(device=True, inline="always")(formula)
+
+
+def configure(kernel: Any, grid: tuple[int, ...], threads: int, stream: Any) -> Any:
+    """Return a compiled kernel with its launch shape; small problems are no reason for a performance warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NumbaPerformanceWarning)
+        return kernel[grid, threads, stream]
 
 
 @dataclass(frozen=True)

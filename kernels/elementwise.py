@@ -16,6 +16,7 @@ from ._launch import (
     array_type,
     ceil_div,
     check,
+    configure,
     cpu_formula,
     cpu_kernel,
     cuda,
@@ -100,7 +101,7 @@ def fill(target: Target, formula: str) -> Callable[..., None]:
             kernel(out, start, value)
         elif out.shape[0]:
             grid = min(ceil_div(out.shape[0], THREADS), MAX_BLOCKS)
-            kernel[grid, THREADS, target.stream](out, start, value)
+            configure(kernel, (grid,), THREADS, target.stream)(out, start, value)
 
     return launch
 

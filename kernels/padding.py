@@ -22,6 +22,7 @@ from ._launch import (
     array_type,
     ceil_div,
     check,
+    configure,
     cpu_formula,
     cpu_kernel,
     cuda,
@@ -118,7 +119,7 @@ def rows(target: Target, formula: str, source: Any, destination: Any, scale: flo
 
         def run(out: Any, values: Any, columns: int, factor: Any) -> None:
             grid = ceil_div(columns, THREADS), min(values.shape[0], MAX_GRID_Y)
-            kernel[grid, THREADS, target.stream](out, values, columns, factor)
+            configure(kernel, grid, THREADS, target.stream)(out, values, columns, factor)
 
     def launch(out: Any, values: Any) -> None:
         check(values, source, (None, None), "source rows")

@@ -20,6 +20,7 @@ from ._launch import (
     Target,
     array_type,
     check,
+    configure,
     cpu_formula,
     cpu_kernel,
     cuda,
@@ -147,8 +148,8 @@ def reduction(target: Target, name: str) -> Callable[..., None]:
             first(heads, x, y, scale)
             last(result, heads, heads, one)
         else:
-            first[PARTIALS, THREADS, target.stream](heads, x, y, scale)
-            last[1, THREADS, target.stream](result, heads, heads, one)
+            configure(first, (PARTIALS,), THREADS, target.stream)(heads, x, y, scale)
+            configure(last, (1,), THREADS, target.stream)(result, heads, heads, one)
 
     return launch
 

@@ -24,7 +24,7 @@ from .partition import block_counts, check_shape, global_blocks, positive_int
 from .pipeline import LegBuilder, Pipeline, build_pipelines
 from .precision import MatvecConfig, MatvecPrecisionConfig, Precision
 from .spectrum import BlockRowSource, Spectrum
-from .timing import NullTimer, Timer
+from .timing import Timer
 from .vector import Vector, check_operand
 
 Path_ = str | os.PathLike[str]
@@ -298,7 +298,7 @@ class Matrix:
             spectrum.load(source, progress)
             if not known:
                 spectra = [*self._spectra, spectrum]
-                self._pipelines = build_pipelines(self._builder, comm.backend, spectra)
+                self._pipelines = build_pipelines(self._builder, comm, spectra)
                 self._spectra = spectra
 
     # Products
@@ -363,7 +363,7 @@ class Matrix:
         x.check_initialized(f"operand of {name}")
         if x is y:
             raise ArgumentError(f"{name} x: expected two vectors, found one as operand and result")
-        pipeline.run(x._buffer, y._buffer, timer or _NULL_TIMER)
+        pipeline.run(x._buffer, y._buffer, timer)
         y.init_vec()
 
     def __matmul__(self, x: Vector) -> Vector:
@@ -537,6 +537,3 @@ class TransposedMatrix:
         x = self.T.get_vec("input")
         self.T.transpose_matvec(y, x)
         return x
-
-
-_NULL_TIMER = NullTimer()

@@ -15,7 +15,7 @@ from .layout import Layout
 from .precision import MatvecConfig, MatvecPrecisionConfig, Precision
 from .spectrum import Spectrum
 from .stages import DOUBLE, Broadcast, CopyRows, Fourier, Reduce, SpectrumProduct, Stage
-from .timing import Timer
+from .timing import NullTimer, Timer
 
 
 class Workspace:
@@ -138,50 +138,65 @@ class Pipeline:
     legs : sequence of tuples of stages
         What to run, in order.
     middle : Buffer or None
-        Destination of the first of two legs on the ranks that own it.
+        Destination of the first of two legs, on the ranks that own it.
+    queued : bool
+        Whether all stages only queue work on the stream.
     """
 
-    def __init__(self, backend: Backend, legs: Sequence[tuple[Stage, ...]], middle: Buffer | None = None) -> None:
+    def __init__(
+        self, backend: Backend, legs: Sequence[tuple[Stage, ...]], middle: Buffer | None, *, queued: bool
+    ) -> None:
         self._backend = backend
         self._first = legs[:-1]
         self._last = legs[-1]
         self._middle = middle
+        self._null = NullTimer()
+        self._untimed = backend.replayed(self._run) if queued else self._run
 
-    def run(self, source: Buffer | None, destination: Buffer | None, timer: Timer) -> None:
+    def run(self, source: Buffer | None, destination: Buffer | None, timer: Timer | None = None) -> None:
         """Queue the product.
 
         Parameters
         ----------
         source, destination : Buffer or None
             The operand's and the result's local blocks, None on ranks that own none.
-        timer : Timer
-            Told of every phase.
+        timer : Timer, optional
+            Told of every phase; the product then runs stage by stage instead of as one graph.
         """
+        if timer is None:
+            self._untimed(source, destination)
+        else:
+            self._run(source, destination, timer)
+
+    def _run(self, source: Buffer | None, destination: Buffer | None, timer: Timer | None = None) -> None:
+        timer = timer or self._null
         with self._backend.active(), timer.phase("total"):
             for leg in self._first:
-                source = _run(leg, source, self._middle, timer)
-            _run(self._last, source, destination, timer)
+                source = _run_leg(leg, source, self._middle, timer)
+            _run_leg(self._last, source, destination, timer)
 
 
-def _run(leg: tuple[Stage, ...], value: Buffer | None, destination: Buffer | None, timer: Timer) -> Buffer | None:
+def _run_leg(leg: tuple[Stage, ...], value: Buffer | None, destination: Buffer | None, timer: Timer) -> Buffer | None:
     for stage in leg:
         with timer.phase(stage.phase):
             value = stage.run(value, destination)
     return value
 
 
-def build_pipelines(builder: LegBuilder, backend: Backend, spectra: Sequence[Spectrum]) -> dict[MatvecConfig, Pipeline]:
+def build_pipelines(builder: LegBuilder, comm: Comm, spectra: Sequence[Spectrum]) -> dict[MatvecConfig, Pipeline]:
     """Return every product that a primary spectrum, and an auxiliary one if it is there, allow.
 
     Parameters
     ----------
     builder : LegBuilder
         Builds the legs.
-    backend : Backend
-        Where they run.
+    comm : Comm
+        The process grid.
     spectra : sequence of Spectrum
         F, or F and G.
     """
+    along = [comm.collectives(space) for space in ("col", "row")]
+    queued = all(ranks.size == 1 or collectives.queued for ranks, collectives in along)
     pipelines = {}
     for aux, second in enumerate(spectra):
         forward, adjoint = (builder.build(second, transpose) for transpose in (False, True))
@@ -193,5 +208,6 @@ def build_pipelines(builder: LegBuilder, backend: Backend, spectra: Sequence[Spe
             (True, True): ([adjoint, first], builder.middle("col")),
         }
         for (transpose, full), (legs, middle) in products.items():
-            pipelines[MatvecConfig(transpose, full, bool(aux))] = Pipeline(backend, legs, middle)
+            product = MatvecConfig(transpose, full, bool(aux))
+            pipelines[product] = Pipeline(comm.backend, legs, middle, queued=queued)
     return pipelines

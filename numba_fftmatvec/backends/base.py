@@ -25,6 +25,7 @@ class Buffer(NamedTuple):
 
 
 Transform = Callable[[Buffer], Buffer]
+Program = Callable[[Buffer | None, Buffer | None], None]
 
 
 class Backend(Protocol):
@@ -71,6 +72,12 @@ class Backend(Protocol):
 
     def accumulator(self, stored: np.dtype[Any], vector: np.dtype[Any]) -> np.dtype[Any]:
         """Return the complex dtype that SBGEMV accumulates in."""
+
+    def replayed(self, program: Program) -> Program:
+        """Return a program that does the same with less overhead where the backend can replay what it has seen.
+
+        The program takes a product's operand and result, and must only queue work on the stream.
+        """
 
     def active(self) -> AbstractContextManager[Any]:
         """Return a context in which the library's calls go to this backend's device and stream."""

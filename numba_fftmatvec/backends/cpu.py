@@ -15,7 +15,7 @@ import numpy as np
 import scipy.fft
 
 from ..kernels import Target
-from .base import Buffer, Transform
+from .base import Buffer, Program, Transform
 
 
 class CpuBackend:
@@ -90,6 +90,10 @@ class CpuBackend:
     def accumulator(self, stored: np.dtype[Any], vector: np.dtype[Any]) -> np.dtype[Any]:
         """Accumulate in double: a CPU core has it at half the speed of single, and memory is slower than either."""
         return np.dtype(np.complex128)
+
+    def replayed(self, program: Program) -> Program:
+        """Return the program: calls on the CPU have no overhead worth saving."""
+        return program
 
     def active(self) -> AbstractContextManager[Any]:
         """Return a context that does nothing."""

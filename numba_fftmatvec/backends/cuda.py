@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -12,7 +13,7 @@ from cupy.cuda import cufft, nvtx
 
 from ..kernels import Target
 from ..kernels._launch import require_cuda
-from .base import Buffer, Transform
+from .base import Buffer, Program, Transform
 
 # A batched cuFFT plan addresses its elements with 32 bits.
 MAX_PLAN_ELEMENTS = 2**31 - 1
@@ -33,6 +34,52 @@ def device_count() -> tuple[int, str]:
         return cupy.cuda.runtime.getDeviceCount(), ""
     except Exception as error:  # the driver's and numba-cuda's errors share no base
         return 0, f"{type(error).__name__}: {error}"
+
+
+# The legacy default stream and the per-thread default stream.
+UNCAPTURABLE_STREAMS = {0, 1, 2}
+
+
+class GraphReplay:
+    """A program whose second run on the same pair of vectors is recorded as a CUDA graph, which later runs launch.
+
+    The first run is eager: it loads what is loaded lazily. Graphs hold addresses, so the cache is keyed by them; a new
+    vector at an old address has the same size and is served by the old graph. The least recently used graph goes first.
+    """
+
+    LIMIT = 32
+
+    def __init__(self, stream: Any, program: Program) -> None:
+        self._stream = stream
+        self._program = program
+        self._graphs: OrderedDict[tuple[int, int], Any] = OrderedDict()
+
+    def __call__(self, source: Buffer | None, destination: Buffer | None) -> None:
+        """Run the program on the stream."""
+        key = _address(source), _address(destination)
+        if key not in self._graphs:
+            self._graphs[key] = None
+            if len(self._graphs) > self.LIMIT:
+                self._graphs.popitem(last=False)
+            self._program(source, destination)
+            return
+        self._graphs.move_to_end(key)
+        if self._graphs[key] is None:
+            self._graphs[key] = self._capture(source, destination)
+        self._graphs[key].launch(stream=self._stream)
+
+    def _capture(self, source: Buffer | None, destination: Buffer | None) -> Any:
+        with self._stream:
+            self._stream.begin_capture()
+            try:
+                self._program(source, destination)
+            finally:
+                graph = self._stream.end_capture()
+        return graph
+
+
+def _address(buffer: Buffer | None) -> int:
+    return 0 if buffer is None else int(buffer.array.data.ptr)
 
 
 class _Range:
@@ -162,6 +209,10 @@ class CudaBackend:
         """Accumulate in double wherever that costs nothing: always, but for single spectra on GPUs weak in double."""
         single = np.dtype(np.complex64)
         return single if stored == single and not self._strong_double else np.dtype(np.complex128)
+
+    def replayed(self, program: Program) -> Program:
+        """Return a program that replays CUDA graphs; the default streams cannot be captured, so there it is eager."""
+        return GraphReplay(self.stream, program) if self.stream.ptr not in UNCAPTURABLE_STREAMS else program
 
     def active(self) -> AbstractContextManager[Any]:
         """Return a context that makes the stream current."""

@@ -12,6 +12,8 @@ from ..backends import Backend
 class MpiCollectives:
     """MPI on one communicator. See `Collectives` for the methods."""
 
+    queued = False
+
     def __init__(self, comm: MPI.Intracomm, backend: Backend) -> None:
         self._comm = comm
         self._backend = backend

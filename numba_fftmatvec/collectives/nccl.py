@@ -16,6 +16,8 @@ _TYPES = {np.dtype(np.float64): nccl.NCCL_FLOAT64, np.dtype(np.float32): nccl.NC
 class NcclCollectives:
     """NCCL on the ranks of one communicator. See `Collectives` for the methods."""
 
+    queued = True
+
     def __init__(self, comm: MPI.Intracomm, backend: Backend) -> None:
         self._backend = backend
         identity = comm.bcast(nccl.get_unique_id() if comm.rank == 0 else None)

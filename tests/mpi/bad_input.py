@@ -183,12 +183,12 @@ add(
 )
 for _method, _args in {"norm": (), "gather": (), "to_numpy": (), "save": ("never.h5",)}.items():
     add(
-        f"{_method} without values",
+        f"{_method} of a vector without values",
         errors.UninitializedError,
         (),
         lambda s, method=_method, args=_args: getattr(s.vector(NM, NT, "col", False), method)(*args),
     )
-add("dot without values", errors.UninitializedError, (), lambda s: s.x.dot(s.vector(NM, NT, "col", False)))
+add("dot with a vector without values", errors.UninitializedError, (), lambda s: s.x.dot(s.vector(NM, NT, "col", False)))
 
 
 @case(errors.ClosedError)
@@ -308,8 +308,8 @@ def without_dataset(file: h5py.File) -> None:
 
 BLOCK_CASES = {
     "short dataset": (replaced(size=NM * NT - 1), errors.FileFormatError, ("27", "28")),
-    "float32 dataset": (replaced(np.float32), errors.FileFormatError, ("<f8", "<f4")),
-    "integer dataset": (replaced(np.int64), errors.FileFormatError, ("<f8", "<i8")),
+    "float32 dataset": (replaced(np.float32), errors.FileFormatError, ("float64", "float32")),
+    "integer dataset": (replaced(np.int64), errors.FileFormatError, ("float64", "int64")),
     "no dataset": (without_dataset, errors.FileFormatError, ("'vec'",)),
     "other n_param": (attribute("n_param", 8), errors.FileFormatError, ("n_param", "7", "8")),
     "other param_steps": (attribute("param_steps", 5), errors.FileFormatError, ("param_steps", "4", "5")),
@@ -365,7 +365,7 @@ add("last block row damaged", errors.FileFormatError, (f"row_{ND - 1:06d}",), la
 add(
     "auxiliary matrix of other checksum", errors.ChecksumError, ("73", "74"), lambda s: s.read("good", "other checksum")
 )
-add("auxiliary matrix of other steps", errors.FileFormatError, ("4", "3"), lambda s: s.read("good", "other steps"))
+add("auxiliary matrix of other steps", errors.ShapeError, ("4", "3"), lambda s: s.read("good", "other steps"))
 add("no vector file", errors.FileError, ("none.h5",), lambda s: s.read_vector("none.h5"))
 add("row vector file as col", errors.FileFormatError, ("n_param",), lambda s: s.read_vector("row.h5"))
 add("QoI file as observations", errors.FileFormatError, ("qoi",), lambda s: s.read_vector("qoi.h5", "row"))

@@ -21,6 +21,7 @@ from typing import Any
 
 TESTS = Path(__file__).resolve().parent.parent
 GRACE_SECONDS = 3.0
+LONGEST_REPORT = 10_000  # characters
 
 # A launcher's own variables would make the child believe that it is one of that launcher's ranks.
 _LAUNCHER_VARIABLES = re.compile(
@@ -67,7 +68,7 @@ def run_ranks(ranks: int, task: str, payload: Any = None, timeout: float = 120.0
             status = _run_job(command, output, timeout)
         if status != 0:
             reason = f"not finished after {timeout:g} s" if status is None else f"exit status {status}"
-            printed = (folder / "output").read_text(errors="replace")
+            printed = (folder / "output").read_text(errors="replace")[-LONGEST_REPORT:]
             raise RanksError(f"{task} on {ranks} ranks: {reason}; they printed:\n{printed}")
         return [pickle.loads((folder / f"rank{rank}").read_bytes()) for rank in range(ranks)]
 

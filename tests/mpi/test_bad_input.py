@@ -19,7 +19,7 @@ class TestBadInput:
 
     @pytest.mark.parametrize("name", CASES)
     def test_case(self, bad_input_results: Any, grid: tuple[int, int], name: str) -> None:
-        check_case(bad_input_results(grid), name, grid)
+        check_case(bad_input_results(grid, "cpu"), name, grid)
 
     def test_afterwards(self, bad_input_results: Any, grid: tuple[int, int]) -> None:
-        check_afterwards(bad_input_results(grid))
+        check_afterwards(bad_input_results(grid, "cpu"))

@@ -15,7 +15,7 @@ GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (1, 3), (3, 1)]
 
 @pytest.fixture(scope="module", params=GRIDS, ids=lambda grid: f"{grid[0]}x{grid[1]}")
 def results(request: pytest.FixtureRequest, grid_results: Any) -> Any:
-    return grid_results(request.param)
+    return grid_results(request.param, "cpu", "mpi")
 
 
 class TestGrids(GridSuite):

@@ -97,13 +97,12 @@ def run(*argv: str) -> int:
     return cli.main(["--backend", "cpu", "-N", "3", *argv])
 
 
-@pytest.mark.parametrize("precision", ["ddddd", "dssdd"])
-@pytest.mark.parametrize("data", [[], ["-rand"]])
+@pytest.mark.parametrize(("precision", "largest", "item"), [("ddddd", 1e-14, 16), ("dssdd", 1e-5, 8)])
 def test_results_are_checked_and_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str, data: list[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str, largest: float, item: int
 ) -> None:
     path = tmp_path / "results.json"
-    assert run("-g", "-Nm", "6", "-Nd", "4", "-Nt", "9", "-t", "-prec", precision, "--json", str(path), *data) == 0
+    assert run("-g", "-Nm", "6", "-Nd", "4", "-Nt", "9", "-t", "-prec", precision, "--json", str(path)) == 0
     text = capsys.readouterr().out
     assert "F: checked, relative error" in text
     assert "F*: checked, relative error" in text
@@ -111,9 +110,18 @@ def test_results_are_checked_and_written(
     records = report.read_results(path)["records"]
     assert [record["op"] for record in records] == ["F", "F*"]
     assert all(record["shape"] == [6, 4, 9] and record["grid"] == [1, 1] for record in records)
-    largest = 1e-14 if precision == "ddddd" else 1e-5
     assert all(0 <= record["rel_error"] < largest for record in records)
-    assert all(record["spectrum_bytes"] >= 6 * 4 * 10 * (16 if precision == "ddddd" else 8) for record in records)
+    assert all(record["spectrum_bytes"] >= 6 * 4 * 10 * item for record in records)
+
+
+@pytest.mark.parametrize("precision", ["ddddd", "sssss"])
+def test_other_data_is_checked_by_the_dot_test(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str
+) -> None:
+    path = tmp_path / "results.json"
+    assert run("-rand", "-t", "-prec", precision, "--json", str(path)) == 0
+    assert "dot test: passed, relative mismatch" in capsys.readouterr().out
+    assert [record["rel_error"] for record in report.read_results(path)["records"]] == [None, None]
 
 
 def test_raw_timings_are_csv(capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,6 +155,15 @@ def test_a_folder_that_cannot_be_made_is_a_bad_argument(tmp_path: Path, capsys: 
     (tmp_path / "file").touch()
     assert run("-s", str(tmp_path / "file")) == 2
     assert "-s: expected a directory, found" in capsys.readouterr().err
+
+
+def test_results_without_a_folder_are_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--json", str(tmp_path / "absent" / "results.json")) == 2
+    output = capsys.readouterr()
+    assert "--json: expected a file in a folder that exists, found" in output.err
+    assert output.out == ""
 
 
 def write_problem(folder: Path) -> tuple[Path, Path, Path]:

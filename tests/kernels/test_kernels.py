@@ -1,0 +1,203 @@
+"""Every kernel against NumPy at awkward sizes: 1, primes, 2^k +- 1, more rows or columns than a block of threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import pytest
+
+from numba_fftmatvec.kernels import elementwise, padding, reductions, sbgemv, storage
+from numba_fftmatvec.testing import generate_double
+
+from .conftest import SIMULATED
+
+SIZES = [(1, 1), (3, 7), (2, 31), (5, 33), (3, 257)]
+REALS = [np.float32, np.float64]
+COPIES = list(product(REALS, REALS, REALS))
+
+
+def random(shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    rng = np.random.default_rng(sum(shape))
+    values = rng.standard_normal(shape)
+    if np.dtype(dtype).kind == "c":
+        values = values + 1j * rng.standard_normal(shape)
+    return values.astype(dtype)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("source", "rounding", "destination"), COPIES)
+def test_pad_writes_the_head_and_keeps_the_tail(machine, size, source, rounding, destination) -> None:
+    rows, columns = size
+    values = random(size, source)
+    launch = padding.copy_rows(machine.target, source, rounding, destination)
+    padded = machine.run(launch, np.full((rows, 2 * columns), 9, destination), values)
+    expected = values.astype(source).astype(rounding).astype(destination)
+    np.testing.assert_array_equal(padded[:, :columns], expected)
+    assert (padded[:, columns:] == 9).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("source", "rounding", "destination"), COPIES)
+def test_unpad_takes_the_head(machine, size, source, rounding, destination) -> None:
+    rows, columns = size
+    values = random((rows, 2 * columns), source)
+    launch = padding.copy_rows(machine.target, source, rounding, destination)
+    head = machine.run(launch, np.full(size, np.nan, destination), values)
+    np.testing.assert_array_equal(head, values[:, :columns].astype(rounding).astype(destination))
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_encode_scales_and_stores(machine, dtype) -> None:
+    stored = {np.complex64: storage.COMPLEX64, np.complex128: storage.COMPLEX128}[dtype]
+    values = random((3, 33), np.complex128)
+    pitch = stored.pitch(33)
+    launch = storage.encoder(machine.target, stored, 1 / 64)
+    real = np.dtype(dtype).type(0).real.dtype
+    row = machine.run(launch, np.zeros((3, pitch), dtype).view(real), values.view(np.float64)).view(dtype)
+    np.testing.assert_array_equal(row[:, :33], (values / 64).astype(dtype))
+
+
+def test_pitch_is_a_multiple_of_128_bytes() -> None:
+    for stored, frequencies in product((storage.COMPLEX64, storage.COMPLEX128), (1, 8, 9, 16, 17, 1001)):
+        pitch = stored.pitch(frequencies)
+        assert pitch * stored.dtype.itemsize % 128 == 0
+        assert 0 <= pitch - frequencies < 128 // stored.dtype.itemsize
+
+
+@pytest.mark.parametrize("size", [1, 17, 255, 257, 1031])
+def test_fills(machine, size) -> None:
+    start = 2**40 + 7
+    index = np.arange(start, start + size)
+    for name, value, expected in [
+        ("constant", 2.5, np.full(size, 2.5)),
+        ("consecutive", 0.0, index.astype(float)),
+        ("doubles", 0.0, generate_double(index)),
+    ]:
+        launch = elementwise.fill(machine.target, name)
+        filled = machine.run(lambda out, run=launch, v=value: run(out, start, v), np.full(size, np.nan))
+        np.testing.assert_array_equal(filled, expected)
+
+
+def test_the_generated_doubles_are_the_documented_ones(machine) -> None:
+    filled = machine.run(elementwise.fill(machine.target, "doubles"), np.zeros(2))
+    np.testing.assert_array_equal(filled, [1.0000000037252903, 1.130398813795517])
+
+
+def reduce(machine, name: str, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -> float:
+    launch = reductions.reduction(machine.target, name)
+    return float(machine.run(launch, np.full(reductions.PARTIALS + 1, np.nan), x, y, scale)[-1])
+
+
+@pytest.fixture
+def reduce_on(machine) -> Callable[..., float]:
+    def reduce(name: str, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -> float:
+        launch = reductions.reduction(machine.target, name)
+        return float(machine.run(launch, np.full(reductions.PARTIALS + 1, np.nan), x, y, scale)[-1])
+
+    return reduce
+
+
+@pytest.mark.parametrize("size", [1, 31, 257, 1025])
+def test_reductions(reduce_on, size) -> None:
+    x, y = random((size,), np.float64), random((size + 1,), np.float64)[1:]
+    bound = 4e-16 * size  # n u sum |x y|, for sums in any order
+    assert abs(reduce_on("dot", x, y) - x @ y) <= bound * (abs(x) @ abs(y))
+    assert abs(reduce_on("sum_magnitude", x, x) - abs(x).sum()) <= bound * abs(x).sum()
+    assert abs(reduce_on("sum_square", x, x, 0.5) - (x / 2) @ (x / 2)) <= bound * (x @ x)
+    assert reduce_on("max_magnitude", x, x) == abs(x).max()
+
+
+@pytest.mark.parametrize("place", [0, 20, 39])
+def test_reductions_never_lose_a_nan(reduce_on, place) -> None:
+    x = np.arange(40.0)
+    x[place] = np.nan
+    for name in reductions.TERMS:
+        assert np.isnan(reduce_on(name, x, x)), name
+
+
+def sbgemv_case(machine, sizes, dtypes, adjoint, tiling):
+    """Return the kernel's result, NumPy's in complex128, and the sums of magnitudes that bound the rounding."""
+    rows, cols, frequencies = sizes
+    stored, vector, result, accumulator = dtypes
+    pitch = frequencies + 3
+    spectrum = random((rows, cols, pitch), stored)
+    operand = random((rows if adjoint else cols, pitch), vector)
+    problem = sbgemv.Problem(rows, cols, frequencies, adjoint, *dtypes)
+    launch = sbgemv.sbgemv(machine.target, problem, machine.allocate, tiling)
+    out = np.full((problem.results, pitch), 9, result)
+    found = machine.run(lambda r, s, v: launch(r, s, v), out, spectrum, operand)
+    assert (found[:, frequencies:] == 9).all()
+    wide = spectrum.astype(np.complex128)
+    indices, factor = ("dmk,dk->mk", wide.conj()) if adjoint else ("dmk,mk->dk", wide)
+    expected = np.einsum(indices, factor, operand.astype(np.complex128))
+    magnitude = np.einsum(indices, abs(wide), abs(operand).astype(np.float64))
+    return found[:, :frequencies], expected[:, :frequencies], magnitude[:, :frequencies]
+
+
+# The CPU kernel has no tiling; the simulator wants small blocks.
+TILINGS = [(1, 8, 1), (2, 8, 1), (2, 8, 3), (4, 16, 2)] if SIMULATED else [(2, 32, 1), (4, 64, 2)]
+DTYPES = [
+    (np.complex128,) * 4,
+    (np.complex64, np.complex128, np.complex128, np.complex128),
+    (np.complex64, np.complex64, np.complex64, np.complex128),
+    (np.complex64,) * 4,
+    (np.complex128, np.complex64, np.complex128, np.complex128),
+    (np.complex128, np.complex128, np.complex64, np.complex128),
+]
+
+
+@pytest.mark.parametrize("dtypes", DTYPES)
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 5, 7), (5, 3, 33), (4, 17, 2), (1, 9, 17)])
+@pytest.mark.parametrize("tiling", TILINGS)
+def test_sbgemv(machine, sizes, adjoint, dtypes, tiling) -> None:
+    found, expected, magnitude = sbgemv_case(machine, sizes, dtypes, adjoint, sbgemv.Tiling(*tiling))
+    narrow = np.dtype(np.complex64)
+    unit = 2.0**-24 if narrow in (np.dtype(dtypes[2]), np.dtype(dtypes[3])) else 2.0**-53
+    # Sums of n complex products: gamma_(2n + 2) in each part (Higham, section 3.6), and the result's own rounding.
+    terms = 2 * max(sizes[:2]) + 6
+    assert (abs(found - expected) <= 2 * terms * unit * magnitude).all()
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_the_chosen_tiling_runs(machine, adjoint) -> None:
+    found, expected, magnitude = sbgemv_case(machine, (3, 40, 9), DTYPES[0], adjoint, None)
+    assert (abs(found - expected) <= 100 * 2.0**-53 * magnitude).all()
+
+
+def test_tilings_cover_every_row_and_term() -> None:
+    for results, reduced, frequencies in product((1, 2, 3, 1000), (1, 7, 5000), (1, 501, 4097)):
+        tiling = sbgemv.choose_tiling(results, reduced, frequencies)
+        assert tiling.rows in sbgemv.TILE_ROWS
+        assert 1 <= tiling.rows <= results
+        assert 1 <= tiling.chunks <= max(1, reduced)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "error", "message"),
+    [
+        ({"result": (3, 4)}, ValueError, "result's spectrum: expected shape"),
+        ({"vector": (4, 4)}, ValueError, "vector's spectrum: expected shape"),
+        ({"spectrum": (2, 4, 4)}, ValueError, "spectrum: expected shape"),
+        ({"spectrum": (2, 3, 1)}, ValueError, "expected at least 2 frequencies, found 1"),
+    ],
+)
+def test_sbgemv_refuses_arrays_that_do_not_fit(machine, arrays, error, message) -> None:
+    shapes = {"result": (2, 4), "spectrum": (2, 3, 4), "vector": (3, 4)} | arrays
+    problem = sbgemv.Problem(2, 3, 2, False, *DTYPES[0])
+    launch = sbgemv.sbgemv(machine.target, problem, machine.allocate)
+    with pytest.raises(error, match=message):
+        launch(*[machine.put(np.zeros(shape, np.complex128)) for shape in shapes.values()])
+
+
+def test_launchers_refuse_other_dtypes(machine) -> None:
+    wrong = machine.put(np.zeros((2, 4), np.float32))
+    right = machine.put(np.zeros((2, 4), np.float64))
+    with pytest.raises(TypeError, match="source rows: expected dtype float64, found float32"):
+        padding.copy_rows(machine.target, np.float64, np.float64, np.float64)(right, wrong)
+    with pytest.raises(ValueError, match="destination rows: expected shape"):
+        padding.copy_rows(machine.target, np.float64, np.float64, np.float64)(right, machine.put(np.zeros((3, 4))))
+    with pytest.raises(TypeError, match="filled array: expected dtype float64"):
+        elementwise.fill(machine.target, "constant")(machine.put(np.zeros(3, np.float32)))

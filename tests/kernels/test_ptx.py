@@ -1,0 +1,64 @@
+"""Every specialisation compiled to PTX, which needs numba-cuda with its toolkit (extra `ptx`) but no GPU."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import pytest
+
+from numba_fftmatvec.kernels import CudaKernel, elementwise, padding, reductions, sbgemv
+
+from .conftest import SIMULATED
+
+CAPABILITIES = [(8, 0), (9, 0), (10, 0)]
+SPECIALISATIONS: dict[str, CudaKernel] = {}
+
+
+@cache
+def why_not() -> str:
+    """Return why PTX cannot be made here, empty if it can."""
+    if SIMULATED:
+        return "the simulator compiles nothing"
+    try:
+        elementwise.specialisations()["fill_constant"].ptx((9, 0))
+    except Exception as error:  # whatever numba raises where NVVM is missing
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
+
+
+@cache
+def specialisations() -> dict[str, CudaKernel]:
+    modules = (elementwise, padding, reductions, sbgemv)
+    return {name: kernel for module in modules for name, kernel in module.specialisations().items()}
+
+
+@pytest.fixture(autouse=True)
+def _ptx() -> None:
+    if why_not():
+        stop = pytest.fail if os.environ.get("FFTMATVEC_REQUIRE_PTX", "0") == "1" else pytest.skip
+        stop(f"needs the extra 'ptx': {why_not()}")
+
+
+@pytest.mark.ptx
+@pytest.mark.parametrize("capability", CAPABILITIES, ids=lambda cc: f"sm_{cc[0]}{cc[1]}")
+def test_every_specialisation_compiles(capability) -> None:
+    for name, kernel in specialisations().items():
+        ptx = kernel.ptx(capability)
+        assert f".target sm_{capability[0]}{capability[1]}" in ptx, name
+        assert ".entry" in ptx, name
+        assert ".local" not in ptx, f"{name} keeps something in local memory"
+
+
+@pytest.mark.ptx
+def test_single_kernels_have_no_double_arithmetic() -> None:
+    single = [name for name in specialisations() if name.endswith(("_FFFF", "_FF", "_ff"))]
+    assert len(single) == 2 * len(sbgemv.TILE_ROWS) + 2
+    for name in single:
+        assert ".f64" not in specialisations()[name].ptx((9, 0)), name
+
+
+@pytest.mark.ptx
+def test_double_kernels_have_double_arithmetic() -> None:
+    for name in ("sbgemv_n2_DDDD", "sbgemv_c2_FDDD", "reduce_product_sum"):
+        assert ".f64" in specialisations()[name].ptx((9, 0)), name
