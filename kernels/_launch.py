@@ -59,7 +59,7 @@ def specialise(template: Callable[..., Any], name: str, **bindings: Any) -> type
     alike. The function's name, and with it the cache's file, tells the specialisations apart.
     """
     unique = f"{template.__name__}_{name}"
-    bound = types.FunctionType(template.__code__, {**template.__globals__, **bindings}, unique)  # type: ignore[attr-defined]
+    bound = types.FunctionType(template.__code__, {**template.__globals__, **bindings}, unique)
     bound.__qualname__ = unique
     bound.__module__ = template.__module__
     return bound
@@ -127,4 +127,6 @@ def check(found: Any, dtype: Any, shape: Sequence[int | None], what: str) -> Non
     if found.dtype != dtype:
         raise TypeError(f"{what}: expected dtype {np.dtype(dtype)}, found {found.dtype}")
     if len(found.shape) != len(shape) or any(e is not None and f != e for f, e in zip(found.shape, shape, strict=True)):
-        raise ValueError(f"{what}: expected shape {tuple('any' if e is None else e for e in shape)}, found {found.shape}")
+        raise ValueError(
+            f"{what}: expected shape {tuple('any' if e is None else e for e in shape)}, found {found.shape}"
+        )

@@ -37,8 +37,8 @@ def _consecutive(index, value):
 
 
 def _doubles(index, value):
-    # splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014); its low 52 bits, bit 24 set, are the mantissa of a double
-    # in [1, 2): 1 + bits * 2^-52, where both steps are exact. Bit 24 keeps the value from being a single's.
+    # splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014); its low 52 bits, bit 24 set, are the mantissa of a
+    # double in [1, 2): 1 + bits * 2^-52, where both steps are exact. Bit 24 keeps the value from being a single's.
     z = uint64(index)
     z = uint64((z ^ (z >> uint64(30))) * uint64(0xBF58476D1CE4E5B9))
     z = uint64((z ^ (z >> uint64(27))) * uint64(0x94D049BB133111EB))
@@ -84,8 +84,8 @@ def fill(target: Target, formula: str) -> Callable[..., None]:
     target : Target
         Where it runs.
     formula : str
-        ``"constant"``: the value. ``"consecutive"``: the element's index. ``"doubles"``: a hash of the index, in [1, 2),
-        that no float32 represents.
+        ``"constant"``: the value. ``"consecutive"``: the element's index. ``"doubles"``: a hash of the index, in
+        [1, 2), that no float32 represents.
 
     Returns
     -------
@@ -96,12 +96,12 @@ def fill(target: Target, formula: str) -> Callable[..., None]:
 
     def launch(out: Any, start: int = 0, value: float = 0.0) -> None:
         check(out, np.float64, (None,), "filled array")
-        start, value = np.int64(start), np.float64(value)
+        arguments = out, np.int64(start), np.float64(value)
         if target.name == "cpu":
-            kernel(out, start, value)
+            kernel(*arguments)
         elif out.shape[0]:
             grid = min(ceil_div(out.shape[0], THREADS), MAX_BLOCKS)
-            configure(kernel, (grid,), THREADS, target.stream)(out, start, value)
+            configure(kernel, (grid,), THREADS, target.stream)(*arguments)
 
     return launch
 

@@ -138,7 +138,7 @@ def copy_rows(target: Target, source: Any, rounding: Any, destination: Any) -> R
 
 def specialisations() -> dict[str, CudaKernel]:
     """Return every CUDA kernel that this module can launch, by name."""
-    kinds = [np.dtype(np.float32), np.dtype(np.float64)]
+    kinds = {"f": np.float32, "d": np.float64}
     combinations = [("convert", a, b) for a, b in product(kinds, kinds)]
-    combinations += [("round", kinds[1], kinds[1])] + [("scale", kinds[1], b) for b in kinds]
-    return {f"{name}_{a.char}{b.char}": row_kernel(name, a, b) for name, a, b in combinations}
+    combinations += [("round", "d", "d"), ("scale", "d", "f"), ("scale", "d", "d")]
+    return {f"{name}_{a}{b}": row_kernel(name, kinds[a], kinds[b]) for name, a, b in combinations}

@@ -295,13 +295,15 @@ _BUILDERS = {"cpu": _build_cpu, "cuda": _build_cuda}
 
 def specialisations() -> dict[str, CudaKernel]:
     """Return every CUDA kernel that this module can launch, by name."""
-    z, c = np.dtype(np.complex128), np.dtype(np.complex64)
+    kinds = {"D": np.dtype(np.complex128), "F": np.dtype(np.complex64)}
     kernels = {}
-    for adjoint, rows, stored, vector, result, accumulator in product((False, True), TILE_ROWS, *[(z, c)] * 4):
-        if accumulator == c and stored == z:
+    for letters in product(kinds, repeat=4):
+        dtypes: Any = [kinds[letter] for letter in letters]
+        if letters[0] == "D" and letters[3] == "F":
             continue  # no backend narrows a double spectrum
-        name = f"sbgemv_{'c' if adjoint else 'n'}{rows}_{stored.char}{vector.char}{result.char}{accumulator.char}"
-        kernels[name] = sbgemv_kernel(stored, vector, result, accumulator, adjoint, rows)
-    for parts, result in product((z, c), (z, c)):
-        kernels[f"add_parts_{parts.char}{result.char}"] = add_parts_kernel(parts, result)
+        for adjoint, rows in product((False, True), TILE_ROWS):
+            name = f"sbgemv_{'c' if adjoint else 'n'}{rows}_{''.join(letters)}"
+            kernels[name] = sbgemv_kernel(*dtypes, adjoint, rows)
+    for parts, result in product(kinds, kinds):
+        kernels[f"add_parts_{parts}{result}"] = add_parts_kernel(kinds[parts], kinds[result])
     return kernels

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 
 from mpi4py import MPI
 
@@ -73,7 +73,7 @@ class Comm:
         if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
             raise ArgumentTypeError(f"comm: expected an mpi4py.MPI.Intracomm, found {comm!r}")
         self._closed = False
-        self.global_comm = comm.Dup()
+        self.global_comm: MPI.Intracomm = comm.Dup()
         with self.agreement("checking the process grid"):
             self.proc_rows, self.proc_cols = _grid(self.global_comm.size, proc_rows, proc_cols)
             backend = requested_backend(backend)
@@ -85,8 +85,8 @@ class Comm:
         self.world_size: int = self.global_comm.size
         self.row_color: int = self.world_rank % self.proc_rows
         self.col_color: int = self.world_rank // self.proc_rows
-        self.row_comm: MPI.Intracomm = self.global_comm.Split(self.row_color, self.col_color)
-        self.col_comm: MPI.Intracomm = self.global_comm.Split(self.col_color, self.row_color)
+        self.row_comm = cast(MPI.Intracomm, self.global_comm.Split(self.row_color, self.col_color))
+        self.col_comm = cast(MPI.Intracomm, self.global_comm.Split(self.col_color, self.row_color))
         self.has_external_stream: bool = stream is not None
         self.backend: Backend = self._choose_backend(backend, stream)
         self._row_collectives, self._col_collectives = self._choose_collectives(collectives)

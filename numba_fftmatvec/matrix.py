@@ -40,7 +40,7 @@ class Matrix:
     columns over its columns; each rank stores the spectrum of its share, in one format. Products are queued on the
     Comm's stream. All constructors and `init_mat_*` are collective.
 
-    ``Matrix(comm, cols, rows, block_size, global_sizes=False, QoI=False, p_config=None)`` makes an uninitialised matrix.
+    ``Matrix(comm, cols, rows, block_size, global_sizes=False, QoI=False, p_config=None)`` makes one without values.
     ``Matrix(comm, path, aux_path="", QoI=False, p_config=None)`` reads one, and an auxiliary one, from directories.
 
     Parameters
@@ -136,7 +136,9 @@ class Matrix:
             global_blocks(meta.num_cols, self.comm.proc_cols, global_sizes=True, what=f"{path}: block columns")
             global_blocks(meta.num_rows, self.comm.proc_rows, global_sizes=True, what=f"{path}: block rows")
             if meta.is_p2q != bool(QoI):
-                raise FileFormatError(f"{path}: expected is_p2q = {int(QoI)}, as QoI={QoI} says, found {int(meta.is_p2q)}")
+                raise FileFormatError(
+                    f"{path}: expected is_p2q = {int(QoI)}, as QoI={QoI} says, found {int(meta.is_p2q)}"
+                )
             self._setup(meta.num_rows, meta.num_cols, meta.block_size, meta.is_p2q, meta.checksum, p_config)
         self._load_directory(path, meta, 0)
         if os.fspath(aux_path):
@@ -288,7 +290,9 @@ class Matrix:
         )
         with comm.agreement(what):
             if aux_mat and not self._spectra:
-                raise UninitializedError(f"{what}: expected the primary matrix to be initialised before the auxiliary one")
+                raise UninitializedError(
+                    f"{what}: expected the primary matrix to be initialised before the auxiliary one"
+                )
             known = int(aux_mat) < len(self._spectra)
             spectrum = (
                 self._spectra[int(aux_mat)]

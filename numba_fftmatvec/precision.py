@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -17,14 +18,14 @@ class Precision(enum.Enum):
     SINGLE = "s"
 
     @property
-    def real(self) -> np.dtype[np.floating]:
+    def real(self) -> np.dtype[Any]:
         """The real dtype of this precision."""
-        return np.dtype({"d": np.float64, "s": np.float32}[self.value])
+        return np.dtype({"d": "float64", "s": "float32"}[self.value])
 
     @property
-    def complex(self) -> np.dtype[np.complexfloating]:
+    def complex(self) -> np.dtype[Any]:
         """The complex dtype of this precision."""
-        return np.dtype({"d": np.complex128, "s": np.complex64}[self.value])
+        return np.dtype({"d": "complex128", "s": "complex64"}[self.value])
 
 
 @dataclass
@@ -87,7 +88,9 @@ class MatvecPrecisionConfig:
         letters = {precision.value: precision for precision in Precision}
         unknown = [letter for letter in code if letter.lower() not in letters]
         if unknown:
-            raise PrecisionError(f"precision code {code!r}: expected letters of {', '.join(letters)}, found {unknown[0]!r}")
+            raise PrecisionError(
+                f"precision code {code!r}: expected letters of {', '.join(letters)}, found {unknown[0]!r}"
+            )
         return cls(*(letters[letter.lower()] for letter in code))
 
     @property

@@ -19,7 +19,7 @@ BlockRowSource = Callable[[int, Buffer], None]
 
 
 class Spectrum:
-    """This rank's share of F_hat, stored as ``[d][m][k]`` with each run of frequencies padded to 128 bytes.
+    """A rank's share of F_hat, stored as ``[d][m][k]`` with each run of frequencies padded to 128 bytes.
 
     ``F_hat[d, m, k] = rfft(F[d, m, :], 2 Nt)[k] / (2 Nt)``: the scale of the inverse transform is folded in. The
     transforms are double whatever the format, so that storing is the only rounding that the format adds.

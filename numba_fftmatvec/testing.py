@@ -117,5 +117,7 @@ class Tester:
         error = difference / (math.sqrt(blocks) * float(np.linalg.norm(exact)))
         bound = ones_tolerance(nd, nm, nt, product, mat.get_precision_config())
         if not error <= bound:
-            raise VerificationError(f"{product.name} 1: expected a relative error of at most {bound:.3e}, found {error:.3e}")
+            raise VerificationError(
+                f"{product.name} 1: expected a relative error of at most {bound:.3e}, found {error:.3e}"
+            )
         return error

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,7 +140,7 @@ class Vector:
 
     @property
     def array(self) -> Any:
-        """This rank's (blocks, block_size) array, NumPy's or CuPy's: the vector's own memory; None off the grid."""
+        """The rank's (blocks, block_size) array, NumPy's or CuPy's: the vector's own memory; None off the grid."""
         return None if self._buffer is None else self._buffer.array
 
     def on_grid(self) -> bool:
@@ -313,13 +314,16 @@ class Vector:
         starts = np.cumsum([0, *block_counts(self._num_blocks, self._parts)])
         owners = world.allgather(mine is not None)
         ranks = [rank for rank, owns in enumerate(owners) if owns]
-        parts = [range(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+        parts = [range(a, b) for a, b in pairwise(starts)]
         if world.rank > 0:
             if mine is not None:
                 world.Send(mine, 0)
             with self.comm.agreement(f"writing {filename}"):
                 return
-        with self.comm.agreement(f"writing {filename}"), _received(world, ranks[1:], parts[1:], self._block_size) as more:
+        with (
+            self.comm.agreement(f"writing {filename}"),
+            _received(world, ranks[1:], parts[1:], self._block_size) as more,
+        ):
             assert mine is not None
             with vector_writer(
                 filename,
@@ -444,7 +448,9 @@ def check_operand(vector: object, comm: Comm, space: str, shape: tuple[int, int]
     if vector.row_or_col != space:
         raise SpaceError(f"{what}: expected a {space!r} vector, found a {vector.row_or_col!r} vector")
     if vector.shape != shape:
-        raise ShapeError(f"{what}: expected {shape[0]} blocks of {shape[1]}, found {vector.shape[0]} of {vector.shape[1]}")
+        raise ShapeError(
+            f"{what}: expected {shape[0]} blocks of {shape[1]}, found {vector.shape[0]} of {vector.shape[1]}"
+        )
     if vector.comm is not comm:
         raise ArgumentError(f"{what}: expected a vector on {comm!r}, found one on another Comm, {vector.comm!r}")
 

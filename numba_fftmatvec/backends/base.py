@@ -29,7 +29,7 @@ Program = Callable[[Buffer | None, Buffer | None], None]
 
 
 class Backend(Protocol):
-    """Arrays, transforms, streams and clocks of one kind of device. Everything is queued on `stream`, if there is one."""
+    """Arrays, transforms, streams and clocks of one kind of device; everything is queued on `stream`, if there is one."""
 
     name: str
     target: Target
@@ -116,7 +116,7 @@ def cuda_devices() -> tuple[int, str]:
         cuda = importlib.import_module(f"{__package__}.cuda")
     except ImportError as error:
         return 0, f"{type(error).__name__}: {error}"
-    return cuda.device_count()
+    return cuda.device_count()  # type: ignore[no-any-return]
 
 
 def select_backend(name: str, node_rank: int, node_size: int, stream: Any = None) -> Backend:

@@ -145,15 +145,16 @@ class CudaBackend:
     def download(self, source: Any) -> np.ndarray:
         """Return a host copy."""
         with self.active():
-            host = cupy.asnumpy(source)
+            host: np.ndarray = cupy.asnumpy(source)
         self.stream.synchronize()
-        return host  # type: ignore[no-any-return]
+        return host
 
     def host_view(self, array: Any) -> np.ndarray:
         """Return page-locked memory of the array's shape; one block serves all arrays of a size."""
         if array.nbytes not in self._pinned:
             self._pinned[array.nbytes] = cupyx.empty_pinned(array.nbytes, np.uint8)
-        return self._pinned[array.nbytes].view(array.dtype).reshape(array.shape)
+        pinned: np.ndarray = self._pinned[array.nbytes]
+        return pinned.view(array.dtype).reshape(array.shape)
 
     def copy_to_host(self, host: np.ndarray, array: Any) -> None:
         """Copy to page-locked memory and wait."""

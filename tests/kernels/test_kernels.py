@@ -7,11 +7,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+from machines import SIMULATED
 
 from numba_fftmatvec.kernels import elementwise, padding, reductions, sbgemv, storage
 from numba_fftmatvec.testing import generate_double
-
-from .conftest import SIMULATED
 
 SIZES = [(1, 1), (3, 7), (2, 31), (5, 33), (3, 257)]
 REALS = [np.float32, np.float64]
@@ -120,7 +119,7 @@ def test_reductions_never_lose_a_nan(reduce_on, place) -> None:
 def sbgemv_case(machine, sizes, dtypes, adjoint, tiling):
     """Return the kernel's result, NumPy's in complex128, and the sums of magnitudes that bound the rounding."""
     rows, cols, frequencies = sizes
-    stored, vector, result, accumulator = dtypes
+    stored, vector, result, _ = dtypes
     pitch = frequencies + 3
     spectrum = random((rows, cols, pitch), stored)
     operand = random((rows if adjoint else cols, pitch), vector)

@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from .conftest import SIMULATED
+from machines import SIMULATED
 
 
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator's own run")
