@@ -298,12 +298,12 @@ def specialisations() -> dict[str, CudaKernel]:
     kinds = {"D": np.dtype(np.complex128), "F": np.dtype(np.complex64)}
     kernels = {}
     for letters in product(kinds, repeat=4):
-        dtypes: Any = [kinds[letter] for letter in letters]
+        dtypes: Any = dict(zip(("stored", "vector", "result", "accumulator"), map(kinds.get, letters), strict=True))
         if letters[0] == "D" and letters[3] == "F":
             continue  # no backend narrows a double spectrum
         for adjoint, rows in product((False, True), TILE_ROWS):
             name = f"sbgemv_{'c' if adjoint else 'n'}{rows}_{''.join(letters)}"
-            kernels[name] = sbgemv_kernel(*dtypes, adjoint, rows)
+            kernels[name] = sbgemv_kernel(**dtypes, adjoint=adjoint, rows=rows)
     for parts, result in product(kinds, kinds):
         kernels[f"add_parts_{parts}{result}"] = add_parts_kernel(kinds[parts], kinds[result])
     return kernels

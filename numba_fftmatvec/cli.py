@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,7 +23,7 @@ from .matrix import Matrix
 from .precision import MatvecPrecisionConfig
 from .report import Measurement, write_results
 from .testing import Tester
-from .timing import PhaseTimer
+from .timing import PhaseTimer, time_runs
 from .vector import Vector
 
 # Exit statuses besides 0.
@@ -355,15 +356,18 @@ def _save(comm: Comm, products: Sequence[Product], directory: Path) -> None:
 
 
 def _measure(comm: Comm, matrix: Matrix, product: Product, repetitions: int) -> Measurement:
-    """Time a product; collective. Every rank gets the timings of all."""
+    """Time a product, its phases one by one and then as a whole; collective. Every rank gets the timings of all."""
     timer = PhaseTimer(comm)
+    run = partial(product.apply, product.operand, product.result)
     for _ in range(_WARM_UP):
-        product.apply(product.operand, product.result, timer=timer)
+        run()
+        run(timer=timer)
     timer.reset()
     for _ in range(repetitions):
-        product.apply(product.operand, product.result, timer=timer)
+        run(timer=timer)
+    seconds = timer.seconds() | {"total": time_runs(comm, run, repetitions)}
     gather = comm.global_comm.allgather
-    return Measurement(product.op, gather(timer.seconds()), gather(int(matrix.nbytes)))
+    return Measurement(product.op, gather(seconds), gather(int(matrix.nbytes)))
 
 
 def _time(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -86,3 +87,26 @@ class PhaseTimer:
             for name, value in sums.items():
                 result[name].append(value)
         return result
+
+
+def time_runs(comm: Comm, run: Callable[[], object], repetitions: int) -> list[float]:
+    """Return the wall-clock seconds that each of several runs takes on this rank, its synchronisation included.
+
+    Parameters
+    ----------
+    comm : Comm
+        Its ranks start each run together; its stream is waited for.
+    run : callable
+        What to time, such as a product.
+    repetitions : int
+        How often.
+    """
+    seconds = []
+    for _ in range(repetitions):
+        comm.synchronize()
+        comm.global_comm.Barrier()
+        start = time.perf_counter()
+        run()
+        comm.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return seconds

@@ -55,7 +55,7 @@ def reference_data() -> Path:
 
 
 def once(job: Callable[..., Any]) -> GridResults:
-    """Return a function that runs a job once for each set of arguments, even if it fails: every later call fails too."""
+    """Return a function that runs a job once for each set of arguments; if it fails, so does every later call."""
     from mpi.harness import RanksError
 
     @functools.cache
@@ -100,6 +100,8 @@ def bad_input_results(tmp_path_factory: pytest.TempPathFactory) -> GridResults:
     def run(grid: tuple[int, int], backend: str) -> list[dict[str, Any]]:
         folder = tmp_path_factory.mktemp(f"bad{grid[0]}x{grid[1]}-{backend}")
         bad_input.prepare(folder)
-        return run_ranks(grid[0] * grid[1], "mpi.bad_input:run_cases", (grid, backend, folder), timeout=GRID_SECONDS)
+        return run_ranks(
+            grid[0] * grid[1], "mpi.bad_input:run_cases", (grid, backend, folder), timeout=GRID_SECONDS / 2
+        )
 
     return run

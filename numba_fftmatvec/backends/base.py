@@ -29,7 +29,7 @@ Program = Callable[[Buffer | None, Buffer | None], None]
 
 
 class Backend(Protocol):
-    """Arrays, transforms, streams and clocks of one kind of device; everything is queued on `stream`, if there is one."""
+    """Arrays, transforms and clocks of one kind of device; everything is queued on `stream`, if there is one."""
 
     name: str
     target: Target

@@ -154,7 +154,7 @@ class CudaBackend:
         if array.nbytes not in self._pinned:
             self._pinned[array.nbytes] = cupyx.empty_pinned(array.nbytes, np.uint8)
         pinned: np.ndarray = self._pinned[array.nbytes]
-        return pinned.view(array.dtype).reshape(array.shape)
+        return np.frombuffer(pinned, array.dtype).reshape(array.shape)
 
     def copy_to_host(self, host: np.ndarray, array: Any) -> None:
         """Copy to page-locked memory and wait."""

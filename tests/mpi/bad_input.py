@@ -126,6 +126,9 @@ add(
 )
 add("grid without rows", errors.ArgumentError, ("0",), lambda s: s.new_comm(0, s.comm.world_size))
 add("unknown backend", errors.ArgumentError, ("tpu",), lambda s: fm.Comm(s.comm.global_comm, *s.grid, backend="tpu"))
+add(
+    "config of no config", errors.ArgumentTypeError, ("str",), lambda s: fm.Matrix(s.comm, NM, ND, NT, p_config="ddddd")
+)
 add("precision letter", errors.PrecisionError, ("'x'",), lambda s: fm.MatvecPrecisionConfig.from_code("ddxdd"))
 for _name, _value in {"zero": 0, "negative": -2, "fractional": 2.5}.items():
     _says = (str(_value),)
@@ -188,15 +191,30 @@ for _method, _args in {"norm": (), "gather": (), "to_numpy": (), "save": ("never
         (),
         lambda s, method=_method, args=_args: getattr(s.vector(NM, NT, "col", False), method)(*args),
     )
-add("dot with a vector without values", errors.UninitializedError, (), lambda s: s.x.dot(s.vector(NM, NT, "col", False)))
+add(
+    "dot with a vector without values", errors.UninitializedError, (), lambda s: s.x.dot(s.vector(NM, NT, "col", False))
+)
 
 
-@case(errors.ClosedError)
-def closed_comm(s: Workbench) -> None:
+def closed(s: Workbench) -> Workbench:
+    """Return a bench whose Comm is closed."""
     comm = s.new_comm(*s.grid)
+    bench = Workbench(comm, s.grid, s.folder)
     comm.close()
-    fm.Vector(comm, NM, NT, "col", global_sizes=True)
+    return bench
 
+
+for _name, _act in {
+    "new vector": lambda bench: bench.vector(NM, NT, "col"),
+    "new matrix": lambda bench: bench.blank(),
+    "product": lambda bench: bench.matrix.matvec(bench.x, bench.y),
+    "fill": lambda bench: bench.x.init_vec_ones(),
+    "scatter": lambda bench: bench.x.scatter(OPERANDS["col"]),
+    "gather": lambda bench: bench.x.gather(),
+    "norm": lambda bench: bench.x.norm(),
+    "save": lambda bench: bench.x.save(str(bench.folder / "never.h5")),
+}.items():
+    add(f"{_name} after close", errors.ClosedError, (), lambda s, act=_act: act(closed(s)))
 
 # Arrays.
 add(
@@ -327,6 +345,7 @@ def prepare(folder: Path) -> None:
     write_matrix(folder / "good", F, checksum=CHECKSUM)
     write_matrix(folder / "other checksum", G, checksum=CHECKSUM + 1)
     write_matrix(folder / "other steps", G[:, :, :3], checksum=CHECKSUM)
+    write_matrix(folder / "one block", F[:1, :1])
     write_matrix(folder / "row missing", F)
     (folder / "row missing" / "binary" / f"row_{ND - 1:06d}.h5").unlink()
     write_matrix(folder / "row damaged", F)
@@ -366,6 +385,12 @@ add(
     "auxiliary matrix of other checksum", errors.ChecksumError, ("73", "74"), lambda s: s.read("good", "other checksum")
 )
 add("auxiliary matrix of other steps", errors.ShapeError, ("4", "3"), lambda s: s.read("good", "other steps"))
+add(
+    "observations as a QoI matrix",
+    errors.FileFormatError,
+    ("is_p2q",),
+    lambda s: fm.Matrix(s.comm, str(s.folder / "good"), QoI=True),
+)
 add("no vector file", errors.FileError, ("none.h5",), lambda s: s.read_vector("none.h5"))
 add("row vector file as col", errors.FileFormatError, ("n_param",), lambda s: s.read_vector("row.h5"))
 add("QoI file as observations", errors.FileFormatError, ("qoi",), lambda s: s.read_vector("qoi.h5", "row"))
@@ -390,7 +415,10 @@ def fewer_vector_blocks_than_ranks(s: Workbench) -> None:
     s.vector(max(rows, cols) - 1, NT, "col" if cols >= rows else "row")
 
 
+add("directory of fewer blocks than ranks", errors.GridError, ("1 blocks",), lambda s: s.read("one block"))
+
 DISTRIBUTED_CASES = (
+    "directory of fewer blocks than ranks",
     "fewer blocks than ranks",
     "fewer vector blocks than ranks",
     "exception that cannot be rebuilt",

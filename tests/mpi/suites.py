@@ -192,6 +192,17 @@ class GridSuite:
             assert found["nbytes"]["ddddd"] >= 2 * mine[0] * mine[1] * (Nt + 1) * 16
             assert found["nbytes"]["ssdss"] == found["nbytes"]["ddddd"] > found["nbytes"]["ddsdd"]
 
+    @pytest.mark.parametrize("name", ["F", "F*"])
+    def test_phases(self, results: Results, name: str) -> None:
+        """F broadcasts down the grid's columns and reduces along its rows, F* the reverse; where there are ranks."""
+        for grid, found in zip(section(results, "grid"), section(results, "matrices"), strict=True):
+            lengths = (grid["proc_rows"], grid["proc_cols"])
+            broadcast, reduce = lengths if name == "F" else lengths[::-1]
+            phases = found["phases"][name]
+            assert phases.pop("broadcast") == (2 if broadcast > 1 else 0)
+            assert phases.pop("reduce") == (2 if reduce > 1 else 0)
+            assert phases == dict.fromkeys(("pad", "fft", "sbgemv", "ifft", "unpad", "total"), 2)
+
     def test_other_ways_to_a_product(self, results: Results) -> None:
         """A matrix from a callable, and the operators ``F @ x`` and ``F.T @ y``."""
         for key, name in (("from callable", "F"), ("operator", "F"), ("operator*", "F*")):

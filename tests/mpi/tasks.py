@@ -232,9 +232,21 @@ def matrices(comm: Any, setting: Setting) -> dict[str, Any]:
     found["shape"] = tuple(matrix.shape)
     found["nbytes"] = {code: build(comm, F, G, code).nbytes for code in ("ddddd", "ddsdd", "ssdss")}
     made = build(comm, F, G)
+    found["phases"] = {name: phases(made, name) for name in ("F", "F*")}
     found["operator"] = (made @ vector(made, "col", x["col"])).gather()
     found["operator*"] = (made.T @ vector(made, "row", x["row"])).gather()
     return found
+
+
+def phases(matrix: Any, name: str) -> dict[str, int]:
+    """Return how often each phase of a product, applied twice, ran on this rank."""
+    from numba_fftmatvec.timing import PhaseTimer
+
+    flags, timer = PRODUCTS[name], PhaseTimer(matrix.comm)
+    source, target = vector(matrix, flags.source, operands(SHAPES[0])[2][flags.source]), vector(matrix, flags.target)
+    for _ in range(2):
+        getattr(matrix, flags.method)(source, target, timer=timer)
+    return {phase: len(seconds) for phase, seconds in timer.seconds().items()}
 
 
 def ones_product(matrix: Any, name: str) -> Any:

@@ -111,6 +111,24 @@ def test_matrix_can_be_initialised_again(comm: Any) -> None:
     check(multiply(matrix, "G*F", X["col"]), "G*F", 2 * G, F, X["col"])
 
 
+def test_failed_initialisation_leaves_no_mixture(comm: Any) -> None:
+    """Half of the new values and half of the old ones must not pass for a matrix."""
+    matrix = build(comm, F, G)
+
+    def rows(d: int) -> Any:
+        if d == 2:
+            raise ValueError("no third row")
+        return G[d]
+
+    with pytest.raises(ValueError, match="no third row"):
+        matrix.init_mat_from_array(rows)
+    try:
+        found = multiply(matrix, "F", X["col"])
+    except fm.UninitializedError:
+        return
+    check(found, "F", F, G, X["col"])
+
+
 def test_auxiliary_matrix_may_come_after_a_product(comm: Any) -> None:
     Nd, Nm, Nt = SHAPE
     matrix = fm.Matrix(comm, Nm, Nd, Nt, global_sizes=True)

@@ -1,0 +1,82 @@
+"""Time F and F* at the shapes that the project measures itself by, and write a results file.
+
+``python bench/products.py --backend cuda --json bench/results/products-h100.json``. One rank, one device. The relative
+error of a result is its distance from the all-double product of the same operands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from pathlib import Path
+
+import numpy as np
+
+import numba_fftmatvec as fm
+from numba_fftmatvec.report import write_results
+from numba_fftmatvec.timing import time_runs
+
+# (Nm, Nd, Nt) and the precision codes timed there.
+SHAPES = {
+    (5000, 100, 1000): ("ddddd", "dssdd", "sssss"),
+    (20000, 10, 1000): ("ddddd",),
+    (1000, 1000, 500): ("ddddd",),
+    (500, 20, 200): ("ddddd",),
+    (100, 10, 100): ("ddddd",),
+}
+SMALL_SHAPES = {(500, 50, 200): ("ddddd", "dssdd"), (100, 10, 100): ("ddddd",)}
+
+
+def measure(comm: fm.Comm, shape: tuple[int, int, int], codes: tuple[str, ...], repetitions: int) -> list[dict]:
+    """Return the records of F and F* for every code, the first of which is the reference of the errors."""
+    nm, nd, nt = shape
+    records, exact = [], {}
+    for code in codes:
+        config = fm.MatvecPrecisionConfig.from_code(code)
+        matrix = fm.Matrix(comm, nm, nd, nt, global_sizes=True, p_config=config)
+        matrix.init_mat_doubles()
+        for op, product, spaces in (
+            ("F", matrix.matvec, ("input", "output")),
+            ("F*", matrix.transpose_matvec, ("output", "input")),
+        ):
+            x, y = map(matrix.get_vec, spaces)
+            x.init_vec_doubles()
+            time_runs(comm, lambda run=product, x=x, y=y: run(x, y), 5)
+            seconds = time_runs(comm, lambda run=product, x=x, y=y: run(x, y), repetitions)
+            result = y.gather()
+            reference = exact.setdefault(op, result)
+            records.append(
+                {
+                    "benchmark": "matvec",
+                    "op": op,
+                    "shape": list(shape),
+                    "precision": code,
+                    "ranks": 1,
+                    "grid": [1, 1],
+                    "num_vecs": 1,
+                    "median_ms": 1e3 * statistics.median(seconds),
+                    "min_ms": 1e3 * min(seconds),
+                    "rel_error": float(np.linalg.norm(result - reference) / np.linalg.norm(reference)),
+                    "peak_bytes": comm.backend.peak_bytes(),
+                    "spectrum_bytes": matrix.nbytes,
+                }
+            )
+            print("{op:>3} {shape} {precision}: median {median_ms:.4f} ms, min {min_ms:.4f}".format(**records[-1]))
+    return records
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--backend", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--repetitions", type=int, default=100)
+    parser.add_argument("--json", type=Path, required=True)
+    options = parser.parse_args()
+    comm = fm.Comm(backend=options.backend)
+    shapes = SHAPES if comm.backend.name == "cuda" else SMALL_SHAPES
+    records = [record for item in shapes.items() for record in measure(comm, *item, options.repetitions)]
+    write_results(options.json, records, comm.backend.device_name())
+
+
+if __name__ == "__main__":
+    main()
