@@ -1,8 +1,8 @@
 """F and F* beside the way to write them with NumPy and SciPy, in one run on one machine.
 
 ``python bench/peers.py --json bench/results/peers-cpu.json``. The peer transforms with scipy.fft on all cores and
-multiplies all frequencies by one np.matmul; its spectrum is stored as matmul likes it, ``[k][d][m]``, and for F* a
-second, transposed one. Its vectors are either in our order (``[block, t]``) or in the one it likes best (``[t, block]``).
+multiplies all frequencies by one np.matmul. It stores the spectrum as matmul likes it, ``[k][d][m]``, and a second,
+transposed one for F*. Its vectors are either in our order, ``[block, t]``, or in the one it likes best, ``[t, block]``.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import numpy as np
 from numba import from_dtype, njit
 from numba import types as nbtypes
-from numba.core.errors import NumbaPerformanceWarning
 
 try:
     from numba import cuda
@@ -83,7 +82,7 @@ def cuda_formula(formula: Callable[..., Any]) -> Any:
 def configure(kernel: Any, grid: tuple[int, ...], threads: int, stream: Any) -> Any:
     """Return a compiled kernel with its launch shape; small problems are no reason for a performance warning."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NumbaPerformanceWarning)
+        warnings.filterwarnings("ignore", ".*Grid size")
         return kernel[grid, threads, stream]
 
 

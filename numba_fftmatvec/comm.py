@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -147,10 +148,10 @@ class Comm:
         failed = self.global_comm.allreduce(size if error is None else rank, MPI.MIN)
         if failed == size:
             return
-        report = None if error is None else (type(error), str(error))
-        kind, message = self.global_comm.bcast(report, failed)
+        report = None if error is None else (type(error).__name__, str(error), _pickled(type(error)))
+        name, message, kind = self.global_comm.bcast(report, failed)
         if rank != failed or error is None:
-            error = _rebuild(kind, message)
+            error = _rebuild(name, message, kind)
         error.add_note(f"(on rank {failed}, while {phase})")
         raise error
 
@@ -267,8 +268,16 @@ def _grid(ranks: int, proc_rows: int, proc_cols: int | None) -> tuple[int, int]:
     return rows, cols
 
 
-def _rebuild(kind: type[Exception], message: str) -> Exception:
+def _pickled(kind: type[Exception]) -> bytes:
+    """Return an exception's type for the other ranks; nothing if it is known here alone, such as a local class."""
     try:
-        return kind(message)
-    except Exception:  # a constructor that wants more than a message
-        return RemoteError(f"{kind.__name__}: {message}")
+        return pickle.dumps(kind)
+    except Exception:
+        return b""
+
+
+def _rebuild(name: str, message: str, kind: bytes) -> Exception:
+    try:
+        return pickle.loads(kind)(message)  # type: ignore[no-any-return]
+    except Exception:  # a type that is unknown here, or whose constructor wants more than a message
+        return RemoteError(f"{name}: {message}")

@@ -290,20 +290,20 @@ class Matrix:
         )
         with comm.agreement(what):
             if aux_mat and not self._spectra:
-                raise UninitializedError(
-                    f"{what}: expected the primary matrix to be initialised before the auxiliary one"
-                )
-            known = int(aux_mat) < len(self._spectra)
-            spectrum = (
-                self._spectra[int(aux_mat)]
-                if known
-                else Spectrum(comm.backend, self._layout, FORMATS[self._config.sbgemv])
-            )
-            spectrum.load(source, progress)
-            if not known:
-                spectra = [*self._spectra, spectrum]
-                self._pipelines = build_pipelines(self._builder, comm, spectra)
-                self._spectra = spectra
+                raise UninitializedError(f"{what}: expected an initialised primary matrix before the auxiliary one")
+        kept = self._spectra[: int(aux_mat)]
+        reused = self._spectra[int(aux_mat) : int(aux_mat) + 1]
+        others = self._spectra[int(aux_mat) + 1 :]
+        # Until the values are complete there are none: after a failure no product may run on half of them.
+        self._set_spectra(kept)
+        with comm.agreement(what):
+            new = reused or [Spectrum(comm.backend, self._layout, FORMATS[self._config.sbgemv])]
+            new[0].load(source, progress)
+            self._set_spectra([*kept, *new, *others])
+
+    def _set_spectra(self, spectra: list[Spectrum]) -> None:
+        self._pipelines = build_pipelines(self._builder, self.comm, spectra)
+        self._spectra = spectra
 
     # Products
 

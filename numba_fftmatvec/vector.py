@@ -192,6 +192,12 @@ class Vector:
             fill(self.comm.backend.target, formula)(self._flat.view, self._blocks.start * self._block_size, value)
         self._initialized = True
 
+    def _set(self, values: npt.NDArray[np.float64]) -> None:
+        """Take this rank's values, once every rank has accepted its own."""
+        if self._buffer is not None:
+            self.comm.backend.upload(self._buffer.array, values)
+        self._initialized = True
+
     def _copy_from(self, other: Vector) -> None:
         if self._buffer is not None and other._buffer is not None:
             copy_rows(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(self._buffer.view, other._buffer.view)
@@ -220,10 +226,8 @@ class Vector:
                 raise ArgumentTypeError(f"scattered array: expected real numbers, found dtype {values.dtype}")
             if values.shape not in (self.shape, (math.prod(self.shape),)):
                 raise ShapeError(f"scattered array: expected shape {self.shape}, found {values.shape}")
-            if self._buffer is not None:
-                mine = values.reshape(self.shape)[self._blocks.start : self._blocks.stop]
-                self.comm.backend.upload(self._buffer.array, np.ascontiguousarray(mine, DOUBLE))
-        self._initialized = True
+        mine = values.reshape(self.shape)[self._blocks.start : self._blocks.stop]
+        self._set(np.ascontiguousarray(mine, DOUBLE))
 
     def to_numpy(self) -> npt.NDArray[np.float64] | None:
         """Return a host copy of this rank's (blocks, block_size) values, None off the grid.
@@ -244,6 +248,7 @@ class Vector:
         UninitializedError
             The vector has no values.
         """
+        self.comm.check_open()
         mine = self.to_numpy()
         result = np.empty(self.shape)
         send = np.empty(0) if mine is None else mine.reshape(-1)
@@ -272,9 +277,9 @@ class Vector:
             The file cannot be read, breaks the format or does not fit the vector.
         """
         self.comm.check_open()
+        values = np.empty((len(self._blocks), self._block_size))
         with self.comm.agreement(f"reading {filename}"):
             if self._buffer is not None:
-                values = np.empty(self._buffer.array.shape)
                 read_vector(
                     filename,
                     space=self._space,
@@ -285,8 +290,7 @@ class Vector:
                     checksum=checksum,
                     qoi=QoI,
                 )
-                self.comm.backend.upload(self._buffer.array, values)
-        self._initialized = True
+        self._set(values)
 
     def save(self, filename: str | os.PathLike[str], QoI: bool = False, *, checksum: int = 0) -> None:
         """Write the values to a file in the pyFFTMatvec format. Collective; rank 0 writes, one owner's part at a time.

@@ -9,12 +9,11 @@ from .hdf5 import (
     vector_writer,
     write_block_row,
 )
-from .meta import MatrixMeta, check_aux_meta, read_meta, write_meta
+from .meta import MatrixMeta, read_meta, write_meta
 
 __all__ = [
     "MatrixMeta",
     "VectorWriter",
-    "check_aux_meta",
     "check_block_row",
     "check_vector",
     "read_block_row",

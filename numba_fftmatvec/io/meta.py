@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import ArgumentError, ArgumentTypeError, ChecksumError, FileFormatError, ShapeError
+from ..errors import ArgumentError, ArgumentTypeError, FileFormatError, ShapeError
 from ..partition import positive_int
 from .atomic import check_regular_file, make_directory, os_errors, replacing
 
@@ -149,27 +149,6 @@ def write_meta(directory: str | os.PathLike[str], meta: MatrixMeta) -> None:
     lines = [meta.num_rows, meta.num_cols, meta.block_size, meta.prefix, ".h5", 1, int(meta.is_p2q), 1, meta.checksum]
     with replacing(path) as temporary, os_errors(path, "write the file"):
         temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
-
-
-def check_aux_meta(
-    directory: str | os.PathLike[str], meta: MatrixMeta, aux_directory: str | os.PathLike[str], aux: MatrixMeta
-) -> None:
-    """Check that an auxiliary matrix acts on the parameters of the primary one.
-
-    Raises
-    ------
-    FileFormatError
-        Their numbers of block columns or their block sizes differ.
-    ChecksumError
-        The primary matrix has a checksum, and the auxiliary one none or another.
-    """
-    for name in ("num_cols", "block_size", "checksum"):
-        expected, found = getattr(meta, name), getattr(aux, name)
-        if expected == found or (name == "checksum" and meta.checksum == 0):
-            continue
-        raise (ChecksumError if name == "checksum" else FileFormatError)(
-            f"{meta_path(aux_directory)}: {name}: expected {expected} as in {meta_path(directory)}, found {found}"
-        )
 
 
 def meta_path(directory: str | os.PathLike[str]) -> Path:

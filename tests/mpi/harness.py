@@ -6,6 +6,7 @@ the payload and returns the ranks' results. ``python -m mpi4py`` runs the ranks,
 
 from __future__ import annotations
 
+import faulthandler
 import importlib
 import os
 import pickle
@@ -62,7 +63,7 @@ def run_ranks(ranks: int, task: str, payload: Any = None, timeout: float = 120.0
     """
     with tempfile.TemporaryDirectory(prefix="ranks-") as name:
         folder = Path(name)
-        (folder / "task").write_bytes(pickle.dumps((task, payload)))
+        (folder / "task").write_bytes(pickle.dumps((task, payload, timeout)))
         command = [mpiexec(), "-n", str(ranks), sys.executable, "-m", "mpi4py", "-m", "mpi.harness", name]
         with (folder / "output").open("wb") as output:
             status = _run_job(command, output, timeout)
@@ -138,7 +139,9 @@ def _rank_main(name: str) -> None:
     from mpi4py import MPI
 
     folder = Path(name)
-    task, payload = pickle.loads((folder / "task").read_bytes())
+    task, payload, timeout = pickle.loads((folder / "task").read_bytes())
+    # Ranks may leave the launcher's session: each ends itself, should nobody be left to end it.
+    faulthandler.dump_traceback_later(timeout + 2 * GRACE_SECONDS, exit=True)
     module, _, function = task.partition(":")
     result = getattr(importlib.import_module(module), function)(payload)
     (folder / f"rank{MPI.COMM_WORLD.rank}").write_bytes(pickle.dumps(result))

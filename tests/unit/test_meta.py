@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from numba_fftmatvec.errors import (
     ArgumentError,
     ArgumentTypeError,
-    ChecksumError,
     FileError,
     FileFormatError,
     ShapeError,
 )
-from numba_fftmatvec.io import MatrixMeta, check_aux_meta, read_meta, write_meta
+from numba_fftmatvec.io import MatrixMeta, read_meta, write_meta
 
 LINES = ["15", "289", "10", "adj/vec_", ".h5", "1", "0", "1", "77"]
 FIELDS = [
@@ -287,29 +286,3 @@ def test_block_row_outside_the_matrix(row: int) -> None:
 
 def test_more_rows_than_six_digits_keep_their_own_names() -> None:
     assert MatrixMeta(10**7, 1, 1).block_row_path("m", 1234567) == Path("m/binary/vec_1234567.h5")
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"num_cols": 9}, FileFormatError, "num_cols: expected 4 as in"),
-        ({"block_size": 9}, FileFormatError, "block_size: expected 5 as in"),
-        ({"checksum": 9}, ChecksumError, "checksum: expected 6 as in"),
-        ({"checksum": 0}, ChecksumError, "found 0"),
-    ],
-)
-def test_an_auxiliary_matrix_must_fit(change: dict[str, int], error: type[Exception], message: str) -> None:
-    primary = MatrixMeta(3, 4, 5, checksum=6)
-    aux = MatrixMeta(**{"num_rows": 2, "num_cols": 4, "block_size": 5, "checksum": 6, **change})  # type: ignore[arg-type]
-    with pytest.raises(error) as caught:
-        check_aux_meta("first", primary, "second", aux)
-    assert type(caught.value) is error
-    assert message in str(caught.value)
-    assert str(Path("second/binary/meta_adj")) in str(caught.value)
-    assert str(Path("first/binary/meta_adj")) in str(caught.value)
-
-
-@pytest.mark.parametrize("checksums", [(6, 6), (0, 6), (0, 0)])
-def test_an_auxiliary_matrix_that_fits(checksums: tuple[int, int]) -> None:
-    first, second = (MatrixMeta(rows, 4, 5, checksum=c) for rows, c in zip((3, 2), checksums, strict=True))
-    check_aux_meta("first", first, "second", second)
