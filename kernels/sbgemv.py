@@ -35,7 +35,11 @@ from ._launch import (
     specialise,
 )
 
-TILE_ROWS = (1, 2, 4)
+TILE_ROWS = (1, 2)
+TILE_THREADS = 64
+ENOUGH_BLOCKS = 20_000
+MAX_CHUNKS = 32
+SHORTEST_CHUNK = 16
 BLOCK_FREQUENCIES = 512
 
 
@@ -58,17 +62,17 @@ class Tiling:
     chunks: int
 
 
-def choose_tiling(results: int, reduced: int, frequencies: int) -> Tiling:
+def choose_tiling(results: int, reduced: int, frequencies: int, adjoint: bool) -> Tiling:
     """Return the tiling for a problem of `results` rows, each a sum over `reduced` terms.
 
-    Two rows a thread halve the reads of the vector; more of them cost more in registers than they save. Chunks are
-    added until some ten blocks wait for each multiprocessor, if the sums are long enough to be worth splitting.
+    F* reads its rows from neighbouring memory and gains from two a thread; F streams and does not. Chunks are added
+    until the blocks are many times what the device holds at once, so that it never waits for a last, partial wave, if
+    the sums are long enough to be worth splitting.
     """
-    rows = min(2, results)
-    threads = 64 if frequencies <= 512 else 128
-    tiles = ceil_div(results, rows) * ceil_div(frequencies, threads)
-    chunks = min(max(1, 1400 // tiles), max(1, reduced // 16))
-    return Tiling(rows, threads, chunks)
+    rows = min(2, results) if adjoint else 1
+    tiles = ceil_div(results, rows) * ceil_div(frequencies, TILE_THREADS)
+    chunks = min(MAX_CHUNKS, ceil_div(ENOUGH_BLOCKS, tiles), max(1, reduced // SHORTEST_CHUNK))
+    return Tiling(rows, TILE_THREADS, chunks)
 
 
 def _sbgemv_cuda(result, spectrum, vector, frequencies, chunk):
@@ -260,7 +264,7 @@ def _build_cpu(target: Target, problem: Problem, allocate: Callable[..., Any], t
 
 
 def _build_cuda(target: Target, problem: Problem, allocate: Callable[..., Any], tiling: Tiling | None) -> Sbgemv:
-    t = tiling or choose_tiling(problem.results, problem.reduced, problem.frequencies)
+    t = tiling or choose_tiling(problem.results, problem.reduced, problem.frequencies, problem.adjoint)
     chunk = np.int64(ceil_div(problem.reduced, t.chunks))
     chunks = ceil_div(problem.reduced, int(chunk))
     frequencies = np.int64(problem.frequencies)

@@ -1,4 +1,4 @@
-"""Products, vectors, matrices and files on grids of ranks that share one GPU, and of one GPU a rank."""
+"""Products, vectors, matrices and files on grids of ranks that share one GPU: collectives through MPI."""
 
 from __future__ import annotations
 
@@ -10,28 +10,16 @@ from mpi.suites import GridSuite, section
 
 pytestmark = pytest.mark.gpu
 
+GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2)]
 
-def grid_name(grid: tuple[int, int]) -> str:
-    return f"{grid[0]}x{grid[1]}"
+
+@pytest.fixture(scope="module", params=GRIDS, ids=lambda grid: f"{grid[0]}x{grid[1]}")
+def results(request: pytest.FixtureRequest, grid_results: Any) -> Any:
+    return grid_results(request.param, "cuda", "mpi")
 
 
 class TestSharedGpu(GridSuite):
-    """Collectives through MPI, staged in host memory."""
-
-    @pytest.fixture(scope="class", params=[(1, 1), (1, 2), (2, 1), (2, 2)], ids=grid_name)
-    def results(self, request: pytest.FixtureRequest, grid_results: Any) -> Any:
-        return grid_results(request.param, "cuda", "mpi")
+    """The suite, staged in host memory."""
 
     def test_backend(self, results: Any) -> None:
         assert {grid["backend"] for grid in section(results, "grid")} == {"cuda"}
-
-
-class TestGpuEach(GridSuite):
-    """Collectives through NCCL, each rank with a GPU of its own."""
-
-    @pytest.fixture(scope="class", params=[(1, 2), (2, 1)], ids=grid_name)
-    def results(self, two_gpus: None, request: pytest.FixtureRequest, grid_results: Any) -> Any:
-        return grid_results(request.param, "cuda", "nccl")
-
-    def test_devices(self, results: Any) -> None:
-        assert len({grid["device"] for grid in section(results, "grid")}) == len(results)

@@ -1,0 +1,25 @@
+"""The same on grids with a GPU for each rank: collectives through NCCL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mpi.suites import GridSuite, section
+
+pytestmark = pytest.mark.gpu
+
+GRIDS = [(1, 2), (2, 1)]
+
+
+@pytest.fixture(scope="module", params=GRIDS, ids=lambda grid: f"{grid[0]}x{grid[1]}")
+def results(two_gpus: None, request: pytest.FixtureRequest, grid_results: Any) -> Any:
+    return grid_results(request.param, "cuda", "nccl")
+
+
+class TestGpuEach(GridSuite):
+    """The suite, device to device."""
+
+    def test_devices(self, results: Any) -> None:
+        assert len({grid["device"] for grid in section(results, "grid")}) == len(results)
