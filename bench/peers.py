@@ -21,6 +21,7 @@ from numba_fftmatvec.report import write_results
 from numba_fftmatvec.timing import time_runs
 
 SHAPE = (500, 50, 200)
+ROUNDS = 10
 
 
 def peer_products(blocks: np.ndarray) -> dict[tuple[str, str], Callable[[np.ndarray], np.ndarray]]:
@@ -54,7 +55,7 @@ def peer_products(blocks: np.ndarray) -> dict[tuple[str, str], Callable[[np.ndar
 def main() -> None:
     """Measure, print ratios, write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=200)
+    parser.add_argument("--repetitions", type=int, default=400)
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     nm, nd, nt = SHAPE
@@ -80,9 +81,10 @@ def main() -> None:
                 difference = (result.T if order == "[t, block]" else result) - y.gather()
                 assert np.linalg.norm(difference) <= 1e-13 * np.linalg.norm(y.gather())
         seconds: dict[str, list[float]] = {name: [] for name in programs}
-        for _ in range(options.repetitions):  # interleaved: what disturbs the machine disturbs all alike
+        for _ in range(ROUNDS):  # alternating, so that what disturbs the machine disturbs all of them
             for name, run in programs.items():
-                seconds[name] += time_runs(comm, run, 1)
+                time_runs(comm, run, 5)  # until the previous program's idle threads have gone to sleep
+                seconds[name] += time_runs(comm, run, options.repetitions // ROUNDS)
         medians = {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
         for name, median in medians.items():
             ratio = median / medians["numba-fftmatvec"]
