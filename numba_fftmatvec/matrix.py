@@ -12,6 +12,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from .arithmetic import check_operand
 from .backends import Buffer
 from .comm import Comm
 from .errors import ArgumentError, ArgumentTypeError, ChecksumError, FileFormatError, ShapeError, UninitializedError
@@ -25,7 +26,7 @@ from .pipeline import LegBuilder, Pipeline, build_pipelines
 from .precision import MatvecConfig, MatvecPrecisionConfig, Precision
 from .spectrum import BlockRowSource, Spectrum
 from .timing import Timer
-from .vector import Vector, check_operand
+from .vector import Vector
 
 Path_ = str | os.PathLike[str]
 Blocks = npt.ArrayLike | Callable[[int], npt.ArrayLike]
@@ -463,15 +464,53 @@ class Matrix:
         """Sizes of the matrix and of this rank's share."""
         return self._layout
 
-    @property
     def is_initialized(self) -> bool:
-        """Whether the matrix has values."""
+        """Return whether the matrix has values."""
         return bool(self._spectra)
 
-    @property
     def has_aux_mat(self) -> bool:
-        """Whether the auxiliary matrix has values."""
+        """Return whether the auxiliary matrix has values."""
         return len(self._spectra) > 1
+
+    @property
+    def num_cols(self) -> int:
+        """Number of this rank's block columns."""
+        return len(self._layout.cols)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of this rank's block rows."""
+        return len(self._layout.rows)
+
+    @property
+    def glob_num_cols(self) -> int:
+        """Global number of block columns, Nm."""
+        return self._layout.num_cols
+
+    @property
+    def glob_num_rows(self) -> int:
+        """Global number of block rows, Nd."""
+        return self._layout.num_rows
+
+    @property
+    def block_size(self) -> int:
+        """Number of time steps of a block, Nt."""
+        return self._layout.block_size
+
+    @property
+    def padded_size(self) -> int:
+        """Length of the transforms, 2 Nt."""
+        return self._layout.padded_size
+
+    @property
+    def checksum(self) -> int:
+        """Checksum of the directory that the matrix was read from, 0 for none."""
+        return self._checksum
+
+    @property
+    def precision_config(self) -> MatvecPrecisionConfig:
+        """A copy of the precision config."""
+        return replace(self._config)
 
     def is_p2q_mat(self) -> bool:
         """Return whether the matrix maps to quantities of interest."""
@@ -479,40 +518,42 @@ class Matrix:
 
     def get_num_cols(self) -> int:
         """Return this rank's number of block columns."""
-        return len(self._layout.cols)
+        return self.num_cols
 
     def get_num_rows(self) -> int:
         """Return this rank's number of block rows."""
-        return len(self._layout.rows)
+        return self.num_rows
 
     def get_glob_num_cols(self) -> int:
         """Return Nm."""
-        return self._layout.num_cols
+        return self.glob_num_cols
 
     def get_glob_num_rows(self) -> int:
         """Return Nd."""
-        return self._layout.num_rows
+        return self.glob_num_rows
 
     def get_block_size(self) -> int:
         """Return Nt."""
-        return self._layout.block_size
+        return self.block_size
 
     def get_padded_size(self) -> int:
         """Return 2 Nt."""
-        return self._layout.padded_size
+        return self.padded_size
 
     def get_checksum(self) -> int:
         """Return the checksum of the directory that the matrix was read from, 0 for none."""
-        return self._checksum
+        return self.checksum
 
     def get_precision_config(self) -> MatvecPrecisionConfig:
         """Return a copy of the precision config."""
-        return replace(self._config)
+        return self.precision_config
 
     def __repr__(self) -> str:
         """Return sizes, precision, grid and state."""
         layout, grid = self._layout, f"{self.comm.proc_rows}x{self.comm.proc_cols}"
-        state = "uninitialised" if not self._spectra else "with auxiliary matrix" if self.has_aux_mat else "initialised"
+        state = (
+            "uninitialised" if not self._spectra else "with auxiliary matrix" if self.has_aux_mat() else "initialised"
+        )
         return (
             f"Matrix({layout.num_rows} x {layout.num_cols} blocks of {layout.block_size}, "
             f"precision {self._config.code!r}, grid {grid}, {state})"

@@ -7,11 +7,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from .arithmetic import check_operand
 from .comm import Comm
 from .errors import ArgumentTypeError, VerificationError
 from .matrix import Matrix
 from .precision import MatvecConfig, MatvecPrecisionConfig
-from .vector import Vector, check_operand
+from .vector import Vector
 
 
 def generate_double(index: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -156,11 +156,11 @@ def vectors(comm: Any, setting: Setting) -> dict[str, Any]:
     results = {}
     for space, blocks in (("col", Nm), ("row", Nd)):
         made = fm.Vector(comm, blocks, Nt, space, global_sizes=True)
-        found = {"initialized at first": made.is_initialized}
+        found = {"initialized at first": made.is_initialized()}
         for fill in FILLS:
             getattr(made, f"init_vec_{fill}")()
             found[fill] = made.gather()
-        found["initialized"] = made.is_initialized
+        found["initialized"] = made.is_initialized()
         made.scatter(values[space])
         found["gathered"] = made.gather()
         found["layout"] = layout(made)

@@ -75,10 +75,10 @@ def test_impulses_give_the_blocks(comm: Any) -> None:
 def test_operand_is_kept_and_result_is_overwritten(comm: Any) -> None:
     matrix = build(comm, F, G)
     x, y = vector(matrix, "col", X["col"]), matrix.get_vec("output")
-    assert not y.is_initialized
+    assert not y.is_initialized()
     for name, use_aux_mat in (("F", False), ("G", True), ("F", False)):
         matrix.matvec(x, y, use_aux_mat=use_aux_mat)
-        assert y.is_initialized
+        assert y.is_initialized()
         check(y, name, F, G, X["col"])
     np.testing.assert_array_equal(x.gather(), X["col"])
 
