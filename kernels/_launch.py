@@ -6,10 +6,11 @@ import types
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
-from numba import from_dtype, njit
+from numba import config, from_dtype, njit
 from numba import types as nbtypes
 
 try:
@@ -79,8 +80,11 @@ def cuda_formula(formula: Callable[..., Any]) -> Any:
     return require_cuda().jit(device=True, inline="always")(formula)
 
 
+@lru_cache(maxsize=1024)
 def configure(kernel: Any, grid: tuple[int, ...], threads: int, stream: Any) -> Any:
     """Return a compiled kernel with its launch shape; small problems are no reason for a performance warning."""
+    if config.ENABLE_CUDASIM:  # a simulated kernel remembers one shape only, the last
+        return lambda *arguments: kernel[grid, threads, stream](*arguments)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*Grid size")
         return kernel[grid, threads, stream]

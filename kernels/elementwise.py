@@ -1,4 +1,7 @@
-"""Vectors filled from the global index of each element."""
+"""Elementwise kernels on float64 vectors: fills from the global index, and maps of one, two or three operands.
+
+A map reads each operand once and writes once, whatever its formula; the result may be one of the operands.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +50,7 @@ def _doubles(index, value):
     return np.float64(1.0) + np.float64(bits) * np.float64(2.0**-52)
 
 
-FORMULAS = {"constant": _constant, "consecutive": _consecutive, "doubles": _doubles}
+FILLS = {"constant": _constant, "consecutive": _consecutive, "doubles": _doubles}
 
 
 def _fill_cpu(out, start, value):
@@ -64,16 +67,16 @@ def _fill_cuda(out, start, value):
 
 
 def fill_kernel(formula: str) -> CudaKernel:
-    """Return the CUDA kernel that fills a float64 array by a formula of `FORMULAS`."""
+    """Return the CUDA kernel that fills a float64 array by a formula of `FILLS`."""
     signature = (array_type(np.float64, 1), scalar_type(np.int64), scalar_type(np.float64))
-    return CudaKernel(specialise(_fill_cuda, formula, formula=cuda_formula(FORMULAS[formula])), signature)
+    return CudaKernel(specialise(_fill_cuda, formula, formula=cuda_formula(FILLS[formula])), signature)
 
 
 @cache
 def _compiled(target_name: str, formula: str) -> Any:
     if target_name == "cuda":
         return fill_kernel(formula).compile()
-    return cpu_kernel(specialise(_fill_cpu, formula, formula=cpu_formula(FORMULAS[formula])))
+    return cpu_kernel(specialise(_fill_cpu, formula, formula=cpu_formula(FILLS[formula])))
 
 
 def fill(target: Target, formula: str) -> Callable[..., None]:
@@ -106,6 +109,180 @@ def fill(target: Target, formula: str) -> Callable[..., None]:
     return launch
 
 
+# Maps: functions of one element of each operand and of two scalars.
+
+
+def _scale(x, a, b):
+    return a * x
+
+
+def _add_scalar(x, a, b):
+    return x + a
+
+
+def _subtract_from_scalar(x, a, b):
+    return a - x
+
+
+def _divide_by_scalar(x, a, b):
+    return x / a
+
+
+def _divide_scalar(x, a, b):
+    return a / x
+
+
+def _power(x, a, b):
+    return x**a
+
+
+def _magnitude(x, a, b):
+    return abs(x)
+
+
+def _add(x, y, a, b):
+    return x + y
+
+
+def _subtract(x, y, a, b):
+    return x - y
+
+
+def _multiply(x, y, a, b):
+    return x * y
+
+
+def _divide(x, y, a, b):
+    return x / y
+
+
+def _axpy(x, y, a, b):
+    return x + a * y
+
+
+def _axpby(x, y, a, b):
+    return a * x + b * y
+
+
+def _multiply_add(x, y, z, a, b):
+    return x * y + z
+
+
+def _map_1_cpu(out, x, a, b):
+    for i in prange(out.shape[0]):
+        out[i] = formula(x[i], a, b)  # noqa: F821
+
+
+def _map_2_cpu(out, x, y, a, b):
+    for i in prange(out.shape[0]):
+        out[i] = formula(x[i], y[i], a, b)  # noqa: F821
+
+
+def _map_3_cpu(out, x, y, z, a, b):
+    for i in prange(out.shape[0]):
+        out[i] = formula(x[i], y[i], z[i], a, b)  # noqa: F821
+
+
+# On CUDA each thread takes UNROLL elements, one block's width apart: that many independent reads are in flight.
+
+
+def _map_1_cuda(out, x, a, b):
+    start = np.int64(cuda.blockIdx.x) * (UNROLL * THREADS) + cuda.threadIdx.x
+    for u in range(UNROLL):
+        i = start + u * THREADS
+        if i < out.shape[0]:
+            out[i] = formula(x[i], a, b)  # noqa: F821
+
+
+def _map_2_cuda(out, x, y, a, b):
+    start = np.int64(cuda.blockIdx.x) * (UNROLL * THREADS) + cuda.threadIdx.x
+    for u in range(UNROLL):
+        i = start + u * THREADS
+        if i < out.shape[0]:
+            out[i] = formula(x[i], y[i], a, b)  # noqa: F821
+
+
+def _map_3_cuda(out, x, y, z, a, b):
+    start = np.int64(cuda.blockIdx.x) * (UNROLL * THREADS) + cuda.threadIdx.x
+    for u in range(UNROLL):
+        i = start + u * THREADS
+        if i < out.shape[0]:
+            out[i] = formula(x[i], y[i], z[i], a, b)  # noqa: F821
+
+
+UNROLL = 4
+LOOPS: dict[str, dict[int, Callable[..., Any]]] = {
+    "cpu": {1: _map_1_cpu, 2: _map_2_cpu, 3: _map_3_cpu},
+    "cuda": {1: _map_1_cuda, 2: _map_2_cuda, 3: _map_3_cuda},
+}
+MAPS: dict[str, tuple[int, Callable[..., Any]]] = {
+    "scale": (1, _scale),
+    "add_scalar": (1, _add_scalar),
+    "subtract_from_scalar": (1, _subtract_from_scalar),
+    "divide_by_scalar": (1, _divide_by_scalar),
+    "divide_scalar": (1, _divide_scalar),
+    "power": (1, _power),
+    "magnitude": (1, _magnitude),
+    "add": (2, _add),
+    "subtract": (2, _subtract),
+    "multiply": (2, _multiply),
+    "divide": (2, _divide),
+    "axpy": (2, _axpy),
+    "axpby": (2, _axpby),
+    "multiply_add": (3, _multiply_add),
+}
+
+
+def map_kernel(name: str) -> CudaKernel:
+    """Return the CUDA kernel of a map of `MAPS`."""
+    arity, formula = MAPS[name]
+    scalar = scalar_type(np.float64)
+    function = specialise(LOOPS["cuda"][arity], name, formula=cuda_formula(formula))
+    return CudaKernel(function, (*[array_type(np.float64, 1)] * (arity + 1), scalar, scalar))
+
+
+@cache
+def _compiled_map(target_name: str, name: str) -> Any:
+    if target_name == "cuda":
+        return map_kernel(name).compile()
+    arity, formula = MAPS[name]
+    return cpu_kernel(specialise(LOOPS["cpu"][arity], name, formula=cpu_formula(formula)))
+
+
+def mapping(target: Target, name: str) -> Callable[..., None]:
+    """Compile a map and return its launcher.
+
+    Parameters
+    ----------
+    target : Target
+        Where it runs.
+    name : str
+        A key of `MAPS`, whose formulas say what it computes from its operands x, y, z and scalars a, b.
+
+    Returns
+    -------
+    callable
+        ``launch(out, *operands, a=0.0, b=0.0)`` for flat float64 arrays of one length, as many as the map has operands.
+    """
+    kernel = _compiled_map(target.name, name)
+    arity = MAPS[name][0]
+
+    def launch(out: Any, *operands: Any, a: float = 0.0, b: float = 0.0) -> None:
+        if len(operands) != arity:
+            raise ValueError(f"operands of {name}: expected {arity}, found {len(operands)}")
+        check(out, np.float64, (None,), "result")
+        for operand in operands:
+            check(operand, np.float64, out.shape, "operand")
+        if target.name == "cpu":
+            kernel(out, *operands, np.float64(a), np.float64(b))
+        elif out.shape[0]:
+            grid = (ceil_div(out.shape[0], UNROLL * THREADS),)
+            configure(kernel, grid, THREADS, target.stream)(out, *operands, np.float64(a), np.float64(b))
+
+    return launch
+
+
 def specialisations() -> dict[str, CudaKernel]:
     """Return every CUDA kernel that this module can launch, by name."""
-    return {f"fill_{name}": fill_kernel(name) for name in FORMULAS}
+    fills = {f"fill_{name}": fill_kernel(name) for name in FILLS}
+    return fills | {f"map_{name}": map_kernel(name) for name in MAPS}

@@ -7,14 +7,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from .backends import Buffer
 from .comm import Comm
-from .errors import ArgumentError, ArgumentTypeError, ShapeError, SpaceError, UninitializedError
+from .errors import ArgumentError, ArgumentTypeError, ClosedError, ShapeError, SpaceError, UninitializedError
 from .io import read_vector, vector_writer
 from .kernels.elementwise import fill
 from .partition import block_counts, block_range, global_blocks, positive_int
@@ -59,6 +59,7 @@ class DistributedVector:
         self._parts = parts
         self._blocks = block_range(blocks, parts, index)
         self._initialized = False
+        self._closed = False
         owner = comm.collectives(space)[0].rank == 0
         self._buffer: Buffer | None = comm.backend.empty((len(self._blocks), block_size), DOUBLE) if owner else None
         self._flat = None if self._buffer is None else comm.backend.wrap(self._buffer.array.reshape(-1))
@@ -120,10 +121,31 @@ class DistributedVector:
         """Return the number of time steps of a block."""
         return self.block_size
 
+    def check_open(self) -> None:
+        """Raise a ClosedError if `close` was called, here or on the Comm."""
+        if self._closed:
+            raise ClosedError("vector: expected an open one, found one that was closed")
+        self.comm.check_open()
+
     def check_initialized(self, what: str) -> None:
-        """Raise an UninitializedError that names `what` unless the vector has values."""
+        """Raise an UninitializedError that names `what` unless the vector has values, a ClosedError if it is closed."""
+        self.check_open()
         if not self._initialized:
             raise UninitializedError(f"{what}: expected an initialised vector, found one without values")
+
+    def close(self) -> None:
+        """Give the memory back; arrays and tensors that share it keep it alive. Local; safe to call twice."""
+        self._closed = True
+        self._initialized = False
+        self._buffer = self._flat = None
+
+    def __enter__(self) -> Self:
+        """Return the vector itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close it."""
+        self.close()
 
     # Values
 
@@ -148,7 +170,7 @@ class DistributedVector:
         self._fill("doubles")
 
     def _fill(self, formula: str, value: float = 0.0) -> None:
-        self.comm.check_open()
+        self.check_open()
         if self._flat is not None:
             fill(self.comm.backend.target, formula)(self._flat.view, self._blocks.start * self._block_size, value)
         self._initialized = True
@@ -175,7 +197,7 @@ class DistributedVector:
         ArgumentTypeError
             The values are not real numbers.
         """
-        self.comm.check_open()
+        self.check_open()
         with self.comm.agreement("scattering a vector"):
             values = np.asarray(array)
             if values.dtype.kind not in "buif":
@@ -204,7 +226,7 @@ class DistributedVector:
         UninitializedError
             The vector has no values.
         """
-        self.comm.check_open()
+        self.check_open()
         mine = self.to_numpy()
         result = np.empty(self.shape)
         send = np.empty(0) if mine is None else mine.reshape(-1)
@@ -232,7 +254,7 @@ class DistributedVector:
         FileError, FileFormatError, ChecksumError
             The file cannot be read, breaks the format or does not fit the vector.
         """
-        self.comm.check_open()
+        self.check_open()
         values = np.empty((len(self._blocks), self._block_size))
         with self.comm.agreement(f"reading {filename}"):
             if self._buffer is not None:
@@ -268,7 +290,7 @@ class DistributedVector:
             The file cannot be written.
         """
         self.check_initialized("save")
-        self.comm.check_open()
+        self.check_open()
         mine = self.to_numpy()
         world = self.comm.global_comm
         starts = np.cumsum([0, *block_counts(self._glob_num_blocks, self._parts)])

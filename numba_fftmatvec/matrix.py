@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,15 @@ import numpy.typing as npt
 from .arithmetic import check_operand
 from .backends import Buffer
 from .comm import Comm
-from .errors import ArgumentError, ArgumentTypeError, ChecksumError, FileFormatError, ShapeError, UninitializedError
+from .errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ChecksumError,
+    ClosedError,
+    FileFormatError,
+    ShapeError,
+    UninitializedError,
+)
 from .io import MatrixMeta, read_block_row, read_meta, write_block_row, write_meta
 from .io.progress import show_progress
 from .kernels.elementwise import fill
@@ -158,7 +166,8 @@ class Matrix:
         self._checksum = checksum
         self._spectra: list[Spectrum] = []
         self._pipelines: dict[MatvecConfig, Pipeline] = {}
-        self._builder = LegBuilder(comm, self._layout, self._config)
+        self._builder: LegBuilder | None = LegBuilder(comm, self._layout, self._config)
+        self._closed = False
 
     @classmethod
     def from_array(cls, comm: Comm, blocks: npt.ArrayLike, p_config: MatvecPrecisionConfig | None = None) -> Matrix:
@@ -285,7 +294,7 @@ class Matrix:
 
     def _load(self, source: BlockRowSource, aux_mat: bool, what: str) -> None:
         comm = self.comm
-        comm.check_open()
+        self.check_open()
         progress: Callable[[range], Iterable[int]] = partial(
             show_progress, description=what, enabled=comm.world_rank == 0
         )
@@ -303,6 +312,7 @@ class Matrix:
             self._set_spectra([*kept, *new, *others])
 
     def _set_spectra(self, spectra: list[Spectrum]) -> None:
+        assert self._builder is not None
         self._pipelines = build_pipelines(self._builder, self.comm, spectra)
         self._spectra = spectra
 
@@ -357,12 +367,12 @@ class Matrix:
         self._apply(MatvecConfig(True, bool(full), bool(use_aux_mat)), x, y, timer)
 
     def _apply(self, product: MatvecConfig, x: Vector, y: Vector, timer: Timer | None) -> None:
+        self.check_open()
         name = product.name
         pipeline = self._pipelines.get(product)
         if pipeline is None:
             missing = "auxiliary matrix" if self._spectra else "matrix"
             raise UninitializedError(f"{name} x: expected an initialised {missing}, found one without values")
-        self.comm.check_open()
         check_operand(x, self.comm, product.input_space, self._vector_shape(product.input_space), f"operand of {name}")
         check_operand(y, self.comm, product.output_space, self._vector_shape(product.output_space), f"result of {name}")
         x.check_initialized(f"operand of {name}")
@@ -400,6 +410,27 @@ class Matrix:
         layout = self._layout
         return (layout.num_cols if space == "col" else layout.num_rows), layout.block_size
 
+    def check_open(self) -> None:
+        """Raise a ClosedError if `close` was called, here or on the Comm."""
+        if self._closed:
+            raise ClosedError("matrix: expected an open one, found one that was closed")
+        self.comm.check_open()
+
+    def close(self) -> None:
+        """Give the memory back: spectra, plans and their buffers. Local; safe to call twice."""
+        self._closed = True
+        self._spectra = []
+        self._pipelines = {}
+        self._builder = None
+
+    def __enter__(self) -> Self:
+        """Return the matrix itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close it."""
+        self.close()
+
     # Files
 
     def save(self, path: Path_) -> None:
@@ -415,10 +446,10 @@ class Matrix:
         FileError
             A file cannot be written.
         """
+        self.check_open()
         if not self._spectra:
             raise UninitializedError("save: expected an initialised matrix, found one without values")
         comm, layout = self.comm, self._layout
-        comm.check_open()
         meta = MatrixMeta(
             layout.num_rows, layout.num_cols, layout.block_size, is_p2q=self._is_p2q, checksum=self._checksum
         )

@@ -13,7 +13,13 @@ from numba_fftmatvec.kernels import elementwise, padding, reductions, sbgemv
 @pytest.fixture(params=TARGETS)
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """Return a target; in the simulator, where each CUDA thread is a Python thread, with small blocks and few."""
-    caches = (padding._compiled_cuda, elementwise._compiled, reductions._compiled, sbgemv._compiled_add_parts)
+    caches = (
+        padding._compiled_cuda,
+        elementwise._compiled,
+        elementwise._compiled_map,
+        reductions._compiled,
+        sbgemv._compiled_add_parts,
+    )
     if SIMULATED:
         for module in (padding, elementwise, reductions, sbgemv):
             monkeypatch.setattr(module, "THREADS", 8)

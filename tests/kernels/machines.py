@@ -29,10 +29,10 @@ class Machine:
         self.target = Target("cpu" if name == "cpu" else "cuda")
 
     def put(self, array: np.ndarray) -> Any:
-        return array if self.name != "cuda" else require_cuda().to_device(array)
+        return array if self.name == "cpu" else require_cuda().to_device(array)
 
     def get(self, array: Any) -> np.ndarray:
-        return array if self.name != "cuda" else array.copy_to_host()
+        return array if self.name == "cpu" else array.copy_to_host()
 
     def allocate(self, shape: tuple[int, ...], dtype: Any) -> Any:
         return self.put(np.full(shape, np.nan, dtype))

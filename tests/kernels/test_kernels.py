@@ -79,6 +79,52 @@ def test_fills(machine, size) -> None:
         np.testing.assert_array_equal(filled, expected)
 
 
+NUMPY_MAPS = {
+    "scale": lambda x, a, b: a * x,
+    "add_scalar": lambda x, a, b: x + a,
+    "subtract_from_scalar": lambda x, a, b: a - x,
+    "divide_by_scalar": lambda x, a, b: x / a,
+    "divide_scalar": lambda x, a, b: a / x,
+    "power": lambda x, a, b: x**a,
+    "magnitude": lambda x, a, b: abs(x),
+    "add": lambda x, y, a, b: x + y,
+    "subtract": lambda x, y, a, b: x - y,
+    "multiply": lambda x, y, a, b: x * y,
+    "divide": lambda x, y, a, b: x / y,
+    "axpy": lambda x, y, a, b: x + a * y,
+    "axpby": lambda x, y, a, b: a * x + b * y,
+    "multiply_add": lambda x, y, z, a, b: x * y + z,
+}
+# Units in the last place: 0 where one operation rounds once; 2 of the terms where the compiler may fuse a product into
+# a sum; 2 of the result for the power function, whose libraries differ.
+UNITS = {"axpy": 2, "axpby": 2, "multiply_add": 2, "power": 2}
+
+
+@pytest.mark.parametrize("size", [1, 31, 257, 1025])
+@pytest.mark.parametrize("name", elementwise.MAPS)
+def test_maps(machine, name, size) -> None:
+    arity, _ = elementwise.MAPS[name]
+    operands = [abs(random((size + i,), np.float64)[i:]) for i in range(arity)]
+    a, b = 1.7, 0.3
+    launch = elementwise.mapping(machine.target, name)
+    found = machine.run(lambda out, *xs: launch(out, *xs, a=a, b=b), np.full(size, np.nan), *operands)
+    expected = NUMPY_MAPS[name](*operands, a, b)
+    # All terms are positive: none is larger than the result.
+    assert (abs(found - expected) <= UNITS.get(name, 0) * 2.0**-52 * abs(expected)).all()
+
+
+def test_maps_work_in_place_and_refuse_other_operands(machine) -> None:
+    launch = elementwise.mapping(machine.target, "axpy")
+    values = random((33,), np.float64)
+    x = machine.put(values.copy())
+    launch(x, x, x, a=2.0)
+    np.testing.assert_allclose(machine.get(x), 3 * values, rtol=4e-16)
+    with pytest.raises(ValueError, match="operands of axpy: expected 2, found 1"):
+        launch(x, x)
+    with pytest.raises(ValueError, match="operand: expected shape"):
+        launch(x, x, machine.put(values[1:].copy()))
+
+
 def test_the_generated_doubles_are_the_documented_ones(machine) -> None:
     filled = machine.run(elementwise.fill(machine.target, "doubles"), np.zeros(2))
     np.testing.assert_array_equal(filled, [1.0000000037252903, 1.130398813795517])
