@@ -81,13 +81,19 @@ def cuda_formula(formula: Callable[..., Any]) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def configure(kernel: Any, grid: tuple[int, ...], threads: int, stream: Any) -> Any:
-    """Return a compiled kernel with its launch shape; small problems are no reason for a performance warning."""
+def configure(kernel: Any, grid: tuple[int, ...], threads: int, stream: Any) -> Callable[..., None]:
+    """Return a launch of a compiled kernel with its shape.
+
+    The kernel has one signature, which our launchers' checks imply: so the launch goes to the compiled code directly
+    and numba does not infer the arguments' types once more, which takes longer than all the rest.
+    """
     if config.ENABLE_CUDASIM:  # a simulated kernel remembers one shape only, the last
         return lambda *arguments: kernel[grid, threads, stream](*arguments)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*Grid size")
-        return kernel[grid, threads, stream]
+        warnings.filterwarnings("ignore", ".*Grid size")  # small problems are no reason for a warning
+        launch = kernel[grid, threads, stream]
+    (compiled,) = kernel.overloads.values()
+    return lambda *arguments: compiled.launch(arguments, launch.griddim, launch.blockdim, launch.stream)
 
 
 @dataclass(frozen=True)

@@ -66,13 +66,25 @@ TERMS = {
 FINAL_TERMS = {combine: (_identity, combine) for combine in (_sum, _largest)}
 
 
+# Four running totals each: that many independent reads, and additions, are in flight.
+
+
 def _reduce_cpu(partials, x, y, scale):
     chunk = (x.shape[0] + partials.shape[0] - 1) // partials.shape[0]
     for p in prange(partials.shape[0]):
-        total = 0.0
-        for i in range(p * chunk, min((p + 1) * chunk, x.shape[0])):
-            total = combine(total, term(x[i], y[i], scale))  # noqa: F821
-        partials[p] = total
+        i = p * chunk
+        stop = min(i + chunk, x.shape[0])
+        t0 = t1 = t2 = t3 = 0.0
+        while i + 3 < stop:
+            t0 = combine(t0, term(x[i], y[i], scale))  # noqa: F821
+            t1 = combine(t1, term(x[i + 1], y[i + 1], scale))  # noqa: F821
+            t2 = combine(t2, term(x[i + 2], y[i + 2], scale))  # noqa: F821
+            t3 = combine(t3, term(x[i + 3], y[i + 3], scale))  # noqa: F821
+            i += 4
+        while i < stop:
+            t0 = combine(t0, term(x[i], y[i], scale))  # noqa: F821
+            i += 1
+        partials[p] = combine(combine(t0, t1), combine(t2, t3))  # noqa: F821
 
 
 def _reduce_cuda(partials, x, y, scale):
@@ -80,11 +92,17 @@ def _reduce_cuda(partials, x, y, scale):
     thread = cuda.threadIdx.x
     i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + thread
     step = np.int64(cuda.gridDim.x) * cuda.blockDim.x
-    total = np.float64(0.0)
+    t0 = t1 = t2 = t3 = np.float64(0.0)
+    while i + 3 * step < x.shape[0]:
+        t0 = combine(t0, term(x[i], y[i], scale))  # noqa: F821
+        t1 = combine(t1, term(x[i + step], y[i + step], scale))  # noqa: F821
+        t2 = combine(t2, term(x[i + 2 * step], y[i + 2 * step], scale))  # noqa: F821
+        t3 = combine(t3, term(x[i + 3 * step], y[i + 3 * step], scale))  # noqa: F821
+        i += 4 * step
     while i < x.shape[0]:
-        total = combine(total, term(x[i], y[i], scale))  # noqa: F821
+        t0 = combine(t0, term(x[i], y[i], scale))  # noqa: F821
         i += step
-    shared[thread] = total
+    shared[thread] = combine(combine(t0, t1), combine(t2, t3))  # noqa: F821
     width = THREADS // 2
     while width > 0:
         cuda.syncthreads()
