@@ -26,8 +26,6 @@ SMALLEST_SAFE_SQUARE = 2.0**-960
 class VectorArithmetic(DistributedVector):
     """The arithmetic of a `Vector`."""
 
-    # Reductions
-
     # Elementwise arithmetic. Operands are checked everywhere; only ranks on the grid compute.
 
     def _map(self, name: str, *others: Any, out: Any, a: float = 0.0, b: float = 0.0) -> Self:
@@ -128,9 +126,6 @@ class VectorArithmetic(DistributedVector):
         self._map("add_scalar", out=self, a=_scalar(alpha))
 
     # Operators. An operand that is neither a vector nor a real number is left to the other side.
-
-    # NumPy's scalars and arrays leave their operators with a vector to the vector.
-    __array_ufunc__ = None
 
     def _operate(self, names: tuple[str, str], other: object, out: Self | None, *, negate: bool = False) -> Any:
         """Apply the map for a scalar or the map for a vector, by what `other` is."""
@@ -315,7 +310,7 @@ class VectorArithmetic(DistributedVector):
             return largest
         exponent = min(-math.frexp(largest)[1], 1000)  # a power of two scales without rounding
         scaled = _sum(self._reduce("sum_square", scale=math.ldexp(1.0, exponent)))
-        return math.ldexp(math.sqrt(scaled), -exponent)
+        return float(np.ldexp(math.sqrt(scaled), -exponent))  # infinite where the norm is, unlike math.ldexp
 
     def _reduce(self, name: str, other: VectorArithmetic | None = None, scale: float = 1.0) -> list[float]:
         """Return every rank's partial result, in the ranks' order; ranks off the grid contribute 0."""
@@ -366,6 +361,7 @@ def check_operand(vector: object, comm: Comm, space: str, shape: tuple[int, int]
     """
     if not isinstance(vector, DistributedVector):
         raise ArgumentTypeError(f"{what}: expected a Vector, found {type(vector).__name__}")
+    vector.check_open()
     if vector.row_or_col != space:
         raise SpaceError(f"{what}: expected a {space!r} vector, found a {vector.row_or_col!r} vector")
     if vector.shape != shape:
@@ -393,5 +389,8 @@ def _reduction(target: Target, name: str) -> Callable[..., None]:
 
 
 def _sum(values: list[float]) -> float:
-    # fsum refuses inf - inf and overflows with an error; sums of magnitudes may be infinite.
-    return math.fsum(values) if all(map(math.isfinite, values)) else float(np.sum(values))
+    try:
+        return math.fsum(values)
+    except (OverflowError, ValueError):  # what fsum makes of sums that are infinite, and of inf - inf
+        with np.errstate(over="ignore", invalid="ignore"):
+            return float(np.sum(values))
