@@ -3,10 +3,12 @@
     F:   result[d, k] = sum_m       spectrum[d, m, k]  vector[m, k]
     F*:  result[m, k] = sum_d  conj(spectrum[d, m, k]) vector[d, k]
 
-One thread owns one frequency of a tile of result rows and walks along the reduced dimension, so that neighbouring
+On CUDA one thread owns one frequency of two result rows and walks along the reduced dimension, so that neighbouring
 threads read neighbouring frequencies: both products read the spectrum once, coalesced, and share nothing between
 threads. Where the tiles are too few to fill the device the reduced dimension is split into chunks whose partial sums a
-second kernel adds, in order.
+second kernel adds, in order. Vector and result hold real rows in pairs (see `pairs`): their shapes are (pairs, length).
+
+On the CPU vector and result hold a row of frequencies for each real row.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ from ._launch import (
     configure,
     cpu_kernel,
     cuda,
+    cuda_formula,
     scalar_type,
     specialise,
 )
 
-TILE_ROWS = (1, 2)
 TILE_THREADS = 64
 ENOUGH_BLOCKS = 20_000
 MAX_CHUNKS = 32
@@ -50,72 +52,100 @@ class Tiling:
 
     Parameters
     ----------
-    rows : int
-        Result rows of one thread: the vector's value is loaded once for all of them. One of `TILE_ROWS`.
     threads : int
         Frequencies of one block.
     chunks : int
         Parts that the reduced dimension is split into.
     """
 
-    rows: int
     threads: int
     chunks: int
 
 
-def choose_tiling(results: int, reduced: int, frequencies: int, adjoint: bool) -> Tiling:
+def choose_tiling(results: int, reduced: int, frequencies: int) -> Tiling:
     """Return the tiling for a problem of `results` rows, each a sum over `reduced` terms.
 
-    F* reads its rows from neighbouring memory and gains from two a thread; F streams and does not. Chunks are added
-    until the blocks are many times what the device holds at once, so that it never waits for a last, partial wave, if
-    the sums are long enough to be worth splitting.
+    Chunks are added until the blocks are many times what the device holds at once, so that it never waits for a last,
+    partial wave, if the sums are long enough to be worth splitting.
     """
-    rows = min(2, results) if adjoint else 1
-    tiles = ceil_div(results, rows) * ceil_div(frequencies, TILE_THREADS)
+    tiles = ceil_div(results, 2) * ceil_div(frequencies, TILE_THREADS)
     chunks = min(MAX_CHUNKS, ceil_div(ENOUGH_BLOCKS, tiles), max(1, reduced // SHORTEST_CHUNK))
-    return Tiling(rows, TILE_THREADS, chunks)
+    return Tiling(TILE_THREADS, chunks)
 
 
-def _sbgemv_cuda(result, spectrum, vector, frequencies, chunk):
+def _sbgemv_cuda(result, spectrum, vector, results, terms, frequencies, length, chunk):
     k_tiles = (frequencies + cuda.blockDim.x - 1) // cuda.blockDim.x
     tile = cuda.blockIdx.x // k_tiles
     k = np.int64(cuda.blockIdx.x % k_tiles) * cuda.blockDim.x + cuda.threadIdx.x
     part = np.int64(cuda.blockIdx.y)
     if k >= frequencies:
         return
-    first = np.int64(tile) * ROWS  # noqa: F821
-    count = min(ROWS, result.shape[1] - first)  # noqa: F821
-    real = cuda.local.array(ROWS, ACCUMULATOR)  # noqa: F821
-    imag = cuda.local.array(ROWS, ACCUMULATOR)  # noqa: F821
-    for r in range(ROWS):  # noqa: F821
-        real[r] = ZERO  # noqa: F821
-        imag[r] = ZERO  # noqa: F821
-    for c in range(part * chunk, min((part + 1) * chunk, vector.shape[0])):
-        v = vector[c, k]
-        v_real = ACCUMULATE(v.real)  # noqa: F821
-        v_imag = ACCUMULATE(v.imag)  # noqa: F821
-        for r in range(ROWS):  # noqa: F821
-            if r < count:
-                a = spectrum[c, first + r, k] if ADJOINT else spectrum[first + r, c, k]  # noqa: F821
-                a_real = ACCUMULATE(a.real)  # noqa: F821
-                a_imag = -ACCUMULATE(a.imag) if ADJOINT else ACCUMULATE(a.imag)  # noqa: F821
-                real[r] += a_real * v_real - a_imag * v_imag
-                imag[r] += a_real * v_imag + a_imag * v_real
-    for r in range(ROWS):  # noqa: F821
-        if r < count:
-            result[part, first + r, k] = complex(real[r], imag[r])
+    mirror = length - k if k > 0 else k
+    first = np.int64(tile) * 2
+    last = min(first + 1, results - 1)
+    real0 = imag0 = real1 = imag1 = ZERO  # noqa: F821
+    for pair in range(part * chunk, min((part + 1) * chunk, vector.shape[0])):
+        z = vector[pair, k]
+        w = vector[pair, mirror]
+        z_real, z_imag = ACCUMULATE(z.real), ACCUMULATE(z.imag)  # noqa: F821
+        w_real, w_imag = ACCUMULATE(w.real), ACCUMULATE(w.imag)  # noqa: F821
+        # Twice the transform of the pair's first row, and of its second.
+        v_real, v_imag = z_real + w_real, z_imag - w_imag
+        term = 2 * pair
+        a = spectrum[term, first, k] if ADJOINT else spectrum[first, term, k]  # noqa: F821
+        b = spectrum[term, last, k] if ADJOINT else spectrum[last, term, k]  # noqa: F821
+        a_real, a_imag = ACCUMULATE(a.real), SIGN * ACCUMULATE(a.imag)  # noqa: F821
+        b_real, b_imag = ACCUMULATE(b.real), SIGN * ACCUMULATE(b.imag)  # noqa: F821
+        real0 += a_real * v_real - a_imag * v_imag
+        imag0 += a_real * v_imag + a_imag * v_real
+        real1 += b_real * v_real - b_imag * v_imag
+        imag1 += b_real * v_imag + b_imag * v_real
+        if term + 1 < terms:
+            v_real, v_imag = z_imag + w_imag, w_real - z_real
+            a = spectrum[term + 1, first, k] if ADJOINT else spectrum[first, term + 1, k]  # noqa: F821
+            b = spectrum[term + 1, last, k] if ADJOINT else spectrum[last, term + 1, k]  # noqa: F821
+            a_real, a_imag = ACCUMULATE(a.real), SIGN * ACCUMULATE(a.imag)  # noqa: F821
+            b_real, b_imag = ACCUMULATE(b.real), SIGN * ACCUMULATE(b.imag)  # noqa: F821
+            real0 += a_real * v_real - a_imag * v_imag
+            imag0 += a_real * v_imag + a_imag * v_real
+            real1 += b_real * v_real - b_imag * v_imag
+            imag1 += b_real * v_imag + b_imag * v_real
+    real0, imag0, real1, imag1 = HALF * real0, HALF * imag0, HALF * real1, HALF * imag1  # noqa: F821
+    if PARTIAL:  # noqa: F821
+        result[part, first, k] = complex(real0, imag0)
+        if last > first:
+            result[part, last, k] = complex(real1, imag1)
+    else:
+        if last == first:
+            real1 = imag1 = ZERO  # noqa: F821
+        store_pair(result, tile, k, mirror, real0, imag0, real1, imag1)  # noqa: F821
 
 
-def _add_parts_cuda(result, parts, frequencies):
+def _store_pair(result, pair, k, mirror, real0, imag0, real1, imag1):
+    # The transform of a pair of real rows whose own are y0 and y1: y0 + i y1 at k, conj y0 + i conj y1 at L - k.
+    result[0, pair, k] = complex(real0 - imag1, imag0 + real1)
+    if mirror != k:
+        result[0, pair, mirror] = complex(real0 + imag1, real1 - imag0)
+
+
+def _add_parts_cuda(result, parts, frequencies, length):
     k = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
-    row = np.int64(cuda.blockIdx.y)
-    if k < frequencies:
-        while row < parts.shape[1]:
-            total = parts[0, row, k]
-            for part in range(1, parts.shape[0]):
-                total += parts[part, row, k]
-            result[row, k] = total
-            row += cuda.gridDim.y
+    pair = np.int64(cuda.blockIdx.y)
+    if k >= frequencies:
+        return
+    mirror = length - k if k > 0 else k
+    while pair < result.shape[1]:
+        real0 = imag0 = real1 = imag1 = ZERO  # noqa: F821
+        for part in range(parts.shape[0]):
+            y = parts[part, 2 * pair, k]
+            real0 += y.real
+            imag0 += y.imag
+            if 2 * pair + 1 < parts.shape[1]:
+                y = parts[part, 2 * pair + 1, k]
+                real1 += y.real
+                imag1 += y.imag
+        store_pair(result, pair, k, mirror, real0, imag0, real1, imag1)  # noqa: F821
+        pair += cuda.gridDim.y
 
 
 def _forward_cpu(result, spectrum, vector, frequencies):
@@ -176,27 +206,31 @@ def _real(dtype: Any) -> Any:
     return np.dtype(dtype).type(0).real.dtype
 
 
-def sbgemv_kernel(stored: Any, vector: Any, result: Any, accumulator: Any, adjoint: bool, rows: int) -> CudaKernel:
-    """Return the CUDA kernel for one combination of complex dtypes, operation and rows a thread."""
+def sbgemv_kernel(stored: Any, vector: Any, result: Any, accumulator: Any, adjoint: bool, partial: bool) -> CudaKernel:
+    """Return the CUDA kernel for one combination of complex dtypes and operation, for whole sums or partial ones."""
     kinds = [np.dtype(d) for d in (stored, vector, result, accumulator)]
     real = _real(accumulator)
     bindings = {
-        "ROWS": rows,
-        "ACCUMULATOR": scalar_type(real),
         "ACCUMULATE": real.type,
         "ZERO": real.type(0),
+        "HALF": real.type(0.5),
+        "SIGN": real.type(-1 if adjoint else 1),
         "ADJOINT": adjoint,
+        "PARTIAL": partial,
+        "store_pair": cuda_formula(_store_pair),
     }
-    name = f"{'c' if adjoint else 'n'}{rows}_{''.join(k.char for k in kinds)}"
+    name = f"{'c' if adjoint else 'n'}{'p' if partial else 'w'}_{''.join(k.char for k in kinds)}"
     index = scalar_type(np.int64)
-    signature = (array_type(result, 3), array_type(stored, 3), array_type(vector, 2), index, index)
-    return CudaKernel(specialise(_sbgemv_cuda, name, **bindings), signature)
+    arrays = array_type(result, 3), array_type(stored, 3), array_type(vector, 2)
+    return CudaKernel(specialise(_sbgemv_cuda, name, **bindings), (*arrays, *[index] * 5))
 
 
 def add_parts_kernel(parts: Any, result: Any) -> CudaKernel:
-    """Return the CUDA kernel that adds the chunks' partial sums."""
-    signature = (array_type(result, 2), array_type(parts, 3), scalar_type(np.int64))
-    return CudaKernel(specialise(_add_parts_cuda, f"{np.dtype(parts).char}{np.dtype(result).char}"), signature)
+    """Return the CUDA kernel that adds the chunks' partial sums and joins the rows of the result."""
+    index = scalar_type(np.int64)
+    bindings = {"ZERO": _real(parts).type(0), "store_pair": cuda_formula(_store_pair)}
+    function = specialise(_add_parts_cuda, f"{np.dtype(parts).char}{np.dtype(result).char}", **bindings)
+    return CudaKernel(function, (array_type(result, 3), array_type(parts, 3), index, index))
 
 
 @cache
@@ -224,8 +258,8 @@ class Problem:
 
     Parameters
     ----------
-    num_rows, num_cols, frequencies : int
-        Block rows, block columns and frequencies of the spectrum.
+    num_rows, num_cols, length : int
+        Block rows and block columns of the spectrum, and the length of its real transforms.
     adjoint : bool
         F* instead of F.
     stored, vector, result, accumulator : dtype
@@ -234,12 +268,17 @@ class Problem:
 
     num_rows: int
     num_cols: int
-    frequencies: int
+    length: int
     adjoint: bool
     stored: Any
     vector: Any
     result: Any
     accumulator: Any
+
+    @property
+    def frequencies(self) -> int:
+        """Frequencies of a real transform."""
+        return self.length // 2 + 1
 
     @property
     def results(self) -> int:
@@ -251,14 +290,21 @@ class Problem:
         """Terms of each sum."""
         return self.num_rows if self.adjoint else self.num_cols
 
-    def check(self, result: Any, spectrum: Any, vector: Any) -> None:
+    def check(self, result: Any, spectrum: Any, vector: Any, *, paired: bool) -> None:
         """Raise TypeError or ValueError for an array that does not fit the problem."""
+        rows = [ceil_div(n, 2) if paired else n for n in (self.results, self.reduced)]
+        least = self.length if paired else self.frequencies
         check(spectrum, self.stored, (self.num_rows, self.num_cols, None), "spectrum")
-        check(vector, self.vector, (self.reduced, None), "vector's spectrum")
-        check(result, self.result, (self.results, None), "result's spectrum")
-        shortest = min(spectrum.shape[2], vector.shape[1], result.shape[1])
-        if shortest < self.frequencies:
-            raise ValueError(f"rows of spectra: expected at least {self.frequencies} frequencies, found {shortest}")
+        check(vector, self.vector, (rows[1], None), "vector's spectrum")
+        check(result, self.result, (rows[0], None), "result's spectrum")
+        for name, array, width in (
+            ("spectrum", spectrum, self.frequencies),
+            ("vector's spectrum", vector, least),
+            ("result's spectrum", result, least),
+        ):
+            *_, found = array.shape
+            if found < width:
+                raise ValueError(f"{name}: expected runs of at least {width} frequencies, found {found}")
 
 
 Sbgemv = Callable[[Any, Any, Any], None]
@@ -283,7 +329,7 @@ def sbgemv(
     Returns
     -------
     callable
-        ``launch(result, spectrum, vector)``. Only the first `frequencies` entries of each run are read and written.
+        ``launch(result, spectrum, vector)``. Of longer runs only the head is read and written.
     """
     return _BUILDERS[target.name](target, problem, allocate, tiling)
 
@@ -292,39 +338,41 @@ def _build_cpu(target: Target, problem: Problem, allocate: Callable[..., Any], t
     kernel = _compiled_cpu(*(np.dtype(d) for d in (problem.stored, problem.vector, problem.result)), problem.adjoint)
 
     def launch(result: Any, spectrum: Any, vector: Any) -> None:
-        problem.check(result, spectrum, vector)
+        problem.check(result, spectrum, vector, paired=False)
         kernel(result, spectrum, vector, problem.frequencies)
 
     return launch
 
 
 def _build_cuda(target: Target, problem: Problem, allocate: Callable[..., Any], tiling: Tiling | None) -> Sbgemv:
-    t = tiling or choose_tiling(problem.results, problem.reduced, problem.frequencies, problem.adjoint)
-    chunk = np.int64(ceil_div(problem.reduced, t.chunks))
-    chunks = ceil_div(problem.reduced, int(chunk))
-    frequencies = np.int64(problem.frequencies)
+    t = tiling or choose_tiling(problem.results, problem.reduced, problem.frequencies)
+    pairs = ceil_div(problem.reduced, 2)
+    chunk = ceil_div(pairs, t.chunks)
+    chunks = ceil_div(pairs, chunk)
     partial = np.dtype(problem.accumulator if chunks > 1 else problem.result)
     stored, vector, accumulator = (np.dtype(d) for d in (problem.stored, problem.vector, problem.accumulator))
-    kernel = _compiled_sbgemv(stored, vector, partial, accumulator, problem.adjoint, t.rows)
-    grid = (ceil_div(problem.results, t.rows) * ceil_div(problem.frequencies, t.threads), chunks)
-    run = configure(kernel, grid, t.threads, target.stream)
+    kernel = _compiled_sbgemv(stored, vector, partial, accumulator, problem.adjoint, chunks > 1)
+    tiles = ceil_div(problem.results, 2) * ceil_div(problem.frequencies, t.threads)
+    run = configure(kernel, (tiles, chunks), t.threads, target.stream)
+    frequencies, length = np.int64(problem.frequencies), np.int64(problem.length)
+    sizes = np.int64(problem.results), np.int64(problem.reduced), frequencies, length, np.int64(chunk)
     if chunks == 1:
 
         def launch(result: Any, spectrum: Any, vector: Any) -> None:
-            problem.check(result, spectrum, vector)
-            run(result.reshape(1, *result.shape), spectrum, vector, frequencies, chunk)
+            problem.check(result, spectrum, vector, paired=True)
+            run(result.reshape(1, *result.shape), spectrum, vector, *sizes)
 
         return launch
 
     parts = allocate((chunks, problem.results, problem.frequencies), partial)
     adder = _compiled_add_parts(partial, np.dtype(problem.result))
-    add_grid = (ceil_div(problem.frequencies, THREADS), min(problem.results, MAX_GRID_Y))
+    add_grid = (ceil_div(problem.frequencies, THREADS), min(ceil_div(problem.results, 2), MAX_GRID_Y))
     add = configure(adder, add_grid, THREADS, target.stream)
 
     def launch_parts(result: Any, spectrum: Any, vector: Any) -> None:
-        problem.check(result, spectrum, vector)
-        run(parts, spectrum, vector, frequencies, chunk)
-        add(result, parts, frequencies)
+        problem.check(result, spectrum, vector, paired=True)
+        run(parts, spectrum, vector, *sizes)
+        add(result.reshape(1, *result.shape), parts, frequencies, length)
 
     return launch_parts
 
@@ -335,14 +383,17 @@ _BUILDERS = {"cpu": _build_cpu, "cuda": _build_cuda}
 def specialisations() -> dict[str, CudaKernel]:
     """Return every CUDA kernel that this module can launch, by name."""
     kinds = {"D": np.dtype(np.complex128), "F": np.dtype(np.complex64)}
+    roles = "stored", "vector", "result", "accumulator"
     kernels = {}
     for letters in product(kinds, repeat=4):
-        dtypes: Any = dict(zip(("stored", "vector", "result", "accumulator"), map(kinds.get, letters), strict=True))
+        dtypes: Any = dict(zip(roles, map(kinds.get, letters), strict=True))
         if letters[0] == "D" and letters[3] == "F":
             continue  # no backend narrows a double spectrum
-        for adjoint, rows in product((False, True), TILE_ROWS):
-            name = f"sbgemv_{'c' if adjoint else 'n'}{rows}_{''.join(letters)}"
-            kernels[name] = sbgemv_kernel(**dtypes, adjoint=adjoint, rows=rows)
+        for adjoint, partial in product((False, True), (False, True)):
+            if partial and letters[2] != letters[3]:
+                continue  # partial sums are kept as they are accumulated
+            name = f"sbgemv_{'c' if adjoint else 'n'}{'p' if partial else 'w'}_{''.join(letters)}"
+            kernels[name] = sbgemv_kernel(**dtypes, adjoint=adjoint, partial=partial)
     for parts, result in product(kinds, kinds):
         kernels[f"add_parts_{parts}{result}"] = add_parts_kernel(kinds[parts], kinds[result])
     return kernels

@@ -5,35 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from .backends import Backend, Buffer
 from .comm import Comm
 from .kernels.sbgemv import Problem
-from .kernels.storage import Format
 from .layout import Layout
-from .precision import MatvecConfig, MatvecPrecisionConfig, Precision
+from .precision import MatvecConfig, MatvecPrecisionConfig
 from .spectrum import Spectrum
-from .stages import DOUBLE, Broadcast, CopyRows, Fourier, Reduce, SpectrumProduct, Stage
+from .stages import DOUBLE, Broadcast, CopyRows, Reduce, SpectrumProduct, Stage
 from .timing import NullTimer, Timer
-
-
-class Workspace:
-    """Buffers that the products of one matrix share: products run one after another on one stream.
-
-    Two requests with the same name, shape and dtype get the same memory.
-    """
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
-        self._buffers: dict[tuple[Any, ...], Buffer] = {}
-
-    def get(self, name: str, shape: tuple[int, int], dtype: Any) -> Buffer:
-        """Return a buffer that was zero when it was first asked for."""
-        key = (name, shape, np.dtype(dtype))
-        if key not in self._buffers:
-            self._buffers[key] = self._backend.zeros(shape, dtype)
-        return self._buffers[key]
+from .transforms import TRANSFORMS, Transforms
+from .workspace import Workspace
 
 
 class LegBuilder:
@@ -55,77 +36,67 @@ class LegBuilder:
         self._layout = layout
         self._config = config
         self._workspace = Workspace(comm.backend)
+        self._transforms: Transforms = TRANSFORMS[comm.backend.name](self._workspace, layout)
 
     def build(self, spectrum: Spectrum, adjoint: bool) -> tuple[Stage, ...]:
         """Return the stages of F (from ``"col"`` to ``"row"``) or of its adjoint, for one spectrum."""
         source, target = ("row", "col") if adjoint else ("col", "row")
         return (
-            *self._broadcast_and_pad(source),
-            *self._multiply(spectrum, adjoint, source, target),
-            *self._unpad_and_reduce(target),
+            *self._broadcast_and_transform(source),
+            self._multiply(spectrum, adjoint, source, target),
+            *self._transform_and_reduce(target),
         )
 
     def middle(self, space: str) -> Buffer | None:
         """Return what holds the result of the first leg of a full product, None where this rank does not own it."""
         if self._comm.collectives(space)[0].rank > 0:
             return None
-        return self._buffer("middle", space, self._layout.block_size, DOUBLE)
+        return self._buffer("middle", space, DOUBLE)
 
-    def _buffer(self, name: str, space: str, columns: int, dtype: Any) -> Buffer:
-        return self._workspace.get(f"{name}.{space}", (self._layout.local_blocks(space), columns), dtype)
+    def _buffer(self, name: str, space: str, dtype: Any) -> Buffer:
+        shape = self._layout.local_blocks(space), self._layout.block_size
+        return self._workspace.get(f"{name}.{space}", shape, dtype)
 
-    def _padded(self, space: str) -> Buffer:
-        return self._buffer("padded", space, self._layout.padded_size, self._config.fft.real)
-
-    def _spectra(self, space: str, precision: Precision) -> Buffer:
-        columns = Format(precision.complex).pitch(self._layout.frequencies)
-        return self._buffer("spectra", space, columns, precision.complex)
-
-    def _broadcast_and_pad(self, space: str) -> tuple[Stage, ...]:
+    def _broadcast_and_transform(self, space: str) -> tuple[Stage, ...]:
         precision = self._config.broadcast_and_pad.real
         ranks, collectives = self._comm.collectives(space)
+        arriving = DOUBLE if ranks.size == 1 else precision
+        transform = self._transforms.forward(space, arriving, precision, self._config.fft)
         if ranks.size == 1:
-            return (CopyRows("pad", self._backend, DOUBLE, precision, self._padded(space)),)
-        pad = CopyRows("pad", self._backend, precision, precision, self._padded(space))
+            return transform
         if ranks.rank == 0 and precision == DOUBLE:
-            return Broadcast(collectives, None), pad
-        wire = self._buffer("wire", space, self._layout.block_size, precision)
+            return Broadcast(collectives, None), *transform
+        wire = self._buffer("wire", space, precision)
         if ranks.rank > 0:
-            return Broadcast(collectives, wire), pad
-        return CopyRows("broadcast", self._backend, DOUBLE, precision, wire), Broadcast(collectives, None), pad
+            return Broadcast(collectives, wire), *transform
+        return CopyRows("broadcast", self._backend, DOUBLE, precision, wire), Broadcast(collectives, None), *transform
 
-    def _multiply(self, spectrum: Spectrum, adjoint: bool, source: str, target: str) -> tuple[Stage, ...]:
-        layout, backend = self._layout, self._backend
-        before, after = self._config.fft, self._config.ifft
-        transformed, product = self._spectra(source, before), self._spectra(target, after)
-        result = self._buffer("time", target, layout.padded_size, after.real)
+    def _multiply(self, spectrum: Spectrum, adjoint: bool, source: str, target: str) -> Stage:
+        layout, stored, vector = self._layout, spectrum.stored.dtype, self._config.fft.complex
         problem = Problem(
             num_rows=len(layout.rows),
             num_cols=len(layout.cols),
-            frequencies=layout.frequencies,
+            length=layout.padded_size,
             adjoint=adjoint,
-            stored=spectrum.stored.dtype,
-            vector=before.complex,
-            result=after.complex,
-            accumulator=backend.accumulator(spectrum.stored.dtype, before.complex),
+            stored=stored,
+            vector=vector,
+            result=self._config.ifft.complex,
+            accumulator=self._backend.accumulator(stored, vector),
         )
-        return (
-            Fourier("fft", backend.rfft(layout.padded_size, self._padded(source), transformed)),
-            SpectrumProduct(backend, problem, spectrum.buffer, product),
-            Fourier("ifft", backend.irfft(layout.padded_size, product, result)),
-        )
+        result = self._transforms.spectrum(target, self._config.ifft)
+        return SpectrumProduct(self._backend, problem, spectrum.buffer, result)
 
-    def _unpad_and_reduce(self, space: str) -> tuple[Stage, ...]:
-        precision, source = self._config.unpad_and_reduce.real, self._config.ifft.real
+    def _transform_and_reduce(self, space: str) -> tuple[Stage, ...]:
+        precision = self._config.unpad_and_reduce.real
         ranks, collectives = self._comm.collectives(space)
+        wire = None if ranks.size == 1 else self._buffer("wire", space, precision)
+        transform = self._transforms.inverse(space, self._config.ifft, precision, wire)
         if ranks.size == 1:
-            return (CopyRows("unpad", self._backend, source, precision, None),)
-        wire = self._buffer("wire", space, self._layout.block_size, precision)
-        unpad = CopyRows("unpad", self._backend, source, precision, wire)
+            return transform
         if ranks.rank > 0 or precision == DOUBLE:
-            return unpad, Reduce(collectives, None)
-        total = self._buffer("total", space, self._layout.block_size, precision)
-        return unpad, Reduce(collectives, total), CopyRows("reduce", self._backend, precision, DOUBLE, None)
+            return *transform, Reduce(collectives, None)
+        total = self._buffer("total", space, precision)
+        return *transform, Reduce(collectives, total), CopyRows("reduce", self._backend, precision, DOUBLE, None)
 
 
 class Pipeline:

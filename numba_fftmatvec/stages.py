@@ -6,6 +6,7 @@ stage is built. A stage built without a buffer of its own writes to `destination
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,6 +15,7 @@ from .backends import Backend, Buffer
 from .backends.base import Transform
 from .collectives import Collectives
 from .kernels.padding import copy_rows
+from .kernels.pairs import pack, unpack
 from .kernels.sbgemv import Problem, sbgemv
 
 DOUBLE = np.dtype(np.float64)
@@ -69,6 +71,54 @@ class Fourier:
     def run(self, source: Any, destination: Any) -> Any:
         """Transform into the plan's own buffer."""
         return self._transform(source)
+
+
+class PackPairs:
+    """Join a chunk's pairs of blocks into complex rows with room for the tail; hand the vector on to the next chunk."""
+
+    phase = "pad"
+
+    def __init__(self, backend: Backend, source: Any, rounding: Any, padded: Buffer, first: int) -> None:
+        self._padded = padded
+        self._first = first
+        self._pack = pack(backend.target, source, rounding, padded.array.dtype)
+
+    def run(self, source: Any, destination: Any) -> Any:
+        """Convert, round, join and pad in one pass."""
+        self._pack(self._padded.view, source.view, self._first)
+        return source
+
+
+class TransformPairs:
+    """Transform a chunk of complex rows, forward or back; its result is handed on, or else what came in."""
+
+    def __init__(self, phase: str, transform: Callable[[], None], result: Buffer | None) -> None:
+        self.phase = phase
+        self._result = result
+        self._transform = transform
+
+    def run(self, source: Any, destination: Any) -> Any:
+        """Transform from and into the plan's own buffers."""
+        self._transform()
+        return self._result or source
+
+
+class UnpackPairs:
+    """Separate a chunk's complex rows into blocks of the wire's buffer, or of the product's result."""
+
+    phase = "unpad"
+
+    def __init__(self, backend: Backend, rows: Buffer, rounding: Any, own: Buffer | None, first: int) -> None:
+        self._rows = rows
+        self._own = own
+        self._first = first
+        self._unpack = unpack(backend.target, own.array.dtype if own else DOUBLE, rounding, rows.array.dtype)
+
+    def run(self, source: Any, destination: Any) -> Any:
+        """Convert, round, separate and unpad in one pass."""
+        result = self._own or destination
+        self._unpack(self._rows.view, result.view, self._first)
+        return result
 
 
 class SpectrumProduct:

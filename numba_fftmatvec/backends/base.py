@@ -67,9 +67,6 @@ class Backend(Protocol):
         library can write to it, else a new one.
         """
 
-    def irfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
-        """Plan complex-to-real transforms of the rows of `source`, unnormalised; it may destroy its argument."""
-
     def accumulator(self, stored: np.dtype[Any], vector: np.dtype[Any]) -> np.dtype[Any]:
         """Return the complex dtype that SBGEMV accumulates in."""
 

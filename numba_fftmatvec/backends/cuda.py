@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -21,9 +22,11 @@ MAX_PLAN_ELEMENTS = 2**31 - 1
 # Compute capabilities whose double arithmetic runs at half the rate of single.
 STRONG_DOUBLE = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
 
-_PLAN_TYPES = {
-    np.dtype(np.float64): (cufft.CUFFT_D2Z, cufft.CUFFT_Z2D),
-    np.dtype(np.float32): (cufft.CUFFT_R2C, cufft.CUFFT_C2R),
+_FORWARD = {
+    np.dtype(np.float64): cufft.CUFFT_D2Z,
+    np.dtype(np.float32): cufft.CUFFT_R2C,
+    np.dtype(np.complex128): cufft.CUFFT_Z2Z,
+    np.dtype(np.complex64): cufft.CUFFT_C2C,
 }
 
 
@@ -167,44 +170,36 @@ class CudaBackend:
         self.stream.synchronize()
 
     def rfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
-        """Plan batches from `source` into `destination`."""
-        kind = _PLAN_TYPES[np.dtype(source.array.dtype)][0]
-        return self._plan(length, source, destination, kind, cufft.CUFFT_FORWARD)
+        """Plan real transforms from `source` into `destination`."""
+        run = self._plan(length, source, destination, _FORWARD[np.dtype(source.array.dtype)], cufft.CUFFT_FORWARD)
 
-    def irfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
-        """Plan batches from `source`, which they destroy, into `destination`."""
-        kind = _PLAN_TYPES[np.dtype(destination.array.dtype)][1]
-        return self._plan(length, source, destination, kind, cufft.CUFFT_INVERSE)
+        def transform(values: Buffer) -> Buffer:
+            run()
+            return destination
 
-    def _plan(self, length: int, source: Buffer, destination: Buffer, kind: int, direction: int) -> Transform:
+        return transform
+
+    def fft(self, length: int, source: Buffer, destination: Buffer, *, inverse: bool) -> Callable[[], None]:
+        """Plan complex transforms from `source` into `destination`, unnormalised in both directions."""
+        direction = cufft.CUFFT_INVERSE if inverse else cufft.CUFFT_FORWARD
+        return self._plan(length, source, destination, _FORWARD[np.dtype(source.array.dtype)], direction)
+
+    def _plan(self, length: int, source: Buffer, destination: Buffer, kind: int, direction: int) -> Callable[[], None]:
         rows, pitches = source.array.shape[0], (source.array.shape[1], destination.array.shape[1])
         step = max(1, MAX_PLAN_ELEMENTS // max(*pitches, length))
         calls = []
         with self.active():
             for start in range(0, rows, step):
                 part = slice(start, min(start + step, rows))
-                plan = cufft.PlanNd(
-                    (length,),
-                    (pitches[0],),
-                    1,
-                    pitches[0],
-                    (pitches[1],),
-                    1,
-                    pitches[1],
-                    kind,
-                    part.stop - part.start,
-                    "C",
-                    0,
-                    None,
-                )
+                layout = [(length,), (pitches[0],), 1, pitches[0], (pitches[1],), 1, pitches[1]]
+                plan = cufft.PlanNd(*layout, kind, part.stop - part.start, "C", 0, None)
                 calls.append((plan, source.array[part], destination.array[part]))
 
-        def transform(values: Buffer) -> Buffer:
+        def run() -> None:
             for plan, inputs, outputs in calls:
                 plan.fft(inputs, outputs, direction)
-            return destination
 
-        return transform
+        return run
 
     def accumulator(self, stored: np.dtype[Any], vector: np.dtype[Any]) -> np.dtype[Any]:
         """Accumulate in double wherever that costs nothing: always, but for single spectra on GPUs weak in double."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from machines import SIMULATED, TARGETS, Machine
 
-from numba_fftmatvec.kernels import elementwise, padding, reductions, sbgemv
+from numba_fftmatvec.kernels import elementwise, padding, pairs, reductions, sbgemv
 
 
 @pytest.fixture(params=TARGETS)
@@ -15,13 +15,14 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Return a target; in the simulator, where each CUDA thread is a Python thread, with small blocks and few."""
     caches = (
         padding._compiled_cuda,
+        pairs._compiled,
         elementwise._compiled,
         elementwise._compiled_map,
         reductions._compiled,
         sbgemv._compiled_add_parts,
     )
     if SIMULATED:
-        for module in (padding, elementwise, reductions, sbgemv):
+        for module in (padding, pairs, elementwise, reductions, sbgemv):
             monkeypatch.setattr(module, "THREADS", 8)
         monkeypatch.setattr(reductions, "PARTIALS", 3)
         for cached in caches:

@@ -10,6 +10,7 @@ import pytest
 from machines import SIMULATED
 
 from numba_fftmatvec.kernels import elementwise, padding, reductions, sbgemv, storage
+from numba_fftmatvec.kernels import pairs as pairs_kernels
 from numba_fftmatvec.testing import generate_double
 
 SIZES = [(1, 1), (3, 7), (2, 31), (5, 33), (3, 257)]
@@ -162,27 +163,53 @@ def test_reductions_never_lose_a_nan(reduce_on, place) -> None:
         assert np.isnan(reduce_on(name, x, x)), name
 
 
+def to_vector(machine, rows: np.ndarray, length: int) -> np.ndarray:
+    """Return rows of real transforms as the target's SBGEMV takes them: as they are, or in pairs on CUDA."""
+    if machine.name == "cpu":
+        return rows
+    time = np.fft.irfft(rows.astype(np.complex128), length)
+    if len(time) % 2:
+        time = np.vstack([time, np.zeros(length)])
+    return np.fft.fft(time[::2] + 1j * time[1::2]).astype(rows.dtype)
+
+
+def from_result(machine, result: np.ndarray, rows: int, length: int) -> np.ndarray:
+    """Return the real transforms that the target's SBGEMV left."""
+    frequencies = length // 2 + 1
+    if machine.name == "cpu":
+        return result[:, :frequencies]
+    z, mirrored = result[:, :length], np.conj(np.roll(result[:, length - 1 :: -1], 1, axis=1))
+    pairs = np.stack([(z + mirrored) / 2, (z - mirrored) / 2j], axis=1)
+    return pairs.reshape(-1, length)[:rows, :frequencies]
+
+
 def sbgemv_case(machine, sizes, dtypes, adjoint, tiling):
-    """Return the kernel's result, NumPy's in complex128, and the sums of magnitudes that bound the rounding."""
-    rows, cols, frequencies = sizes
+    """Return the kernel's result, NumPy's in complex128, and sums of magnitudes that bound the rounding."""
+    rows, cols, length = sizes
     stored, vector, result, _ = dtypes
-    pitch = frequencies + 3
-    spectrum = random((rows, cols, pitch), stored)
-    operand = random((rows if adjoint else cols, pitch), vector)
-    problem = sbgemv.Problem(rows, cols, frequencies, adjoint, *dtypes)
+    frequencies = length // 2 + 1
+    spectrum = np.fft.rfft(random((rows, cols, length), np.float64))
+    operand = np.fft.rfft(random((rows if adjoint else cols, length), np.float64))
+    spectrum, operand = spectrum.astype(stored), operand.astype(vector)
+    taken = to_vector(machine, operand, length)
+    problem = sbgemv.Problem(rows, cols, length, adjoint, *dtypes)
     launch = sbgemv.sbgemv(machine.target, problem, machine.allocate, tiling)
-    out = np.full((problem.results, pitch), 9, result)
-    found = machine.run(lambda r, s, v: launch(r, s, v), out, spectrum, operand)
-    assert (found[:, frequencies:] == 9).all()
+    results = problem.results if machine.name == "cpu" else -(-problem.results // 2)
+    out = np.full((results, taken.shape[1] + 3), 9, result)
+    pad = [(0, 0), (0, 0), (0, 5)]  # runs of the stored spectrum are longer than what is used
+    found = machine.run(lambda r, s, v: launch(r, s, v), out, np.pad(spectrum, pad), taken)
+    assert (found[:, taken.shape[1] :] == 9).all()
     wide = spectrum.astype(np.complex128)
     indices, factor = ("dmk,dk->mk", wide.conj()) if adjoint else ("dmk,mk->dk", wide)
     expected = np.einsum(indices, factor, operand.astype(np.complex128))
     magnitude = np.einsum(indices, abs(wide), abs(operand).astype(np.float64))
-    return found[:, :frequencies], expected[:, :frequencies], magnitude[:, :frequencies]
+    # In pairs a row's rounding is relative to both rows of its pair, of the vector and of the result.
+    magnitude = np.full((problem.results, frequencies), magnitude.max()) if machine.name != "cpu" else magnitude
+    return from_result(machine, found, problem.results, length), expected, magnitude
 
 
 # The CPU kernel has no tiling; the simulator wants small blocks.
-TILINGS = [(1, 8, 1), (2, 8, 1), (2, 8, 3), (2, 16, 2)] if SIMULATED else [(1, 32, 1), (2, 64, 2)]
+TILINGS = [(8, 1), (8, 3), (16, 2)] if SIMULATED else [(32, 1), (64, 2)]
 DTYPES = [
     (np.complex128,) * 4,
     (np.complex64, np.complex128, np.complex128, np.complex128),
@@ -195,44 +222,71 @@ DTYPES = [
 
 @pytest.mark.parametrize("dtypes", DTYPES)
 @pytest.mark.parametrize("adjoint", [False, True])
-@pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 5, 7), (5, 3, 33), (4, 17, 2), (1, 9, 17)])
+@pytest.mark.parametrize("sizes", [(1, 1, 2), (3, 5, 7), (5, 3, 64), (4, 17, 2), (1, 9, 34), (9, 13, 16)])
 @pytest.mark.parametrize("tiling", TILINGS)
 def test_sbgemv(machine, sizes, adjoint, dtypes, tiling) -> None:
     found, expected, magnitude = sbgemv_case(machine, sizes, dtypes, adjoint, sbgemv.Tiling(*tiling))
     narrow = np.dtype(np.complex64)
-    unit = 2.0**-24 if narrow in (np.dtype(dtypes[2]), np.dtype(dtypes[3])) else 2.0**-53
+    unit = 2.0**-24 if narrow in [np.dtype(d) for d in dtypes[1:]] else 2.0**-53
     # Sums of n complex products: gamma_(2n + 2) in each part (Higham, section 3.6), and the result's own rounding.
     terms = 2 * max(sizes[:2]) + 6
     assert (abs(found - expected) <= 2 * terms * unit * magnitude).all()
 
 
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("columns", [1, 7, 33])
+@pytest.mark.parametrize(
+    ("real", "rounding", "packed"), [("d", "d", "D"), ("d", "f", "D"), ("d", "f", "F"), ("f", "f", "D")]
+)
+def test_pairs(machine, rows, columns, real, rounding, packed) -> None:
+    if machine.name == "cpu":
+        pytest.skip("the CPU transforms rows as they are")
+    values = random((rows, columns), real)
+    rounded = values.astype(rounding)
+    pairs, length = -(-rows // 2), 2 * columns
+    launch = pairs_kernels.pack(machine.target, real, rounding, packed)
+    joined = machine.run(lambda out, v: launch(out, v, 0), np.full((pairs, length), 9, packed), values)
+    assert (joined[:, columns:] == 9).all()
+    np.testing.assert_array_equal(joined.real[:, :columns], rounded[::2].astype(packed).real)
+    np.testing.assert_array_equal(joined.imag[: rows // 2, :columns], rounded[1::2].astype(packed).real)
+    assert rows % 2 == 0 or (joined.imag[-1, :columns] == 0).all()
+    launch = pairs_kernels.unpack(machine.target, real, rounding, packed)
+    first = pairs - 1  # the last pair alone: the rows before it stay
+    back = machine.run(
+        lambda out, v: launch(v, out, first), np.full((rows, columns), 9, real), np.ascontiguousarray(joined[first:])
+    )
+    assert (back[: 2 * first] == 9).all()
+    np.testing.assert_array_equal(back[2 * first :], rounded[2 * first :].astype(packed).real.astype(real))
+    with pytest.raises(ValueError, match="pairs of rows: expected room"):
+        launch(machine.put(joined), machine.put(values), 1)
+
+
 @pytest.mark.parametrize("adjoint", [False, True])
 def test_the_chosen_tiling_runs(machine, adjoint) -> None:
-    found, expected, magnitude = sbgemv_case(machine, (3, 40, 9), DTYPES[0], adjoint, None)
+    found, expected, magnitude = sbgemv_case(machine, (3, 40, 16), DTYPES[0], adjoint, None)
     assert (abs(found - expected) <= 100 * 2.0**-53 * magnitude).all()
 
 
 def test_tilings_cover_every_row_and_term() -> None:
-    sizes = (1, 2, 3, 1000), (1, 7, 5000), (1, 501, 4097), (False, True)
-    for results, reduced, frequencies, adjoint in product(*sizes):
-        tiling = sbgemv.choose_tiling(results, reduced, frequencies, adjoint)
-        assert tiling.rows in sbgemv.TILE_ROWS
-        assert 1 <= tiling.rows <= results
+    for results, reduced, frequencies in product((1, 2, 3, 1000), (1, 7, 5000), (1, 501, 4097)):
+        tiling = sbgemv.choose_tiling(results, reduced, frequencies)
+        assert tiling.threads % 32 == 0
         assert 1 <= tiling.chunks <= max(1, reduced)
 
 
 @pytest.mark.parametrize(
     ("arrays", "error", "message"),
     [
-        ({"result": (3, 4)}, ValueError, "result's spectrum: expected shape"),
-        ({"vector": (4, 4)}, ValueError, "vector's spectrum: expected shape"),
+        ({"result": (9, 4)}, ValueError, "result's spectrum: expected shape"),
+        ({"vector": (9, 4)}, ValueError, "vector's spectrum: expected shape"),
         ({"spectrum": (2, 4, 4)}, ValueError, "spectrum: expected shape"),
-        ({"spectrum": (2, 3, 1)}, ValueError, "expected at least 2 frequencies, found 1"),
+        ({"spectrum": (2, 3, 1)}, ValueError, "spectrum: expected runs of at least 3 frequencies, found 1"),
     ],
 )
 def test_sbgemv_refuses_arrays_that_do_not_fit(machine, arrays, error, message) -> None:
-    shapes = {"result": (2, 4), "spectrum": (2, 3, 4), "vector": (3, 4)} | arrays
-    problem = sbgemv.Problem(2, 3, 2, False, *DTYPES[0])
+    rows = (2, 3) if machine.name == "cpu" else (1, 2)
+    shapes = {"result": (rows[0], 4), "spectrum": (2, 3, 4), "vector": (rows[1], 4)} | arrays
+    problem = sbgemv.Problem(2, 3, 4, False, *DTYPES[0])
     launch = sbgemv.sbgemv(machine.target, problem, machine.allocate)
     with pytest.raises(error, match=message):
         launch(*[machine.put(np.zeros(shape, np.complex128)) for shape in shapes.values()])

@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 from machines import SIMULATED
 
-from numba_fftmatvec.kernels import CudaKernel, elementwise, padding, reductions, sbgemv
+from numba_fftmatvec.kernels import CudaKernel, elementwise, padding, pairs, reductions, sbgemv
 
 CAPABILITIES = [(8, 0), (9, 0), (10, 0)]
 SPECIALISATIONS: dict[str, CudaKernel] = {}
@@ -28,7 +28,7 @@ def why_not() -> str:
 
 @cache
 def specialisations() -> dict[str, CudaKernel]:
-    modules = (elementwise, padding, reductions, sbgemv)
+    modules = (elementwise, padding, pairs, reductions, sbgemv)
     return {name: kernel for module in modules for name, kernel in module.specialisations().items()}
 
 
@@ -51,13 +51,13 @@ def test_every_specialisation_compiles(capability) -> None:
 
 @pytest.mark.ptx
 def test_single_kernels_have_no_double_arithmetic() -> None:
-    single = [name for name in specialisations() if name.endswith(("_FFFF", "_FF", "_ff"))]
-    assert len(single) == 2 * len(sbgemv.TILE_ROWS) + 2
+    single = [name for name in specialisations() if name.endswith(("_FFFF", "add_parts_FF", "_ff"))]
+    assert len(single) == 4 + 2
     for name in single:
         assert ".f64" not in specialisations()[name].ptx((9, 0)), name
 
 
 @pytest.mark.ptx
 def test_double_kernels_have_double_arithmetic() -> None:
-    for name in ("sbgemv_n2_DDDD", "sbgemv_c2_FDDD", "reduce_product_sum"):
+    for name in ("sbgemv_nw_DDDD", "sbgemv_cp_FDDD", "reduce_product_sum"):
         assert ".f64" in specialisations()[name].ptx((9, 0)), name
