@@ -29,6 +29,7 @@ from ._launch import (
 )
 
 MAX_BLOCKS = 4096
+MAP_THREADS = 512
 
 
 def _constant(index, value):
@@ -183,34 +184,24 @@ def _map_3_cpu(out, x, y, z, a, b):
         out[i] = formula(x[i], y[i], z[i], a, b)  # noqa: F821
 
 
-# On CUDA each thread takes UNROLL elements, one block's width apart: that many independent reads are in flight.
-
-
 def _map_1_cuda(out, x, a, b):
-    start = np.int64(cuda.blockIdx.x) * (UNROLL * THREADS) + cuda.threadIdx.x
-    for u in range(UNROLL):
-        i = start + u * THREADS
-        if i < out.shape[0]:
-            out[i] = formula(x[i], a, b)  # noqa: F821
+    i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
+    if i < out.shape[0]:
+        out[i] = formula(x[i], a, b)  # noqa: F821
 
 
 def _map_2_cuda(out, x, y, a, b):
-    start = np.int64(cuda.blockIdx.x) * (UNROLL * THREADS) + cuda.threadIdx.x
-    for u in range(UNROLL):
-        i = start + u * THREADS
-        if i < out.shape[0]:
-            out[i] = formula(x[i], y[i], a, b)  # noqa: F821
+    i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
+    if i < out.shape[0]:
+        out[i] = formula(x[i], y[i], a, b)  # noqa: F821
 
 
 def _map_3_cuda(out, x, y, z, a, b):
-    start = np.int64(cuda.blockIdx.x) * (UNROLL * THREADS) + cuda.threadIdx.x
-    for u in range(UNROLL):
-        i = start + u * THREADS
-        if i < out.shape[0]:
-            out[i] = formula(x[i], y[i], z[i], a, b)  # noqa: F821
+    i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
+    if i < out.shape[0]:
+        out[i] = formula(x[i], y[i], z[i], a, b)  # noqa: F821
 
 
-UNROLL = 4
 LOOPS: dict[str, dict[int, Callable[..., Any]]] = {
     "cpu": {1: _map_1_cpu, 2: _map_2_cpu, 3: _map_3_cpu},
     "cuda": {1: _map_1_cuda, 2: _map_2_cuda, 3: _map_3_cuda},
@@ -276,8 +267,8 @@ def mapping(target: Target, name: str) -> Callable[..., None]:
         if target.name == "cpu":
             kernel(out, *operands, np.float64(a), np.float64(b))
         elif out.shape[0]:
-            grid = (ceil_div(out.shape[0], UNROLL * THREADS),)
-            configure(kernel, grid, THREADS, target.stream)(out, *operands, np.float64(a), np.float64(b))
+            grid = (ceil_div(out.shape[0], MAP_THREADS),)
+            configure(kernel, grid, MAP_THREADS, target.stream)(out, *operands, np.float64(a), np.float64(b))
 
     return launch
 

@@ -39,9 +39,9 @@ from ._launch import (
 )
 
 TILE_THREADS = 64
-ENOUGH_BLOCKS = 20_000
-MAX_CHUNKS = 32
-SHORTEST_CHUNK = 16
+ENOUGH_BYTES = 6400 * 64 * 16  # of the values that all threads load at a time
+MAX_CHUNK_BYTES = 256
+SHORTEST_CHUNK = 64
 BLOCK_FREQUENCIES = 512
 TILE_SUMS = 4096
 
@@ -62,15 +62,17 @@ class Tiling:
     chunks: int
 
 
-def choose_tiling(results: int, reduced: int, frequencies: int) -> Tiling:
-    """Return the tiling for a problem of `results` rows, each a sum over `reduced` terms.
+def choose_tiling(results: int, reduced: int, frequencies: int, itemsize: int) -> Tiling:
+    """Return the tiling for a problem of `results` rows, each a sum over `reduced` terms of `itemsize` bytes.
 
-    Chunks are added until the blocks are many times what the device holds at once, so that it never waits for a last,
-    partial wave, if the sums are long enough to be worth splitting.
+    Chunks are added until the blocks have many times the reads in flight that the device holds at once, so that it
+    never waits for a last, partial wave; to a power of two, which was measured to be best; if the sums are long enough
+    to be worth splitting. The choice depends on sizes alone: the same problem is always summed in the same order.
     """
     tiles = ceil_div(results, 2) * ceil_div(frequencies, TILE_THREADS)
-    chunks = min(MAX_CHUNKS, ceil_div(ENOUGH_BLOCKS, tiles), max(1, reduced // SHORTEST_CHUNK))
-    return Tiling(TILE_THREADS, chunks)
+    wanted = ceil_div(ENOUGH_BYTES, itemsize * tiles * TILE_THREADS)
+    most = min(wanted, MAX_CHUNK_BYTES // itemsize, max(1, reduced // SHORTEST_CHUNK))
+    return Tiling(TILE_THREADS, 1 << (most.bit_length() - 1))
 
 
 def _sbgemv_cuda(result, spectrum, vector, results, terms, frequencies, length, chunk):
@@ -345,7 +347,9 @@ def _build_cpu(target: Target, problem: Problem, allocate: Callable[..., Any], t
 
 
 def _build_cuda(target: Target, problem: Problem, allocate: Callable[..., Any], tiling: Tiling | None) -> Sbgemv:
-    t = tiling or choose_tiling(problem.results, problem.reduced, problem.frequencies)
+    t = tiling or choose_tiling(
+        problem.results, problem.reduced, problem.frequencies, np.dtype(problem.stored).itemsize
+    )
     pairs = ceil_div(problem.reduced, 2)
     chunk = ceil_div(pairs, t.chunks)
     chunks = ceil_div(pairs, chunk)

@@ -268,8 +268,8 @@ def test_the_chosen_tiling_runs(machine, adjoint) -> None:
 
 
 def test_tilings_cover_every_row_and_term() -> None:
-    for results, reduced, frequencies in product((1, 2, 3, 1000), (1, 7, 5000), (1, 501, 4097)):
-        tiling = sbgemv.choose_tiling(results, reduced, frequencies)
+    for results, reduced, frequencies, itemsize in product((1, 2, 3, 1000), (1, 7, 5000), (1, 501, 4097), (8, 16)):
+        tiling = sbgemv.choose_tiling(results, reduced, frequencies, itemsize)
         assert tiling.threads % 32 == 0
         assert 1 <= tiling.chunks <= max(1, reduced)
 

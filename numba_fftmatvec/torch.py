@@ -1,0 +1,220 @@
+"""PyTorch: differentiable products, as functions and as a module. The one module that imports torch.
+
+F is linear: the gradient of a function of ``F x`` with respect to x is F* applied to its gradient with respect to
+``F x``. Backward is a product of its own, so that second derivatives work as well.
+
+Examples
+--------
+>>> import torch
+>>> import numba_fftmatvec as pyFFTMatvec
+>>> from numba_fftmatvec.torch import matvec
+>>> comm = pyFFTMatvec.Comm(backend="cpu")
+>>> F = pyFFTMatvec.Matrix(comm, cols=2, rows=1, block_size=3, global_sizes=True)
+>>> F.init_mat_ones()
+>>> x = torch.ones(2, 3, dtype=torch.float64, requires_grad=True)
+>>> y = matvec(F, x)
+>>> loss = (y**2).sum() / 2
+>>> loss.backward()
+>>> x.grad.round()  # F* F x
+tensor([[12., 10.,  6.],
+        [12., 10.,  6.]], dtype=torch.float64)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .backends import Backend
+from .errors import ArgumentError, ArgumentTypeError, ShapeError
+from .interop import VectorInterop
+from .matrix import Matrix
+
+
+def matvec(F: Matrix, x: torch.Tensor | None, *, use_aux_mat: bool = False) -> torch.Tensor:
+    """Return ``F x`` as a differentiable function of x. Collective, and so is its backward.
+
+    Every rank calls this, and if gradients are wanted every rank calls ``backward`` on a loss that depends on what it
+    got, in the same order. So that each has a graph to go back through, ranks off the result's grid get a tensor
+    without elements: ``loss = (y**2).sum(); loss.backward()`` is right everywhere, and a rank's loss is its part of the
+    global one. If x requires gradients on one rank, the result does on all of them.
+
+    Parameters
+    ----------
+    F : Matrix
+        An initialised matrix; it must be open, and its values unchanged, until after ``backward``.
+    x : torch.Tensor
+        This rank's part of a ``"col"`` vector, (num_blocks, block_size) or any shape of as many elements, on the
+        Comm's device. Ranks off the vector's grid pass None, which counts as float64, or a tensor without elements. The
+        product is computed in the matrix's precisions from and to float64; x may have another floating dtype, and then
+        the result, on this rank, has it too.
+    use_aux_mat : bool
+        Multiply with the auxiliary matrix G instead.
+
+    Returns
+    -------
+    torch.Tensor
+        This rank's part of the ``"row"`` vector, (num_blocks, block_size); (0, block_size) off its grid. Ready on
+        PyTorch's current stream.
+
+    Raises
+    ------
+    ArgumentTypeError, ArgumentError, ShapeError
+        x is not a tensor of a floating dtype, is on another device, or has another number of elements.
+    UninitializedError
+        The matrix has no values.
+    """
+    return _product(F, x, False, use_aux_mat)
+
+
+def transpose_matvec(F: Matrix, y: torch.Tensor | None, *, use_aux_mat: bool = False) -> torch.Tensor:
+    """Return ``F* y`` as a differentiable function of y. As `matvec`, with the spaces exchanged."""
+    return _product(F, y, True, use_aux_mat)
+
+
+class LinearMap(torch.nn.Module):  # type: ignore[misc, unused-ignore]
+    """F, or its adjoint, as a module without parameters: for a forward model in a network or a loss.
+
+    Parameters
+    ----------
+    F : Matrix
+        An initialised matrix.
+    transpose : bool
+        Whether the map is F*.
+    use_aux_mat : bool
+        Whether it is G, or G*, instead.
+
+    Examples
+    --------
+    >>> import numba_fftmatvec as pyFFTMatvec
+    >>> comm = pyFFTMatvec.Comm(backend="cpu")
+    >>> F = pyFFTMatvec.Matrix(comm, cols=2, rows=1, block_size=3, global_sizes=True)
+    >>> F.init_mat_ones()
+    >>> model = LinearMap(F)
+    >>> model(torch.ones(2, 3)).round()
+    tensor([[2., 4., 6.]])
+    >>> model.adjoint()
+    LinearMap(F*, (1, 3) -> (2, 3))
+    """
+
+    def __init__(self, F: Matrix, *, transpose: bool = False, use_aux_mat: bool = False) -> None:
+        super().__init__()
+        self.F = F
+        self.transpose = bool(transpose)
+        self.use_aux_mat = bool(use_aux_mat)
+
+    def forward(self, x: torch.Tensor | None) -> torch.Tensor:
+        """Return the product with this rank's part of a vector. Collective; see `matvec`."""
+        return _product(self.F, x, self.transpose, self.use_aux_mat)
+
+    def adjoint(self) -> LinearMap:
+        """Return the adjoint map, of the same matrix."""
+        return LinearMap(self.F, transpose=not self.transpose, use_aux_mat=self.use_aux_mat)
+
+    def extra_repr(self) -> str:
+        """Return the map's name and global shapes."""
+        F = self.F
+        shapes = [(n, F.get_block_size()) for n in (F.get_glob_num_cols(), F.get_glob_num_rows())]
+        source, result = reversed(shapes) if self.transpose else shapes
+        return f"{'FG'[self.use_aux_mat]}{'*' if self.transpose else ''}, {source} -> {result}"
+
+
+class _Product(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
+    """A product whose backward is the adjoint one.
+
+    The anchor has no elements. It requires gradients where any rank's operand does, so that backward, which is
+    collective, runs on every rank.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: torch.Tensor, anchor: torch.Tensor, F: Matrix, transpose: bool, use_aux_mat: bool
+    ) -> torch.Tensor:
+        ctx.adjoint = F, not transpose, use_aux_mat
+        operand, result = map(F.get_vec, ("output", "input") if transpose else ("input", "output"))
+        # Copied, not shared: captured graphs know our vectors by their addresses, which recur, and no later write to
+        # the tensor can reach a product that is still queued.
+        operand.from_torch(x)
+        (F.transpose_matvec if transpose else F.matvec)(operand, result, use_aux_mat=use_aux_mat)
+        y = result.to_torch()
+        return (x.new_empty(0, F.get_block_size()) if y is None else y).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        F, transpose, use_aux_mat = ctx.adjoint
+        return _product(F, gradient, transpose, use_aux_mat), None, None, None, None
+
+
+def _product(F: Matrix, x: torch.Tensor | None, transpose: bool, use_aux_mat: bool) -> torch.Tensor:
+    if not isinstance(F, Matrix):
+        raise ArgumentTypeError(f"product: expected a Matrix, found {type(F).__name__}")
+    comm = F.comm
+    comm.check_open()
+    owner = comm.collectives("row" if transpose else "col")[0].rank == 0
+    blocks = (F.get_num_rows() if transpose else F.get_num_cols()) if owner else 0
+    device = _device(comm.backend)
+    shape = blocks, F.get_block_size()
+    with comm.agreement("taking the tensors of a product"):
+        if x is None and not owner:
+            x = torch.empty(shape, dtype=torch.float64, device=device)
+        _check(x, blocks * shape[1], device, "operand")
+    assert x is not None
+    needed = any(comm.global_comm.allgather(torch.is_grad_enabled() and x.requires_grad))
+    anchor = torch.empty(0, dtype=x.dtype, device=device, requires_grad=needed)
+    y: torch.Tensor = _Product.apply(x.reshape(shape), anchor, F, bool(transpose), bool(use_aux_mat))
+    return y
+
+
+def share(vector: VectorInterop, dtype: torch.dtype | None) -> torch.Tensor:
+    """Return the values of a vector on its grid: its memory as float64, a copy in another dtype.
+
+    Raises
+    ------
+    ArgumentTypeError
+        `dtype` is not a floating torch.dtype.
+    """
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ArgumentTypeError(f"to_torch: expected a floating torch.dtype, found {dtype!r}")
+    return _memory(vector).to(dtype or torch.float64)
+
+
+def assign(vector: VectorInterop, tensor: torch.Tensor) -> None:
+    """Copy a tensor into the memory of a vector on its grid. See `VectorInterop.from_torch`."""
+    backend = vector.comm.backend
+    _check(tensor, vector.array.size, _device(backend), "from_torch")
+    memory = _memory(vector)
+    memory.copy_(tensor.detach().reshape(memory.shape))
+    if backend.stream is not None:
+        _stream(backend).wait_stream(torch.cuda.current_stream(backend.device))
+
+
+def _memory(vector: VectorInterop) -> torch.Tensor:
+    """Return the vector's memory, after whose queued work PyTorch's current stream is made to wait."""
+    with vector.comm.backend.active():
+        memory: torch.Tensor = torch.from_dlpack(vector.array)
+    return memory
+
+
+def _check(tensor: torch.Tensor | None, elements: int, device: torch.device, what: str) -> None:
+    if not isinstance(tensor, torch.Tensor):
+        raise ArgumentTypeError(f"{what}: expected a torch.Tensor, found {type(tensor).__name__}")
+    if not tensor.dtype.is_floating_point or tensor.layout != torch.strided:
+        raise ArgumentTypeError(
+            f"{what}: expected a dense tensor of a floating dtype, found {tensor.layout} of {tensor.dtype}"
+        )
+    if tensor.device != device:
+        raise ArgumentError(f"{what}: expected a tensor on {device}, found one on {tensor.device}")
+    if tensor.numel() != elements:
+        raise ShapeError(f"{what}: expected {elements} elements, found shape {tuple(tensor.shape)}")
+
+
+def _device(backend: Backend) -> torch.device:
+    return torch.device("cpu") if backend.device is None else torch.device("cuda", backend.device)
+
+
+def _stream(backend: Backend) -> Any:
+    """Return the backend's stream as PyTorch's; the null stream is PyTorch's default, and cannot be wrapped."""
+    if backend.stream.ptr == 0:
+        return torch.cuda.default_stream(backend.device)
+    return torch.cuda.ExternalStream(backend.stream.ptr, device=backend.device)
