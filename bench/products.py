@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ import numpy as np
 import numba_fftmatvec as fm
 from numba_fftmatvec.report import write_results
 from numba_fftmatvec.timing import time_runs
+
+# Until the clocks have risen; short products are timed for as long.
+WARM_UP_SECONDS = 0.2
 
 # (Nm, Nd, Nt) and the precision codes timed there.
 SHAPES = {
@@ -41,8 +45,10 @@ def measure(comm: fm.Comm, shape: tuple[int, int, int], codes: tuple[str, ...], 
         ):
             x, y = map(matrix.get_vec, spaces)
             x.init_vec_doubles()
-            time_runs(comm, lambda run=product, x=x, y=y: run(x, y), 5)
-            seconds = time_runs(comm, lambda run=product, x=x, y=y: run(x, y), repetitions)
+            run = partial(product, x, y)
+            one = min(time_runs(comm, run, 5))
+            time_runs(comm, run, int(WARM_UP_SECONDS / one))
+            seconds = time_runs(comm, run, max(repetitions, int(WARM_UP_SECONDS / one)))
             result = y.gather()
             reference = exact.setdefault(op, result)
             records.append(

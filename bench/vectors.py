@@ -45,15 +45,15 @@ def median_seconds(backend, run: Callable[[], object], repetitions: int) -> floa
 
 
 def host_microseconds(comm: fm.Comm, run: Callable[[], object], repetitions: int = 2000) -> float:
-    """Return the calling thread's mean time for one operation that is queued, in batches that the queue takes."""
-    total, batch = 0.0, 100
+    """Return the calling thread's median time for one operation that is queued, in batches that the queue takes."""
+    means, batch = [], 100
     for _ in range(repetitions // batch):
         start = time.perf_counter()
         for _ in range(batch):
             run()
-        total += time.perf_counter() - start
+        means.append((time.perf_counter() - start) / batch)
         comm.synchronize()
-    return 1e6 * total / repetitions
+    return 1e6 * statistics.median(means)
 
 
 def main() -> None:

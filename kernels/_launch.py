@@ -118,6 +118,16 @@ def array_type(dtype: Any, ndim: int) -> Any:
     return nbtypes.Array(from_dtype(np.dtype(dtype)), ndim, "C")
 
 
+def pointer_type(dtype: Any) -> Any:
+    """Return numba's type of a pointer to values of a dtype."""
+    return nbtypes.CPointer(from_dtype(np.dtype(dtype)))
+
+
+def pointer(array: Any) -> Any:
+    """Return what a kernel takes for an argument of `pointer_type`: an address, or in the simulator the array."""
+    return array if config.ENABLE_CUDASIM else array.device_ctypes_pointer.value
+
+
 def scalar_type(dtype: Any) -> Any:
     """Return numba's type of a scalar."""
     return from_dtype(np.dtype(dtype))

@@ -24,12 +24,13 @@ from ._launch import (
     cpu_kernel,
     cuda,
     cuda_formula,
+    pointer,
+    pointer_type,
     scalar_type,
     specialise,
 )
 
 MAX_BLOCKS = 4096
-MAP_THREADS = 512
 
 
 def _constant(index, value):
@@ -184,24 +185,35 @@ def _map_3_cpu(out, x, y, z, a, b):
         out[i] = formula(x[i], y[i], z[i], a, b)  # noqa: F821
 
 
-def _map_1_cuda(out, x, a, b):
-    i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
-    if i < out.shape[0]:
-        out[i] = formula(x[i], a, b)  # noqa: F821
+# CUDA maps take pointers: a launch spends most of its time on arrays' shapes and strides, which they do not need.
 
 
-def _map_2_cuda(out, x, y, a, b):
-    i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
-    if i < out.shape[0]:
-        out[i] = formula(x[i], y[i], a, b)  # noqa: F821
+def _map_1_cuda(out, x, count, a, b):
+    start = np.int64(cuda.blockIdx.x) * (UNROLL * THREADS) + cuda.threadIdx.x  # noqa: F821
+    for u in range(UNROLL):  # noqa: F821
+        i = start + u * THREADS
+        if i < count:
+            out[i] = formula(x[i], a, b)  # noqa: F821
 
 
-def _map_3_cuda(out, x, y, z, a, b):
-    i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
-    if i < out.shape[0]:
-        out[i] = formula(x[i], y[i], z[i], a, b)  # noqa: F821
+def _map_2_cuda(out, x, y, count, a, b):
+    start = np.int64(cuda.blockIdx.x) * (UNROLL * THREADS) + cuda.threadIdx.x  # noqa: F821
+    for u in range(UNROLL):  # noqa: F821
+        i = start + u * THREADS
+        if i < count:
+            out[i] = formula(x[i], y[i], a, b)  # noqa: F821
 
 
+def _map_3_cuda(out, x, y, z, count, a, b):
+    start = np.int64(cuda.blockIdx.x) * (UNROLL * THREADS) + cuda.threadIdx.x  # noqa: F821
+    for u in range(UNROLL):  # noqa: F821
+        i = start + u * THREADS
+        if i < count:
+            out[i] = formula(x[i], y[i], z[i], a, b)  # noqa: F821
+
+
+# Threads of a block and elements of a thread, a block's width apart, by number of operands: as measured.
+MAP_SHAPES = {1: (256, 4), 2: (512, 1), 3: (512, 1)}
 LOOPS: dict[str, dict[int, Callable[..., Any]]] = {
     "cpu": {1: _map_1_cpu, 2: _map_2_cpu, 3: _map_3_cpu},
     "cuda": {1: _map_1_cuda, 2: _map_2_cuda, 3: _map_3_cuda},
@@ -227,9 +239,13 @@ MAPS: dict[str, tuple[int, Callable[..., Any]]] = {
 def map_kernel(name: str) -> CudaKernel:
     """Return the CUDA kernel of a map of `MAPS`."""
     arity, formula = MAPS[name]
+    threads, unroll = MAP_SHAPES[arity]
+    bindings = {"THREADS": threads, "UNROLL": unroll, "formula": cuda_formula(formula)}
     scalar = scalar_type(np.float64)
-    function = specialise(LOOPS["cuda"][arity], name, formula=cuda_formula(formula))
-    return CudaKernel(function, (*[array_type(np.float64, 1)] * (arity + 1), scalar, scalar))
+    pointers = [pointer_type(np.float64)] * (arity + 1)
+    return CudaKernel(
+        specialise(LOOPS["cuda"][arity], name, **bindings), (*pointers, scalar_type(np.int64), scalar, scalar)
+    )
 
 
 @cache
@@ -266,9 +282,10 @@ def mapping(target: Target, name: str) -> Callable[..., None]:
             check(operand, np.float64, out.shape, "operand")
         if target.name == "cpu":
             kernel(out, *operands, np.float64(a), np.float64(b))
-        elif out.shape[0]:
-            grid = (ceil_div(out.shape[0], MAP_THREADS),)
-            configure(kernel, grid, MAP_THREADS, target.stream)(out, *operands, np.float64(a), np.float64(b))
+        elif count := out.shape[0]:
+            threads, unroll = MAP_SHAPES[arity]
+            run = configure(kernel, (ceil_div(count, threads * unroll),), threads, target.stream)
+            run(*map(pointer, (out, *operands)), np.int64(count), np.float64(a), np.float64(b))
 
     return launch
 

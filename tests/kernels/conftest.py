@@ -25,7 +25,7 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         for module in (padding, pairs, elementwise, reductions, sbgemv):
             monkeypatch.setattr(module, "THREADS", 8)
         monkeypatch.setattr(reductions, "PARTIALS", 3)
-        monkeypatch.setattr(elementwise, "MAP_THREADS", 8)
+        monkeypatch.setattr(elementwise, "MAP_SHAPES", {1: (8, 2), 2: (8, 1), 3: (4, 3)})
         for cached in caches:
             cached.cache_clear()
     yield Machine(request.param)

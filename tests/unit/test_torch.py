@@ -335,7 +335,7 @@ class TestStreams:
 
     CYCLES = 200_000_000  # about 0.1 s, in which everything after it would run if nothing waited
 
-    @pytest.fixture(scope="class", params=["own", "caller's"])
+    @pytest.fixture(params=["own", "caller's"])
     def matrix(self, request: pytest.FixtureRequest) -> Iterator[Any]:
         import cupy
 
