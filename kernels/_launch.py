@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from hashlib import blake2s
 from typing import Any, Literal
 
 import numpy as np
@@ -56,13 +57,21 @@ def specialise(template: Callable[..., Any], name: str, **bindings: Any) -> type
 
     A loop nest is written once, with free names for its formula and constants; this binds them. Bound names are
     globals, not a closure, because numba's disk cache hashes closures and no two processes pickle a jitted function
-    alike. The function's name, and with it the cache's file, tells the specialisations apart.
+    alike. The cache does not look at globals: so a digest of what is bound is part of the function's name, and with it
+    of the cache's file, and tells the specialisations apart.
     """
-    unique = f"{template.__name__}_{name}"
+    digest = blake2s(repr([_identity(key, bindings[key]) for key in sorted(bindings)]).encode(), digest_size=4)
+    unique = f"{template.__name__}_{name}_{digest.hexdigest()}"
     bound = types.FunctionType(template.__code__, {**template.__globals__, **bindings}, unique)
     bound.__qualname__ = unique
     bound.__module__ = template.__module__
     return bound
+
+
+def _identity(name: str, value: Any) -> tuple[Any, ...]:
+    """Return what a bound value is, the same in every process: of a formula its code."""
+    code = getattr(getattr(value, "py_func", None), "__code__", None)
+    return (name, value) if code is None else (name, code.co_code, code.co_consts, code.co_names)
 
 
 def cpu_formula(formula: Callable[..., Any]) -> Any:
