@@ -213,7 +213,7 @@ def _map_3_cuda(out, x, y, z, count, a, b):
 
 
 # Threads of a block and elements of a thread, a block's width apart, by number of operands: as measured.
-MAP_SHAPES = {1: (256, 4), 2: (512, 1), 3: (512, 1)}
+MAP_SHAPES = {1: (128, 2), 2: (512, 1), 3: (512, 1)}
 LOOPS: dict[str, dict[int, Callable[..., Any]]] = {
     "cpu": {1: _map_1_cpu, 2: _map_2_cpu, 3: _map_3_cpu},
     "cuda": {1: _map_1_cuda, 2: _map_2_cuda, 3: _map_3_cuda},

@@ -41,7 +41,7 @@ from ._launch import (
 TILE_THREADS = 64
 ENOUGH_BYTES = 6400 * 64 * 16  # of the values that all threads load at a time
 MAX_CHUNK_BYTES = 256
-SHORTEST_CHUNK = 64
+SHORTEST_CHUNK = 8
 BLOCK_FREQUENCIES = 512
 TILE_SUMS = 4096
 
