@@ -24,7 +24,15 @@ from .errors import (
     ShapeError,
     UninitializedError,
 )
-from .io import MatrixMeta, read_block_row, read_meta, write_block_row, write_meta
+from .io import (
+    MatrixMeta,
+    check_block_row,
+    read_block_row,
+    read_meta,
+    remove_meta,
+    write_block_row,
+    write_meta,
+)
 from .io.progress import show_progress
 from .kernels.elementwise import fill
 from .kernels.storage import COMPLEX64, COMPLEX128
@@ -284,6 +292,9 @@ class Matrix:
 
     def _load_directory(self, directory: Path_, meta: MatrixMeta, aux_mat: bool | int) -> None:
         layout, backend = self._layout, self.comm.backend
+        # Before memory for what the metadata say, and before present values go: at least one file must bear them out.
+        with self.comm.agreement(f"reading {directory}"):
+            check_block_row(directory, meta, layout.rows.start)
 
         def source(row: int, out: Buffer) -> None:
             host = backend.host_view(out.array)
@@ -437,7 +448,8 @@ class Matrix:
         """Write the matrix to a directory in the pyFFTMatvec format. Collective.
 
         The values are those that the stored spectrum represents: equal to the ones loaded up to the rounding of
-        `p_config.sbgemv`. The metadata are written last, so that an incomplete directory is not taken for a matrix.
+        `p_config.sbgemv`. The metadata are removed first and written last, so that an incomplete directory, or one with
+        rows of two matrices, is not taken for a matrix.
 
         Raises
         ------
@@ -453,6 +465,9 @@ class Matrix:
         meta = MatrixMeta(
             layout.num_rows, layout.num_cols, layout.block_size, is_p2q=self._is_p2q, checksum=self._checksum
         )
+        with comm.agreement(f"writing {path}"):
+            if comm.world_rank == 0:
+                remove_meta(path)
         counts = [n * layout.block_size for n in block_counts(layout.num_cols, comm.proc_cols)]
         owner = comm.row_comm.rank == 0
         whole = np.empty((layout.num_cols, layout.block_size)) if owner else None

@@ -9,7 +9,7 @@ from .hdf5 import (
     vector_writer,
     write_block_row,
 )
-from .meta import MatrixMeta, read_meta, write_meta
+from .meta import MatrixMeta, read_meta, remove_meta, write_meta
 
 __all__ = [
     "MatrixMeta",
@@ -19,6 +19,7 @@ __all__ = [
     "read_block_row",
     "read_meta",
     "read_vector",
+    "remove_meta",
     "vector_writer",
     "write_block_row",
     "write_meta",

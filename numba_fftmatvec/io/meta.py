@@ -151,6 +151,19 @@ def write_meta(directory: str | os.PathLike[str], meta: MatrixMeta) -> None:
         temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
 
 
+def remove_meta(directory: str | os.PathLike[str]) -> None:
+    """Remove the metadata of a matrix directory, if there are any: what is left is no matrix until they are rewritten.
+
+    Raises
+    ------
+    FileError
+        The file cannot be removed.
+    """
+    path = meta_path(directory)
+    with os_errors(path, "remove the metadata"):
+        path.unlink(missing_ok=True)
+
+
 def meta_path(directory: str | os.PathLike[str]) -> Path:
     """Return where the metadata of the matrix in `directory` lies."""
     return Path(directory) / "binary" / "meta_adj"

@@ -181,3 +181,37 @@ def test_default_comm() -> None:
     with fm.Comm() as comm:
         assert (comm.proc_rows, comm.proc_cols) == (1, comm.world_size)
         assert comm.backend.name in ("cpu", "cuda")
+
+
+def test_a_save_that_fails_leaves_no_matrix_of_two(comm: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over an older matrix: some rows new, some old, is no matrix."""
+    build(comm, F, G).save(str(tmp_path))
+    write = fm.matrix.write_block_row
+
+    def stop_at_the_third(directory: Any, meta: Any, row: int, values: Any) -> None:
+        if row == 2:
+            raise fm.FileError("disk full")
+        write(directory, meta, row, values)
+
+    monkeypatch.setattr(fm.matrix, "write_block_row", stop_at_the_third)
+    with pytest.raises(fm.FileError, match="disk full"):
+        build(comm, G, F).save(str(tmp_path))
+    with pytest.raises(fm.FileError, match="meta_adj"):
+        fm.Matrix(comm, str(tmp_path))
+
+
+def test_sizes_that_no_file_has_allocate_nothing(comm: Any, tmp_path: Any) -> None:
+    matrix = build(comm, F, G)
+    matrix.save(str(tmp_path))
+    meta = tmp_path / "binary" / "meta_adj"
+    lines = meta.read_text().splitlines()
+    meta.write_text("\n".join([lines[0], "1000000000", "1000000", *lines[3:]]) + "\n")  # 8 PB a row
+    with pytest.raises(fm.FileFormatError, match="expected"):
+        fm.Matrix(comm, str(tmp_path))
+    small = tmp_path / "small"
+    build(comm, F[:, :, :3], G[:, :, :3]).save(str(small))
+    (small / "binary" / "vec_000000.h5").unlink()
+    small_matrix = build(comm, F[:, :, :3], G[:, :, :3])
+    with pytest.raises(fm.FileError, match="vec_000000"):
+        small_matrix.init_mat_from_file(str(small))
+    assert small_matrix.is_initialized()  # it failed before the present values went
