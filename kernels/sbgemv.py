@@ -20,7 +20,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numba import complex128, prange
+from numba import complex128, get_num_threads, prange
 
 from ._launch import (
     MAX_GRID_Y,
@@ -43,7 +43,7 @@ ENOUGH_BYTES = 6400 * 64 * 16  # of the values that all threads load at a time
 MAX_CHUNK_BYTES = 256
 SHORTEST_CHUNK = 8
 BLOCK_FREQUENCIES = 512
-TILE_SUMS = 4096
+TILE_SUMS = 1 << 16  # complex128: 1 MiB, a core's share of cache
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,9 @@ def _forward_cpu(result, spectrum, vector, frequencies):
             result[row, start + k] = total[k]
 
 
-def _adjoint_cpu(result, spectrum, vector, frequencies):
-    # Neighbouring rows of the result are neighbours in memory: a tile of them is read in one run from each block row.
+def _adjoint_cpu(result, spectrum, vector, frequencies, rows):
     # Four block rows at a time keep the sums in registers for longer; conj(a) v is summed as conj(a conj(v)).
     width = min(frequencies, BLOCK_FREQUENCIES)
-    rows = max(1, TILE_SUMS // max(1, width))
     k_blocks = (frequencies + BLOCK_FREQUENCIES - 1) // BLOCK_FREQUENCIES
     tiles = (result.shape[0] + rows - 1) // rows
     for task in prange(tiles * k_blocks):
@@ -250,8 +248,20 @@ def _compiled_cpu(stored: Any, vector: Any, result: Any, adjoint: bool) -> Any:
     # One signature for each cache file: numba's cache is safe for concurrent processes only then.
     name = f"{stored.char}{vector.char}{result.char}"
     kernel = cpu_kernel(specialise(_adjoint_cpu if adjoint else _forward_cpu, name))
-    kernel(np.empty((0, 0), result), np.empty((0, 0, 0), stored), np.empty((0, 0), vector), 0)
+    none = np.empty((0, 0), result), np.empty((0, 0, 0), stored), np.empty((0, 0), vector)
+    kernel(*none, 0, *([1] if adjoint else []))
     return kernel
+
+
+def adjoint_tile(results: int, frequencies: int, threads: int) -> int:
+    """Return how many rows of the result of F* a CPU thread sums at a time.
+
+    Neighbouring rows are neighbours in memory: a tile of them is read in one run from each block row. The longer the
+    better, so there are as few tiles for each thread as the cache allows, and as many for one thread as for another.
+    """
+    width = min(frequencies, BLOCK_FREQUENCIES)
+    rounds = results * width // (threads * TILE_SUMS) + 1
+    return ceil_div(results, threads * rounds)
 
 
 @dataclass(frozen=True)
@@ -339,9 +349,13 @@ def sbgemv(
 def _build_cpu(target: Target, problem: Problem, allocate: Callable[..., Any], tiling: Tiling | None) -> Sbgemv:
     kernel = _compiled_cpu(*(np.dtype(d) for d in (problem.stored, problem.vector, problem.result)), problem.adjoint)
 
+    sizes = [problem.frequencies]
+    if problem.adjoint:
+        sizes.append(adjoint_tile(problem.results, problem.frequencies, get_num_threads()))
+
     def launch(result: Any, spectrum: Any, vector: Any) -> None:
         problem.check(result, spectrum, vector, paired=False)
-        kernel(result, spectrum, vector, problem.frequencies)
+        kernel(result, spectrum, vector, *sizes)
 
     return launch
 

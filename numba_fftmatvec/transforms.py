@@ -7,7 +7,6 @@ from typing import Any, Protocol
 
 from .backends import Buffer
 from .kernels._launch import ceil_div
-from .kernels.storage import Format
 from .layout import Layout
 from .precision import Precision
 from .stages import CopyRows, Fourier, PackPairs, Stage, TransformPairs, UnpackPairs
@@ -41,8 +40,8 @@ class RealTransforms:
 
     def spectrum(self, space: str, precision: Precision) -> Buffer:
         """Return (blocks, frequencies)."""
-        columns = Format(precision.complex).pitch(self._layout.frequencies)
-        return self._get(f"spectra.{space}", (self._layout.local_blocks(space), columns), precision.complex)
+        shape = self._layout.local_blocks(space), self._layout.frequencies
+        return self._get(f"spectra.{space}", shape, precision.complex)
 
     def forward(self, space: str, source: Any, rounding: Any, precision: Precision) -> tuple[Stage, ...]:
         """Return pad and FFT; the padded rows' tails stay zero."""

@@ -274,6 +274,14 @@ def test_tilings_cover_every_row_and_term() -> None:
         assert 1 <= tiling.chunks <= max(1, reduced)
 
 
+def test_tiles_of_the_cpu_share_the_rows_fairly() -> None:
+    for results, frequencies, threads in product((1, 3, 500, 100_000), (1, 201, 4097), (1, 2, 64)):
+        rows = sbgemv.adjoint_tile(results, frequencies, threads)
+        assert 1 <= rows <= results
+        assert (rows - 1) * min(frequencies, sbgemv.BLOCK_FREQUENCIES) <= sbgemv.TILE_SUMS
+        assert -(-results // rows) >= min(threads, results) / 2  # no thread waits for another's second tile alone
+
+
 @pytest.mark.parametrize(
     ("arrays", "error", "message"),
     [
