@@ -21,7 +21,8 @@ from .errors import (
     UninitializedError,
     VerificationError,
 )
-from .matrix import Matrix, TransposedMatrix
+from .matrix import Matrix
+from .operators import TransposedMatrix
 from .precision import MatvecConfig, MatvecPrecisionConfig, Precision
 from .testing import Tester, generate_double
 from .timing import PHASES, PhaseTimer

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 
 from .arithmetic import check_operand
-from .backends import Buffer
 from .comm import Comm
 from .errors import (
     ArgumentError,
@@ -27,20 +26,21 @@ from .errors import (
 from .io import (
     MatrixMeta,
     check_block_row,
-    read_block_row,
     read_meta,
     remove_meta,
     write_block_row,
     write_meta,
 )
 from .io.progress import show_progress
-from .kernels.elementwise import fill
 from .kernels.storage import COMPLEX64, COMPLEX128
 from .layout import Layout
+from .operators import TransposedMatrix
 from .partition import block_counts, check_shape, global_blocks, positive_int
 from .pipeline import LegBuilder, Pipeline, build_pipelines
 from .precision import MatvecConfig, MatvecPrecisionConfig, Precision
-from .spectrum import BlockRowSource, Spectrum
+from .sizes import MatrixSizes
+from .sources import BlockRowSource, filled, from_directory, from_rows
+from .spectrum import Spectrum
 from .timing import Timer
 from .vector import Vector
 
@@ -50,7 +50,7 @@ Blocks = npt.ArrayLike | Callable[[int], npt.ArrayLike]
 FORMATS = {Precision.DOUBLE: COMPLEX128, Precision.SINGLE: COMPLEX64}
 
 
-class Matrix:
+class Matrix(MatrixSizes):
     """The map F of a linear time-invariant system: Nd x Nm blocks, each Nt x Nt, lower-triangular and Toeplitz.
 
     ``y[d, t] = sum_m sum_{s <= t} F[d, m, t - s] x[m, s]``. Block rows are split over the process grid's rows, block
@@ -200,21 +200,11 @@ class Matrix:
 
     def init_mat_ones(self, aux_mat: bool = False) -> None:
         """Set every value of the first block column to 1."""
-        self._load(self._filled("constant", 1.0), aux_mat, "filling a matrix")
+        self._load(filled(self.comm.backend, self._layout, "constant", 1.0), aux_mat, "filling a matrix")
 
     def init_mat_doubles(self, aux_mat: bool = False) -> None:
         """Set every value to `generate_double` of its global index in the (Nd, Nm, Nt) array."""
-        self._load(self._filled("doubles"), aux_mat, "filling a matrix")
-
-    def _filled(self, formula: str, value: float = 0.0) -> BlockRowSource:
-        layout, backend = self._layout, self.comm.backend
-        launch = fill(backend.target, formula)
-
-        def source(row: int, out: Buffer) -> None:
-            start = (row * layout.num_cols + layout.cols.start) * layout.block_size
-            launch(backend.wrap(out.array.reshape(-1)).view, start, value)
-
-        return source
+        self._load(filled(self.comm.backend, self._layout, "doubles"), aux_mat, "filling a matrix")
 
     def init_mat_from_array(self, blocks: Blocks, aux_mat: bool = False) -> None:
         """Set the first block column from memory.
@@ -232,25 +222,13 @@ class Matrix:
         ShapeError, ArgumentTypeError
             The values have another shape, or are not real numbers.
         """
-        layout = self._layout
-        rows: Callable[[int], npt.ArrayLike]
-        with self.comm.agreement("taking a matrix from an array"):
-            if callable(blocks):
-                rows = blocks
-            else:
+        layout, what = self._layout, "taking a matrix from an array"
+        with self.comm.agreement(what):
+            if not callable(blocks):
                 values = np.asarray(blocks)
                 check_shape(values.shape, (layout.num_rows, layout.num_cols, layout.block_size), "blocks")
-                rows = values.__getitem__
-
-        def source(row: int, out: Buffer) -> None:
-            values = np.asarray(rows(row))
-            check_shape(values.shape, (layout.num_cols, layout.block_size), f"block row {row}")
-            if values.dtype.kind not in "buif":
-                raise ArgumentTypeError(f"block row {row}: expected real numbers, found dtype {values.dtype}")
-            mine = values[layout.cols.start : layout.cols.stop]
-            self.comm.backend.upload(out.array, np.ascontiguousarray(mine, np.float64))
-
-        self._load(source, aux_mat, "taking a matrix from an array")
+                blocks = values.__getitem__
+        self._load(from_rows(self.comm.backend, layout, blocks), aux_mat, what)
 
     def init_mat_from_file(self, dirname: Path_, aux_mat: bool = False) -> None:
         """Set the first block column from a matrix directory.
@@ -291,16 +269,10 @@ class Matrix:
         return self.comm.global_comm.bcast(meta)  # type: ignore[no-any-return]
 
     def _load_directory(self, directory: Path_, meta: MatrixMeta, aux_mat: bool | int) -> None:
-        layout, backend = self._layout, self.comm.backend
         # Before memory for what the metadata say, and before present values go: at least one file must bear them out.
         with self.comm.agreement(f"reading {directory}"):
-            check_block_row(directory, meta, layout.rows.start)
-
-        def source(row: int, out: Buffer) -> None:
-            host = backend.host_view(out.array)
-            read_block_row(Path(directory), meta, row, layout.cols, host)
-            backend.copy_from_host(out.array, host)
-
+            check_block_row(directory, meta, self._layout.rows.start)
+        source = from_directory(self.comm.backend, self._layout, Path(directory), meta)
         self._load(source, bool(aux_mat), f"reading {directory}")
 
     def _load(self, source: BlockRowSource, aux_mat: bool, what: str) -> None:
@@ -487,28 +459,12 @@ class Matrix:
             if comm.world_rank == 0:
                 write_meta(Path(path), meta)
 
-    # Sizes and state
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Global shape of the matrix: (Nd Nt, Nm Nt)."""
-        layout = self._layout
-        return layout.num_rows * layout.block_size, layout.num_cols * layout.block_size
-
-    @property
-    def dtype(self) -> np.dtype[np.float64]:
-        """Dtype of the vectors that it maps."""
-        return np.dtype(np.float64)
+    # State
 
     @property
     def nbytes(self) -> int:
         """Bytes of the spectra that this rank stores."""
         return sum(spectrum.nbytes for spectrum in self._spectra)
-
-    @property
-    def layout(self) -> Layout:
-        """Sizes of the matrix and of this rank's share."""
-        return self._layout
 
     def is_initialized(self) -> bool:
         """Return whether the matrix has values."""
@@ -517,82 +473,6 @@ class Matrix:
     def has_aux_mat(self) -> bool:
         """Return whether the auxiliary matrix has values."""
         return len(self._spectra) > 1
-
-    @property
-    def num_cols(self) -> int:
-        """Number of this rank's block columns."""
-        return len(self._layout.cols)
-
-    @property
-    def num_rows(self) -> int:
-        """Number of this rank's block rows."""
-        return len(self._layout.rows)
-
-    @property
-    def glob_num_cols(self) -> int:
-        """Global number of block columns, Nm."""
-        return self._layout.num_cols
-
-    @property
-    def glob_num_rows(self) -> int:
-        """Global number of block rows, Nd."""
-        return self._layout.num_rows
-
-    @property
-    def block_size(self) -> int:
-        """Number of time steps of a block, Nt."""
-        return self._layout.block_size
-
-    @property
-    def padded_size(self) -> int:
-        """Length of the transforms, 2 Nt."""
-        return self._layout.padded_size
-
-    @property
-    def checksum(self) -> int:
-        """Checksum of the directory that the matrix was read from, 0 for none."""
-        return self._checksum
-
-    @property
-    def precision_config(self) -> MatvecPrecisionConfig:
-        """A copy of the precision config."""
-        return replace(self._config)
-
-    def is_p2q_mat(self) -> bool:
-        """Return whether the matrix maps to quantities of interest."""
-        return self._is_p2q
-
-    def get_num_cols(self) -> int:
-        """Return this rank's number of block columns."""
-        return self.num_cols
-
-    def get_num_rows(self) -> int:
-        """Return this rank's number of block rows."""
-        return self.num_rows
-
-    def get_glob_num_cols(self) -> int:
-        """Return Nm."""
-        return self.glob_num_cols
-
-    def get_glob_num_rows(self) -> int:
-        """Return Nd."""
-        return self.glob_num_rows
-
-    def get_block_size(self) -> int:
-        """Return Nt."""
-        return self.block_size
-
-    def get_padded_size(self) -> int:
-        """Return 2 Nt."""
-        return self.padded_size
-
-    def get_checksum(self) -> int:
-        """Return the checksum of the directory that the matrix was read from, 0 for none."""
-        return self.checksum
-
-    def get_precision_config(self) -> MatvecPrecisionConfig:
-        """Return a copy of the precision config."""
-        return self.precision_config
 
     def __repr__(self) -> str:
         """Return sizes, precision, grid and state."""
@@ -604,27 +484,3 @@ class Matrix:
             f"Matrix({layout.num_rows} x {layout.num_cols} blocks of {layout.block_size}, "
             f"precision {self._config.code!r}, grid {grid}, {state})"
         )
-
-
-class TransposedMatrix:
-    """The adjoint of a Matrix: ``F.T @ y`` is F* y, and ``F.T.T`` is F again."""
-
-    def __init__(self, matrix: Matrix) -> None:
-        self.T = matrix
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Global shape: (Nm Nt, Nd Nt)."""
-        rows, cols = self.T.shape
-        return cols, rows
-
-    @property
-    def dtype(self) -> np.dtype[np.float64]:
-        """Dtype of the vectors that it maps."""
-        return self.T.dtype
-
-    def __matmul__(self, y: Vector) -> Vector:
-        """Return ``F* y`` in a new vector."""
-        x = self.T.get_vec("input")
-        self.T.transpose_matvec(y, x)
-        return x

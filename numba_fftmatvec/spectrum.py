@@ -11,11 +11,9 @@ from .backends import Backend, Buffer
 from .kernels.padding import copy_rows
 from .kernels.storage import COMPLEX128, Format, encoder
 from .layout import Layout
+from .sources import BlockRowSource
 
 DOUBLE = np.dtype(np.float64)
-
-# Writes this rank's part of the block row with the given global index into a (nm, Nt) float64 Buffer.
-BlockRowSource = Callable[[int, Buffer], None]
 
 
 class Spectrum:

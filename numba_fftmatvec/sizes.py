@@ -1,0 +1,111 @@
+"""What a matrix is, apart from its values: sizes, kind, precision; as properties and as pyFFTMatvec's getters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from .layout import Layout
+from .precision import MatvecPrecisionConfig
+
+
+class MatrixSizes:
+    """The description of a `Matrix`, which sets the attributes."""
+
+    _layout: Layout
+    _config: MatvecPrecisionConfig
+    _is_p2q: bool
+    _checksum: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Global shape of the matrix: (Nd Nt, Nm Nt)."""
+        layout = self._layout
+        return layout.num_rows * layout.block_size, layout.num_cols * layout.block_size
+
+    @property
+    def dtype(self) -> np.dtype[np.float64]:
+        """Dtype of the vectors that it maps."""
+        return np.dtype(np.float64)
+
+    @property
+    def layout(self) -> Layout:
+        """Sizes of the matrix and of this rank's share."""
+        return self._layout
+
+    @property
+    def num_cols(self) -> int:
+        """Number of this rank's block columns."""
+        return len(self._layout.cols)
+
+    @property
+    def num_rows(self) -> int:
+        """Number of this rank's block rows."""
+        return len(self._layout.rows)
+
+    @property
+    def glob_num_cols(self) -> int:
+        """Global number of block columns, Nm."""
+        return self._layout.num_cols
+
+    @property
+    def glob_num_rows(self) -> int:
+        """Global number of block rows, Nd."""
+        return self._layout.num_rows
+
+    @property
+    def block_size(self) -> int:
+        """Number of time steps of a block, Nt."""
+        return self._layout.block_size
+
+    @property
+    def padded_size(self) -> int:
+        """Length of the transforms, 2 Nt."""
+        return self._layout.padded_size
+
+    @property
+    def checksum(self) -> int:
+        """Checksum of the directory that the matrix was read from, 0 for none."""
+        return self._checksum
+
+    @property
+    def precision_config(self) -> MatvecPrecisionConfig:
+        """A copy of the precision config."""
+        return replace(self._config)
+
+    def is_p2q_mat(self) -> bool:
+        """Return whether the matrix maps to quantities of interest."""
+        return self._is_p2q
+
+    def get_num_cols(self) -> int:
+        """Return this rank's number of block columns."""
+        return self.num_cols
+
+    def get_num_rows(self) -> int:
+        """Return this rank's number of block rows."""
+        return self.num_rows
+
+    def get_glob_num_cols(self) -> int:
+        """Return Nm."""
+        return self.glob_num_cols
+
+    def get_glob_num_rows(self) -> int:
+        """Return Nd."""
+        return self.glob_num_rows
+
+    def get_block_size(self) -> int:
+        """Return Nt."""
+        return self.block_size
+
+    def get_padded_size(self) -> int:
+        """Return 2 Nt."""
+        return self.padded_size
+
+    def get_checksum(self) -> int:
+        """Return the checksum of the directory that the matrix was read from, 0 for none."""
+        return self.checksum
+
+    def get_precision_config(self) -> MatvecPrecisionConfig:
+        """Return a copy of the precision config."""
+        return self.precision_config
