@@ -88,7 +88,7 @@ class Comm:
         self.col_color: int = self.world_rank // self.proc_rows
         self.row_comm = cast(MPI.Intracomm, self.global_comm.Split(self.row_color, self.col_color))
         self.col_comm = cast(MPI.Intracomm, self.global_comm.Split(self.col_color, self.row_color))
-        self.has_external_stream: bool = stream is not None
+        self._external_stream = stream is not None
         self.backend: Backend = self._choose_backend(backend, stream)
         self._row_collectives, self._col_collectives = self._choose_collectives(collectives)
 
@@ -246,6 +246,10 @@ class Comm:
     def get_stream(self) -> Any:
         """Return the CuPy stream that the work is queued on, None on the CPU."""
         return self.stream
+
+    def has_external_stream(self) -> bool:
+        """Return whether the stream is the caller's."""
+        return self._external_stream
 
     def get_row_comm(self) -> MPI.Intracomm:
         """Return the communicator of this rank's row; ours, not to be freed."""
