@@ -18,6 +18,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from .backends.cpu import cpu_model
 from .errors import FileError, FileFormatError
 
 SCHEMA = 1
@@ -147,15 +148,6 @@ class Measurement:
             "peak_bytes": peak_bytes,
             "spectrum_bytes": max(self.spectrum_bytes),
         }
-
-
-def cpu_model() -> str:
-    """Return the processor's name as the system gives it."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    except OSError:
-        found = None
-    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def checkout_commit() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,15 @@ import scipy.fft
 
 from ..kernels import Target
 from .base import Buffer, Program, Transform
+
+
+def cpu_model() -> str:
+    """Return the processor's name as the system gives it."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 class CpuBackend:
@@ -120,7 +130,4 @@ class CpuBackend:
 
     def device_name(self) -> str:
         """Return the processor's model name."""
-        cpuinfo = Path("/proc/cpuinfo")
-        lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        return names[0] if names else platform.processor() or platform.machine()
+        return cpu_model()

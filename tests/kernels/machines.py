@@ -18,7 +18,8 @@ from numba_fftmatvec.kernels import Target
 from numba_fftmatvec.kernels._launch import require_cuda
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") == "1"
-TARGETS = ["simulator"] if SIMULATED else ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+CUDA_TARGETS = ["simulator"] if SIMULATED else [pytest.param("cuda", marks=pytest.mark.gpu)]
+TARGETS = CUDA_TARGETS if SIMULATED else ["cpu", *CUDA_TARGETS]
 
 
 class Machine:

@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from machines import SIMULATED
+from machines import CUDA_TARGETS, SIMULATED
 
 from numba_fftmatvec.kernels import elementwise, padding, reductions, sbgemv, storage
 from numba_fftmatvec.kernels import pairs as pairs_kernels
@@ -233,14 +233,13 @@ def test_sbgemv(machine, sizes, adjoint, dtypes, tiling) -> None:
     assert (abs(found - expected) <= 2 * terms * unit * magnitude).all()
 
 
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)  # the CPU transforms rows as they are
 @pytest.mark.parametrize("rows", [1, 2, 5])
 @pytest.mark.parametrize("columns", [1, 7, 33])
 @pytest.mark.parametrize(
     ("real", "rounding", "packed"), [("d", "d", "D"), ("d", "f", "D"), ("d", "f", "F"), ("f", "f", "D")]
 )
 def test_pairs(machine, rows, columns, real, rounding, packed) -> None:
-    if machine.name == "cpu":
-        pytest.skip("the CPU transforms rows as they are")
     values = random((rows, columns), real)
     rounded = values.astype(rounding)
     pairs, length = -(-rows // 2), 2 * columns
