@@ -1,26 +1,19 @@
-"""Vector arithmetic: elementwise operations on each rank's share, changes of block size, reductions over all ranks."""
+"""Vector arithmetic: elementwise operations on each rank's share, and changes of block size."""
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Self
 
-import numpy as np
-
 from .comm import Comm
-from .distributed import DOUBLE, DistributedVector
+from .distributed import DOUBLE, DistributedVector, sizes
 from .errors import ArgumentError, ArgumentTypeError, ShapeError, SpaceError
 from .kernels import Target
 from .kernels.elementwise import mapping
 from .kernels.padding import copy_rows
-from .kernels.reductions import PARTIALS, reduction
 from .partition import positive_int
-
-# A sum of squares below this may have lost terms to underflow; it is then taken of scaled values.
-SMALLEST_SAFE_SQUARE = 2.0**-960
 
 
 class VectorArithmetic(DistributedVector):
@@ -44,7 +37,7 @@ class VectorArithmetic(DistributedVector):
     def _new(self, block_size: int) -> Self:
         """Return an uninitialised vector like this one, but for the block size."""
         vector = type(self).__new__(type(self))
-        vector._allocate(self.comm, self._glob_num_blocks, block_size, self._space)
+        vector._allocate(self.comm, self._glob_num_blocks, block_size, self._space, self._num_vecs)
         return vector
 
     def copy(self) -> Self:
@@ -208,8 +201,8 @@ class VectorArithmetic(DistributedVector):
         Parameters
         ----------
         target : int or Vector
-            The new block size, at least the present one; or a vector of the same space, number of blocks and Comm to
-            write to, whose block size counts, and which is initialised by this.
+            The new block size, at least the present one; or a vector to write to, of the same Comm, space and numbers
+            of blocks and vectors, whose block size counts, and which is initialised by this.
 
         Returns
         -------
@@ -234,7 +227,7 @@ class VectorArithmetic(DistributedVector):
     def _resized(self, target: int | Self, what: str, *, longer: bool, shorter: bool) -> Self:
         self.check_initialized(what)
         if isinstance(target, DistributedVector):
-            check_operand(target, self.comm, self._space, (self._glob_num_blocks, target.block_size), what)
+            check_operand(target, self.comm, self._space, (*self.shape[:-1], target.block_size), what)
             size = target.block_size
         else:
             size = positive_int(target, f"{what}: block size")
@@ -244,85 +237,12 @@ class VectorArithmetic(DistributedVector):
         result = target if isinstance(target, DistributedVector) else self._new(size)
         if result is self:
             return self
-        if self._buffer is not None and result._buffer is not None:
+        if self._rows is not None and result._rows is not None:
             if size > self._block_size:
                 result.init_vec_zeros()
-            copy_rows(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(result._buffer.view, self._buffer.view)
+            copy_rows(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(result._rows.view, self._rows.view)
         result._initialized = True
         return result
-
-    # Reductions
-
-    def dot(self, other: VectorArithmetic) -> float:
-        """Return the global inner product with another vector, the same on every rank. Collective.
-
-        Parameters
-        ----------
-        other : VectorArithmetic
-            Of the same space, sizes and Comm.
-
-        Raises
-        ------
-        ShapeError, SpaceError, ArgumentError, UninitializedError
-            The vectors do not fit together, or one has no values.
-        """
-        self.check_like(other, "dot")
-        other.check_initialized("dot")
-        return _sum(self._reduce("dot", other))
-
-    def norm(self, order: float = 2) -> float:
-        """Return a global norm, the same on every rank. Collective.
-
-        Parameters
-        ----------
-        order : {2, 1, 0, -1, inf}
-            2: Euclidean, scaled where its squares would overflow or underflow. 1: sum of magnitudes. 0, -1 and
-            infinity: the largest magnitude. A NaN among the values makes each of them NaN.
-
-        Raises
-        ------
-        ArgumentError
-            Another order.
-        UninitializedError
-            The vector has no values.
-        """
-        self.check_initialized("norm")
-        norms: dict[float, Callable[[], float]] = {
-            2: self._norm_2,
-            1: lambda: _sum(self._reduce("sum_magnitude")),
-            0: self._norm_max,
-            -1: self._norm_max,
-            math.inf: self._norm_max,
-        }
-        if order not in norms:
-            raise ArgumentError(f"norm: expected one of the orders 2, 1, 0, -1, inf, found {order!r}")
-        return norms[order]()
-
-    def _norm_max(self) -> float:
-        return float(np.max(self._reduce("max_magnitude")))
-
-    def _norm_2(self) -> float:
-        square = _sum(self._reduce("sum_square"))
-        if math.isnan(square) or SMALLEST_SAFE_SQUARE < square < math.inf:
-            return math.sqrt(square)
-        largest = self._norm_max()
-        if largest in (0.0, math.inf):
-            return largest
-        exponent = min(-math.frexp(largest)[1], 1000)  # a power of two scales without rounding
-        scaled = _sum(self._reduce("sum_square", scale=math.ldexp(1.0, exponent)))
-        return float(np.ldexp(math.sqrt(scaled), -exponent))  # infinite where the norm is, unlike math.ldexp
-
-    def _reduce(self, name: str, other: VectorArithmetic | None = None, scale: float = 1.0) -> list[float]:
-        """Return every rank's partial result, in the ranks' order; ranks off the grid contribute 0."""
-        self.check_open()
-        value = 0.0
-        if self._flat is not None:
-            backend = self.comm.backend
-            second = self._flat if other is None or other._flat is None else other._flat
-            partials = backend.empty((PARTIALS + 1,), DOUBLE)
-            _reduction(backend.target, name)(partials.view, self._flat.view, second.view, scale)
-            value = float(backend.download(partials.array[PARTIALS:])[0])
-        return self.comm.global_comm.allgather(value)
 
     def copy_to(self, other: VectorArithmetic) -> None:
         """Copy the values into another vector of the same space, sizes and Comm, and initialise it by that.
@@ -333,8 +253,8 @@ class VectorArithmetic(DistributedVector):
             The vectors do not fit together, or this one has no values.
         """
         self.check_like(other, "copy_to")
-        if self._buffer is not None and other._buffer is not None:
-            copy_rows(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(other._buffer.view, self._buffer.view)
+        if self._rows is not None and other._rows is not None:
+            copy_rows(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(other._rows.view, self._rows.view)
         other.init_vec()
 
     def check_like(self, other: object, what: str) -> None:
@@ -345,7 +265,7 @@ class VectorArithmetic(DistributedVector):
         check_operand(other, self.comm, self._space, self.shape, what)
 
 
-def check_operand(vector: object, comm: Comm, space: str, shape: tuple[int, int], what: str) -> None:
+def check_operand(vector: object, comm: Comm, space: str, shape: tuple[int, ...], what: str) -> None:
     """Raise unless `vector` is a Vector of the given Comm, space and global shape.
 
     Raises
@@ -365,9 +285,7 @@ def check_operand(vector: object, comm: Comm, space: str, shape: tuple[int, int]
     if vector.row_or_col != space:
         raise SpaceError(f"{what}: expected a {space!r} vector, found a {vector.row_or_col!r} vector")
     if vector.shape != shape:
-        raise ShapeError(
-            f"{what}: expected {shape[0]} blocks of {shape[1]}, found {vector.shape[0]} of {vector.shape[1]}"
-        )
+        raise ShapeError(f"{what}: expected {sizes(shape)}, found {sizes(vector.shape)}")
     if vector.comm is not comm:
         raise ArgumentError(f"{what}: expected a vector on {comm!r}, found one on another Comm, {vector.comm!r}")
 
@@ -381,16 +299,3 @@ def _scalar(value: object) -> float:
 @cache
 def _mapping(target: Target, name: str) -> Callable[..., None]:
     return mapping(target, name)
-
-
-@cache
-def _reduction(target: Target, name: str) -> Callable[..., None]:
-    return reduction(target, name)
-
-
-def _sum(values: list[float]) -> float:
-    try:
-        return math.fsum(values)
-    except (OverflowError, ValueError):  # what fsum makes of sums that are infinite, and of inf - inf
-        with np.errstate(over="ignore", invalid="ignore"):
-            return float(np.sum(values))

@@ -1,26 +1,27 @@
-"""Vectors as data: which rank owns which blocks, how they get their values, and how they are stored in files."""
+"""Vectors as data: which rank owns which blocks, and how they get their values."""
 
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Self
+import numbers
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from .backends import Buffer
 from .comm import Comm
-from .errors import ArgumentError, ArgumentTypeError, ClosedError, ShapeError, SpaceError, UninitializedError
-from .io import read_vector, vector_writer
+from .errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    ClosedError,
+    ShapeError,
+    SpaceError,
+    UninitializedError,
+    VectorIndexError,
+)
 from .kernels.elementwise import fill
-from .partition import block_counts, block_range, global_blocks, positive_int
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
+from .partition import block_range, global_blocks, positive_int
 
 DOUBLE = np.dtype(np.float64)
 SPACES = ("col", "row")
@@ -37,6 +38,8 @@ class DistributedVector:
         row_or_col: str,
         global_sizes: bool = False,
         SOTI_ordering: bool = True,
+        *,
+        num_vecs: int = 1,
     ) -> None:
         if not isinstance(comm, Comm):
             raise ArgumentTypeError(f"comm: expected a Comm or a Vector, found {type(comm).__name__}")
@@ -48,9 +51,11 @@ class DistributedVector:
                 raise ArgumentError("SOTI_ordering: expected True, the order of every vector, found False")
             parts = comm.proc_cols if row_or_col == "col" else comm.proc_rows
             total = global_blocks(blocks, parts, global_sizes=global_sizes, what="blocks")
-            self._allocate(comm, total, positive_int(block_size, "block_size"), row_or_col)
+            count = positive_int(_integer(num_vecs, "num_vecs"), "num_vecs")
+            self._allocate(comm, total, positive_int(block_size, "block_size"), row_or_col, count)
 
-    def _allocate(self, comm: Comm, blocks: int, block_size: int, space: str) -> None:
+    def _allocate(self, comm: Comm, blocks: int, block_size: int, space: str, num_vecs: int, rows: Any = None) -> None:
+        """Set the sizes, and on the grid the memory: `rows`, a 2-D array of all vectors' local blocks, or a new one."""
         self.comm = comm
         self._glob_num_blocks = blocks
         self._block_size = block_size
@@ -58,11 +63,19 @@ class DistributedVector:
         parts, index = (comm.proc_cols, comm.col_color) if space == "col" else (comm.proc_rows, comm.row_color)
         self._parts = parts
         self._blocks = block_range(blocks, parts, index)
+        self._num_vecs = num_vecs
         self._initialized = False
         self._closed = False
-        owner = comm.collectives(space)[0].rank == 0
-        self._buffer: Buffer | None = comm.backend.empty((len(self._blocks), block_size), DOUBLE) if owner else None
-        self._flat = None if self._buffer is None else comm.backend.wrap(self._buffer.array.reshape(-1))
+        # One memory, wrapped once in each form: as products take it, as `array` shows it, and as arithmetic takes it.
+        self._rows: Buffer | None = None
+        self._buffer: Buffer | None = None
+        self._flat: Buffer | None = None
+        if comm.collectives(space)[0].rank == 0:
+            backend, local = comm.backend, len(self._blocks)
+            self._rows = backend.empty((num_vecs * local, block_size), DOUBLE) if rows is None else backend.wrap(rows)
+            memory = self._rows.array
+            self._buffer = self._rows if num_vecs == 1 else backend.wrap(memory.reshape(self._shape(local)))
+            self._flat = backend.wrap(memory.reshape(-1))
 
     # Sizes and state
 
@@ -87,9 +100,19 @@ class DistributedVector:
         return self._space
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Global number of blocks and block size."""
-        return self._glob_num_blocks, self._block_size
+    def num_vecs(self) -> int:
+        """Number of vectors, 1 unless several right-hand sides are kept in one."""
+        return self._num_vecs
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Global (blocks, block_size); with several vectors (num_vecs, blocks, block_size)."""
+        return self._shape(self._glob_num_blocks)
+
+    def _shape(self, blocks: int) -> tuple[int, ...]:
+        """Return the shape of that many blocks of every vector."""
+        vectors = () if self._num_vecs == 1 else (self._num_vecs,)
+        return *vectors, blocks, self._block_size
 
     def is_initialized(self) -> bool:
         """Return whether the vector has values."""
@@ -102,7 +125,10 @@ class DistributedVector:
 
     @property
     def array(self) -> Any:
-        """The rank's (blocks, block_size) array, NumPy's or CuPy's: the vector's own memory; None off the grid."""
+        """The rank's (blocks, block_size) array, NumPy's or CuPy's: the vector's own memory; None off the grid.
+
+        With several vectors it is (num_vecs, blocks, block_size), C-contiguous.
+        """
         return None if self._buffer is None else self._buffer.array
 
     def on_grid(self) -> bool:
@@ -121,6 +147,38 @@ class DistributedVector:
         """Return the number of time steps of a block."""
         return self.block_size
 
+    def get_num_vecs(self) -> int:
+        """Return the number of vectors."""
+        return self.num_vecs
+
+    def get_vector(self, index: int) -> Self:
+        """Return one of the vectors as a `Vector` that shares its memory: what is written to one is seen in the other.
+
+        Local. The memory lives as long as either. Whether there are values is copied now, and is each one's own later.
+
+        Parameters
+        ----------
+        index : int
+            0 .. num_vecs - 1.
+
+        Raises
+        ------
+        VectorIndexError
+            There is no such vector.
+        ArgumentTypeError
+            `index` is no integer.
+        """
+        self.check_open()
+        index = _integer(index, "get_vector: index")
+        if not 0 <= index < self._num_vecs:
+            raise VectorIndexError(f"get_vector: expected an index of 0 .. {self._num_vecs - 1}, found {index}")
+        local = len(self._blocks)
+        rows = None if self._rows is None else self._rows.array[index * local : (index + 1) * local]
+        vector = type(self).__new__(type(self))
+        vector._allocate(self.comm, self._glob_num_blocks, self._block_size, self._space, 1, rows)
+        vector._initialized = self._initialized
+        return vector
+
     def check_open(self) -> None:
         """Raise a ClosedError if `close` was called, here or on the Comm."""
         if self._closed:
@@ -137,7 +195,7 @@ class DistributedVector:
         """Give the memory back; arrays and tensors that share it keep it alive. Local; safe to call twice."""
         self._closed = True
         self._initialized = False
-        self._buffer = self._flat = None
+        self._rows = self._buffer = self._flat = None
 
     def __enter__(self) -> Self:
         """Return the vector itself."""
@@ -162,7 +220,7 @@ class DistributedVector:
         self._fill("constant", 1.0)
 
     def init_vec_consecutive(self) -> None:
-        """Set every value to its global index: 0, 1, 2, ..."""
+        """Set every value to its global index, 0, 1, 2, ..., which counts on from one vector to the next."""
         self._fill("consecutive")
 
     def init_vec_doubles(self) -> None:
@@ -171,9 +229,18 @@ class DistributedVector:
 
     def _fill(self, formula: str, value: float = 0.0) -> None:
         self.check_open()
-        if self._flat is not None:
-            fill(self.comm.backend.target, formula)(self._flat.view, self._blocks.start * self._block_size, value)
+        first = self._blocks.start * self._block_size
+        for vector, run in enumerate(self._runs(self._num_vecs)):
+            start = vector * self._glob_num_blocks * self._block_size + first
+            fill(self.comm.backend.target, formula)(run, start, value)
         self._initialized = True
+
+    def _runs(self, count: int) -> list[Any]:
+        """Return the kernels' views of this rank's values in equal runs: 1 for all, `num_vecs` for one a vector."""
+        if self._flat is None:
+            return []
+        size = self._flat.array.size // count
+        return [self._flat.view[i * size : (i + 1) * size] for i in range(count)]
 
     def _set(self, values: npt.NDArray[np.float64]) -> None:
         """Take this rank's values, once every rank has accepted its own."""
@@ -187,8 +254,8 @@ class DistributedVector:
         Parameters
         ----------
         array : array_like
-            The (blocks, block_size) real values, given on every rank; each rank copies its share. A flat array in the
-            same order is taken too.
+            The real values of shape `shape`, given on every rank; each rank copies its share. A flat array in the same
+            order is taken too.
 
         Raises
         ------
@@ -204,11 +271,11 @@ class DistributedVector:
                 raise ArgumentTypeError(f"scattered array: expected real numbers, found dtype {values.dtype}")
             if values.shape not in (self.shape, (math.prod(self.shape),)):
                 raise ShapeError(f"scattered array: expected shape {self.shape}, found {values.shape}")
-        mine = values.reshape(self.shape)[self._blocks.start : self._blocks.stop]
+        mine = values.reshape(self.shape)[..., self._blocks.start : self._blocks.stop, :]
         self._set(np.ascontiguousarray(mine, DOUBLE))
 
     def to_numpy(self) -> npt.NDArray[np.float64] | None:
-        """Return a host copy of this rank's (blocks, block_size) values, None off the grid.
+        """Return a host copy of this rank's values, of `array`'s shape; None off the grid.
 
         Raises
         ------
@@ -219,7 +286,7 @@ class DistributedVector:
         return None if self._buffer is None else self.comm.backend.download(self._buffer.array)
 
     def gather(self) -> npt.NDArray[np.float64]:
-        """Return the global (blocks, block_size) values on every rank, as a NumPy array. Collective.
+        """Return the global values, of shape `shape`, on every rank, as a NumPy array. Collective.
 
         Raises
         ------
@@ -229,95 +296,12 @@ class DistributedVector:
         self.check_open()
         mine = self.to_numpy()
         result = np.empty(self.shape)
-        send = np.empty(0) if mine is None else mine.reshape(-1)
+        vectors = np.empty((self._num_vecs, 0)) if mine is None else mine.reshape(self._num_vecs, -1)
         world = self.comm.global_comm
-        counts = world.allgather(send.size)
-        world.Allgatherv(send, (result, counts))
+        counts = world.allgather(vectors.shape[1])
+        for send, receive in zip(vectors, result.reshape(self._num_vecs, -1), strict=True):
+            world.Allgatherv(send, (receive, counts))
         return result
-
-    # Files
-
-    def init_vec_from_file(self, filename: str | os.PathLike[str], checksum: int = 0, QoI: bool = False) -> None:
-        """Set the values from a file in the pyFFTMatvec format. Collective; each owner reads its own part.
-
-        Parameters
-        ----------
-        filename : path
-            The file.
-        checksum : int
-            What the file's checksum must be; 0 checks nothing.
-        QoI : bool
-            Whether the file must hold quantities of interest.
-
-        Raises
-        ------
-        FileError, FileFormatError, ChecksumError
-            The file cannot be read, breaks the format or does not fit the vector.
-        """
-        self.check_open()
-        values = np.empty((len(self._blocks), self._block_size))
-        with self.comm.agreement(f"reading {filename}"):
-            if self._buffer is not None:
-                read_vector(
-                    filename,
-                    space=self._space,
-                    num_blocks=self._glob_num_blocks,
-                    block_size=self._block_size,
-                    blocks=self._blocks,
-                    out=values,
-                    checksum=checksum,
-                    qoi=QoI,
-                )
-        self._set(values)
-
-    def save(self, filename: str | os.PathLike[str], QoI: bool = False, *, checksum: int = 0) -> None:
-        """Write the values to a file in the pyFFTMatvec format. Collective; rank 0 writes, one owner's part at a time.
-
-        Parameters
-        ----------
-        filename : path
-            The file; replaced in one step, when the new one is complete.
-        QoI : bool
-            Mark the values as quantities of interest.
-        checksum : int
-            An identifier to store, 0 for none.
-
-        Raises
-        ------
-        UninitializedError
-            The vector has no values.
-        FileError
-            The file cannot be written.
-        """
-        self.check_initialized("save")
-        self.check_open()
-        mine = self.to_numpy()
-        world = self.comm.global_comm
-        starts = np.cumsum([0, *block_counts(self._glob_num_blocks, self._parts)])
-        owners = world.allgather(mine is not None)
-        ranks = [rank for rank, owns in enumerate(owners) if owns]
-        parts = [range(a, b) for a, b in pairwise(starts)]
-        if world.rank > 0:
-            if mine is not None:
-                world.Send(mine, 0)
-            with self.comm.agreement(f"writing {filename}"):
-                return
-        with (
-            self.comm.agreement(f"writing {filename}"),
-            _received(world, ranks[1:], parts[1:], self._block_size) as more,
-        ):
-            assert mine is not None
-            with vector_writer(
-                filename,
-                space=self._space,
-                num_blocks=self._glob_num_blocks,
-                block_size=self._block_size,
-                checksum=checksum,
-                qoi=QoI,
-            ) as writer:
-                writer.write(parts[0], mine)
-                for part, values in more:
-                    writer.write(part, values)
 
     def __len__(self) -> int:
         """Return the global number of values."""
@@ -327,25 +311,17 @@ class DistributedVector:
         """Return kind, global shape, grid and ownership."""
         state = "" if self._initialized else ", uninitialised"
         owned = f"blocks {self._blocks.start}..{self._blocks.stop - 1}" if self.on_grid() else "off the grid"
-        sizes = f"{self._glob_num_blocks} blocks of {self._block_size}"
-        return f"Vector({self._space!r}, {sizes}, grid {self.comm.proc_rows}x{self.comm.proc_cols}, {owned}{state})"
+        grid = f"grid {self.comm.proc_rows}x{self.comm.proc_cols}"
+        return f"Vector({self._space!r}, {sizes(self.shape)}, {grid}, {owned}{state})"
 
 
-@contextmanager
-def _received(
-    world: MPI.Intracomm, ranks: list[int], parts: list[range], block_size: int
-) -> Iterator[Iterator[tuple[range, npt.NDArray[np.float64]]]]:
-    """Receive the owners' parts one by one; what is not asked for is received at the end, so that no sender waits."""
+def sizes(shape: tuple[int, ...]) -> str:
+    """Return a global shape in words, for messages."""
+    *vectors, blocks, block_size = shape
+    return "".join(f"{count} vectors of " for count in vectors) + f"{blocks} blocks of {block_size}"
 
-    def receive() -> Iterator[tuple[range, npt.NDArray[np.float64]]]:
-        for rank, part in zip(ranks, parts, strict=True):
-            values = np.empty((len(part), block_size))
-            world.Recv(values, rank)
-            yield part, values
 
-    pieces = receive()
-    try:
-        yield pieces
-    finally:
-        for _ in pieces:
-            pass
+def _integer(value: object, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ArgumentTypeError(f"{what}: expected an integer, found {value!r}")
+    return int(value)

@@ -31,8 +31,16 @@ class PrecisionError(ArgumentError):
     """A precision code or stage precision is unknown, or the stage does not offer it."""
 
 
+class NonFiniteError(ArgumentError):
+    """A value is NaN or infinite where the format that it is stored in has neither."""
+
+
 class SpaceError(ArgumentError):
     """A vector lives in the other space: `row` where `col` belongs, or the reverse."""
+
+
+class VectorIndexError(ArgumentError, IndexError):
+    """There is no vector of that index among the `num_vecs`."""
 
 
 class UninitializedError(FFTMatvecError, RuntimeError):
@@ -45,6 +53,10 @@ class ClosedError(FFTMatvecError, RuntimeError):
 
 class BackendError(FFTMatvecError, RuntimeError):
     """The backend or the collectives asked for cannot work on this machine."""
+
+
+class CapacityError(FFTMatvecError, MemoryError):
+    """What is asked for needs more memory than there is."""
 
 
 class RemoteError(FFTMatvecError, RuntimeError):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .distributed import DOUBLE, DistributedVector
+from .distributed import DOUBLE, DistributedVector, sizes
 from .errors import ArgumentError, ArgumentTypeError, BackendError, ShapeError
 
 # DLPack's numbers of the kinds of memory that each backend can read: kDLCPU; kDLCUDA and kDLCUDAManaged.
@@ -20,10 +20,11 @@ _DEVICE_KINDS = {"cpu": {1}, "cuda": {2, 13}}
 class VectorInterop(DistributedVector):
     """The interoperation of a `Vector`.
 
-    All of it is local: each rank exchanges its own (num_blocks, block_size) values. `to_*` and the protocols share the
-    vector's memory where they can and keep it alive; `from_*` copy into it, and initialise the vector by that. Off the
-    grid, `to_*` return None, `from_*` ignore their argument and only mark the vector as initialised, and the protocols
-    raise an ArgumentError, for they have no way to say that there is nothing.
+    All of it is local: each rank exchanges its own (num_blocks, block_size) values, with several vectors (num_vecs,
+    num_blocks, block_size). `to_*` and the protocols share the vector's memory where they can and keep it alive;
+    `from_*` copy into it, and initialise the vector by that. Off the grid, `to_*` return None, `from_*` ignore their
+    argument and only mark the vector as initialised, and the protocols raise an ArgumentError, for they have no way to
+    say that there is nothing.
     """
 
     # NumPy's operators leave ``array * vector`` to the vector, instead of taking this rank's part for all of it.
@@ -32,7 +33,7 @@ class VectorInterop(DistributedVector):
     # PyTorch
 
     def to_torch(self, dtype: Any = None) -> Any:
-        """Return this rank's values as a (num_blocks, block_size) tensor on the vector's device; None off the grid.
+        """Return this rank's values as a tensor of `array`'s shape on the vector's device; None off the grid.
 
         Parameters
         ----------
@@ -64,8 +65,8 @@ class VectorInterop(DistributedVector):
         Parameters
         ----------
         tensor : torch.Tensor
-            Of any floating dtype, any strides and any shape with num_blocks * block_size elements, in the order of
-            blocks; on the vector's device: the host's with the backend ``"cpu"``, else this rank's GPU. Whether it
+            Of any floating dtype, any strides and any shape with as many elements as `array`, in its order; on the
+            vector's device: the host's with the backend ``"cpu"``, else this rank's GPU. Whether it
             requires gradients does not matter: this is no differentiable operation (`numba_fftmatvec.torch` has those).
             Off the grid None or anything.
 
@@ -137,8 +138,8 @@ class VectorInterop(DistributedVector):
         Parameters
         ----------
         source : object with ``__dlpack__`` and ``__dlpack_device__``
-            An array of real numbers of any shape with num_blocks * block_size elements, on the vector's device. Off the
-            grid None or anything.
+            An array of real numbers of any shape with as many elements as `array`, on the vector's device. Off the grid
+            None or anything.
 
         Raises
         ------
@@ -203,7 +204,7 @@ class VectorInterop(DistributedVector):
     # NumPy
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """Return this rank's (num_blocks, block_size) values on the host, as NumPy 2 asks for them.
+        """Return this rank's values, of `array`'s shape, on the host, as NumPy 2 asks for them.
 
         Parameters
         ----------
@@ -237,7 +238,7 @@ class VectorInterop(DistributedVector):
         Parameters
         ----------
         array : array_like
-            The (num_blocks, block_size) real values of this rank, or the same flat. Off the grid None or anything.
+            The real values of this rank, of `array`'s shape or flat. Off the grid None or anything.
 
         Raises
         ------
@@ -261,7 +262,7 @@ class VectorInterop(DistributedVector):
             raise ArgumentTypeError(f"{what}: expected real numbers, found dtype {values.dtype}")
         if values.size != self.array.size:
             raise ShapeError(
-                f"{what}: expected {self.array.size} elements, as {self.num_blocks} blocks of {self.block_size} have, "
+                f"{what}: expected {self.array.size} elements, as {sizes(self.array.shape)} have, "
                 f"found shape {tuple(values.shape)}"
             )
 

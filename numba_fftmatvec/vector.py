@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from .arithmetic import VectorArithmetic
 from .comm import Comm
-from .errors import ArgumentTypeError
+from .errors import ArgumentTypeError, ShapeError
+from .files import VectorFiles
 from .interop import VectorInterop
+from .reductions import VectorReductions
 
 
-class Vector(VectorArithmetic, VectorInterop):
+class Vector(VectorReductions, VectorFiles, VectorInterop):
     """A vector of blocks of time steps, in parameter space (``"col"``) or in data space (``"row"``).
 
     A ``"col"`` vector is split over the grid's columns and owned by the ranks of its first row; a ``"row"`` vector is
@@ -30,11 +31,16 @@ class Vector(VectorArithmetic, VectorInterop):
         Whether `blocks` is the global number.
     SOTI_ordering : bool
         Must be True: blocks outer, time inner is the order of every vector and file.
+    num_vecs : int
+        Number of vectors: several right-hand sides, that products take at once. With more than one, arrays have a
+        leading axis of that length, and arithmetic is elementwise on all of them. A copy has as many as its original.
 
     Raises
     ------
     ShapeError, GridError
         A size is not positive, or there are fewer blocks than ranks to own them.
+    ArgumentTypeError
+        `num_vecs` is no integer.
     SpaceError
         `row_or_col` is neither.
 
@@ -47,6 +53,9 @@ class Vector(VectorArithmetic, VectorInterop):
     >>> x.gather()
     array([[0., 1., 2.],
            [3., 4., 5.]])
+    >>> several = pyFFTMatvec.Vector(comm, 2, 3, "col", global_sizes=True, num_vecs=4)
+    >>> several.shape, several.get_vector(0).shape
+    ((4, 2, 3), (2, 3))
     """
 
     def __init__(
@@ -59,12 +68,16 @@ class Vector(VectorArithmetic, VectorInterop):
         SOTI_ordering: bool = True,
         *,
         deep_copy: bool | None = None,
+        num_vecs: int = 1,
     ) -> None:
         if not isinstance(comm, Vector):
             if not isinstance(comm, Comm):
                 raise ArgumentTypeError(f"comm: expected a Comm or a Vector, found {type(comm).__name__}")
-            super().__init__(comm, blocks, block_size, row_or_col, global_sizes, SOTI_ordering)  # type: ignore[arg-type]
+            described = blocks, block_size, row_or_col, global_sizes, SOTI_ordering
+            super().__init__(comm, *described, num_vecs=num_vecs)  # type: ignore[arg-type]
             return
-        self._allocate(comm.comm, comm.glob_num_blocks, comm.block_size, comm.row_or_col)
+        if num_vecs not in (1, comm.num_vecs):
+            raise ShapeError(f"num_vecs: expected {comm.num_vecs}, as the vector to copy has, found {num_vecs!r}")
+        self._allocate(comm.comm, comm.glob_num_blocks, comm.block_size, comm.row_or_col, comm.num_vecs)
         if (blocks if deep_copy is None else deep_copy) and comm.is_initialized():
             comm.copy_to(self)

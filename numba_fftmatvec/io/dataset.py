@@ -35,7 +35,7 @@ _LOCKING = {"locking": "best-effort"} if hasattr(h5py.h5p.PropFAID, "set_file_lo
 
 @dataclass(frozen=True)
 class Description:
-    """What one file must hold: `num_blocks` blocks of `block_size` values of a space, and the attributes to say so."""
+    """What one file must hold: `num_vecs` vectors of `num_blocks` blocks of `block_size` values of a space."""
 
     path: Path
     space: str
@@ -43,6 +43,7 @@ class Description:
     block_size: int
     checksum: int = 0
     qoi: bool = False
+    num_vecs: int = 1
 
     def __post_init__(self) -> None:
         """Check the arguments that callers pass through."""
@@ -50,34 +51,44 @@ class Description:
             raise ArgumentError(f"{self.path}: space: expected one of {', '.join(_SPACES)}, found {self.space!r}")
         positive_int(self.num_blocks, f"{self.path}: number of blocks")
         positive_int(self.block_size, f"{self.path}: block size")
+        positive_int(self.num_vecs, f"{self.path}: number of vectors")
         checksum_number(self.checksum, f"{self.path}: checksum")
 
     @property
     def attributes(self) -> dict[str, int]:
-        """The attributes that the file must have, the checksum apart."""
+        """The attributes that every such file must have: those of `optional` apart."""
         blocks, steps = _SPACES[self.space]
         sizes = {"reindex": 1, blocks: self.num_blocks, steps: self.block_size}
         return sizes | ({"qoi": 1} if self.qoi else {})
 
     @property
+    def optional(self) -> dict[str, int]:
+        """The attributes that only some files have: a checksum, and the number of vectors where it is not 1."""
+        checksum = {"checksum": self.checksum} if self.checksum else {}
+        return checksum | ({"num_vecs": self.num_vecs} if self.num_vecs > 1 else {})
+
+    @property
     def shape(self) -> tuple[int]:
         """Shape of the dataset."""
-        return (self.num_blocks * self.block_size,)
+        return (self.num_vecs * self.num_blocks * self.block_size,)
 
-    def span(self, blocks: range) -> slice:
-        """Return the elements of consecutive blocks."""
+    def spans(self, blocks: range) -> list[slice]:
+        """Return the elements of consecutive blocks: a slice for each vector."""
         if blocks.step != 1 or not 0 <= blocks.start <= blocks.stop <= self.num_blocks:
             raise ArgumentError(
                 f"{self.path}: blocks: expected consecutive ones of 0 .. {self.num_blocks - 1}, found {blocks}"
             )
-        return slice(blocks.start * self.block_size, blocks.stop * self.block_size)
+        firsts = (vector * self.num_blocks for vector in range(self.num_vecs))
+        size = self.block_size
+        return [slice((first + blocks.start) * size, (first + blocks.stop) * size) for first in firsts]
 
     def check_array(self, array: NDArray[np.float64], blocks: range) -> None:
-        """Raise unless `array` is a float64 array of shape (len(blocks), block_size)."""
+        """Raise unless `array` is float64, (len(blocks), block_size); with several vectors num_vecs of that."""
         if not isinstance(array, np.ndarray) or array.dtype != np.float64:
             found = getattr(array, "dtype", type(array).__name__)
             raise ArgumentTypeError(f"{self.path}: values: expected a NumPy array of float64, found {found}")
-        check_shape(array.shape, (len(blocks), self.block_size), f"{self.path}: values of {blocks}")
+        vectors = () if self.num_vecs == 1 else (self.num_vecs,)
+        check_shape(array.shape, (*vectors, len(blocks), self.block_size), f"{self.path}: values of {blocks}")
 
 
 @contextmanager
@@ -94,7 +105,8 @@ def opened(description: Description) -> Iterator[Any]:
         if dataset.dtype != np.float64:
             raise FileFormatError(f"{path}, vec: expected dtype float64, found {dataset.dtype}")
         if dataset.shape != description.shape:
-            sizes = f"{description.num_blocks} blocks of {description.block_size}"
+            vectors = "" if description.num_vecs == 1 else f"{description.num_vecs} vectors of "
+            sizes = f"{vectors}{description.num_blocks} blocks of {description.block_size}"
             raise FileFormatError(f"{path}, vec: expected shape {description.shape} ({sizes}), found {dataset.shape}")
         yield dataset
 
@@ -139,6 +151,10 @@ def _check_attributes(description: Description, dataset: Any) -> None:
             raise FileFormatError(f"{path}, attribute {name}: expected {expected}, found {_listed(dataset.attrs)}")
         if found != expected:
             raise FileFormatError(f"{path}, attribute {name}: expected {expected}, found {found}")
+    num_vecs = _integer_attribute(path, dataset, "num_vecs")
+    if (1 if num_vecs is None else num_vecs) != description.num_vecs:
+        shown = f"{_listed(dataset.attrs)}: one vector" if num_vecs is None else num_vecs
+        raise FileFormatError(f"{path}, attribute num_vecs: expected {description.num_vecs}, found {shown}")
     if description.space == "row" and not description.qoi and _integer_attribute(path, dataset, "qoi") == 1:
         raise FileFormatError(
             f"{path}, attribute qoi: expected an observation vector (no qoi, or 0), found 1: the file holds quantities "

@@ -101,9 +101,10 @@ def check_vector(
     block_size: int,
     checksum: int = 0,
     qoi: bool = False,
+    num_vecs: int = 1,
 ) -> None:
     """Check all of a vector's file but its values; parameters and errors are those of `read_vector`."""
-    _check(Description(Path(path), space, num_blocks, block_size, checksum, qoi))
+    _check(Description(Path(path), space, num_blocks, block_size, checksum, qoi, num_vecs))
 
 
 def read_vector(
@@ -117,8 +118,9 @@ def read_vector(
     checksum: int = 0,
     qoi: bool = False,
     allow_nonfinite: bool = False,
+    num_vecs: int = 1,
 ) -> None:
-    """Read some blocks of a vector: ``out[i, t] = vec[blocks[i], t]``.
+    """Read some blocks of a vector: ``out[i, t] = vec[blocks[i], t]``; of several ``out[v, i, t]``.
 
     Parameters
     ----------
@@ -131,7 +133,8 @@ def read_vector(
     blocks : range
         Global indices of the blocks to read, consecutive.
     out : ndarray of float64, shape (len(blocks), block_size), C-contiguous
-        The caller's; its content is undefined after an error.
+        The caller's; its content is undefined after an error. With `num_vecs` above 1 its shape is (num_vecs,
+        len(blocks), block_size).
     checksum : int
         What the file's checksum must be; 0 verifies nothing.
     qoi : bool
@@ -139,6 +142,8 @@ def read_vector(
         it has an observation's shape, but is none.
     allow_nonfinite : bool
         Whether NaN and infinities are taken as they are.
+    num_vecs : int
+        Number of vectors that the file must hold.
 
     Raises
     ------
@@ -149,7 +154,7 @@ def read_vector(
     ChecksumError
         A checksum is asked for, and the file has none or another.
     """
-    _read(Description(Path(path), space, num_blocks, block_size, checksum, qoi), blocks, out, allow_nonfinite)
+    _read(Description(Path(path), space, num_blocks, block_size, checksum, qoi, num_vecs), blocks, out, allow_nonfinite)
 
 
 class VectorWriter:
@@ -161,19 +166,20 @@ class VectorWriter:
         self._written = np.zeros(description.num_blocks, dtype=bool)
 
     def write(self, blocks: range, values: NDArray[np.float64]) -> None:
-        """Write consecutive blocks, in any order of calls.
+        """Write consecutive blocks, of all vectors, in any order of calls.
 
         Parameters
         ----------
         blocks : range
             Global indices of the blocks.
         values : ndarray of float64, shape (len(blocks), block_size)
-            Their values.
+            Their values; of several vectors (num_vecs, len(blocks), block_size).
         """
-        span = self._description.span(blocks)
+        spans = self._description.spans(blocks)
         self._description.check_array(values, blocks)
         with hdf5_errors(self._description.path, "write", FileError):
-            self._dataset[span] = values.reshape(-1)
+            for span, vector in zip(spans, values.reshape(len(spans), -1), strict=True):
+                self._dataset[span] = vector
         self._written[blocks.start : blocks.stop] = True
 
     def check_complete(self) -> None:
@@ -194,6 +200,7 @@ def vector_writer(
     block_size: int,
     checksum: int = 0,
     qoi: bool = False,
+    num_vecs: int = 1,
 ) -> Iterator[VectorWriter]:
     """Write a vector chunk by chunk; an existing file is replaced in one step when the body ends.
 
@@ -211,6 +218,8 @@ def vector_writer(
         The checksum to store; 0 stores none.
     qoi : bool
         Whether the file is marked as a vector of quantities of interest.
+    num_vecs : int
+        Number of vectors; stored where it is more than 1.
 
     Yields
     ------
@@ -231,7 +240,7 @@ def vector_writer(
     ...     writer.write(range(0, 2), np.ones((2, 2)))
     ...     writer.write(range(2, 3), np.zeros((1, 2)))
     """
-    with _writer(Description(Path(path), space, num_blocks, block_size, checksum, qoi)) as writer:
+    with _writer(Description(Path(path), space, num_blocks, block_size, checksum, qoi, num_vecs)) as writer:
         yield writer
 
 
@@ -243,7 +252,7 @@ def _block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: int) ->
 @contextmanager
 def _writer(description: Description) -> Iterator[VectorWriter]:
     path = description.path
-    attributes = description.attributes | ({"checksum": description.checksum} if description.checksum else {})
+    attributes = description.attributes | description.optional
     with replacing(path) as temporary:
         with hdf5_errors(path, "write", FileError):
             file = h5py.File(temporary, "x")
@@ -265,18 +274,21 @@ def _check(description: Description) -> None:
 
 
 def _read(description: Description, blocks: range, out: NDArray[np.float64], allow_nonfinite: bool) -> None:
-    span = description.span(blocks)
+    spans = description.spans(blocks)
     description.check_array(out, blocks)
     if not (out.flags.c_contiguous and out.flags.writeable):
         raise ArgumentError(f"{description.path}: out: expected a writeable C-contiguous array, found {out.flags}")
     with opened(description) as dataset:
-        if out.size:
-            dataset.read_direct(out.reshape(-1), source_sel=span)
+        for span, vector in zip(spans, out.reshape(len(spans), -1), strict=True):
+            if vector.size:
+                dataset.read_direct(vector, source_sel=span)
     if allow_nonfinite or (finite := np.isfinite(out)).all():
         return
-    block, step = np.unravel_index(int(np.argmin(finite)), out.shape)
-    index = span.start + int(block) * description.block_size + int(step)
+    first = int(np.argmin(finite))
+    index, place = divmod(first, len(blocks) * description.block_size)
+    block, step = divmod(place, description.block_size)
+    of_vector = f"vector {index}, " if description.num_vecs > 1 else ""
     raise FileFormatError(
-        f"{description.path}, vec[{index}] (block {blocks[int(block)]}, step {step}): expected finite values, "
-        f"found {out[block, step]}"
+        f"{description.path}, vec[{spans[index].start + place}] ({of_vector}block {blocks[block]}, step {step}): "
+        f"expected finite values, found {out.flat[first]}"
     )

@@ -177,12 +177,14 @@ def special_operands(space: str) -> tuple[Array, Array, Array]:
 
 
 def vectors(comm: Any, space: str, *values: Array) -> list[Any]:
-    """Return a vector for each global array."""
+    """Return a vector for each global array, with `num_vecs` if it has three axes."""
     import numba_fftmatvec as pyFFTMatvec
 
     made = []
     for array in values:
-        vector = pyFFTMatvec.Vector(comm, BLOCKS[space], array.shape[1], space, global_sizes=True)
+        blocks, size = array.shape[-2:]
+        several = {"num_vecs": array.shape[0]} if array.ndim > 2 else {}
+        vector = pyFFTMatvec.Vector(comm, blocks, size, space, global_sizes=True, **several)
         vector.scatter(array)
         made.append(vector)
     return made

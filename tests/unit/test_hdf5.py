@@ -53,8 +53,9 @@ def put(path: Path, attributes: dict[str, Any] = ATTRIBUTES, **dataset: Any) -> 
 
 
 def get(path: Path, **arguments: Any) -> np.ndarray:
-    """Read all of a vector."""
-    out = np.full((BLOCKS, STEPS), np.nan)
+    """Read all of a vector, or of several."""
+    num_vecs = arguments.get("num_vecs", 1)
+    out = np.full((BLOCKS, STEPS) if num_vecs == 1 else (num_vecs, BLOCKS, STEPS), np.nan)
     read_vector(path, **{**COL, "blocks": range(BLOCKS), "out": out, **arguments})
     return out
 
@@ -200,6 +201,34 @@ def test_qoi_vectors_and_observations_are_not_mixed_up(tmp_path: Path) -> None:
     refused(qoi, FileFormatError, "attribute qoi: expected an observation vector", "found 1", "QoI=True", space="row")
 
 
+@pytest.mark.parametrize(
+    ("attribute", "num_vecs", "found"),
+    [
+        ({"num_vecs": 3}, 1, "expected 1, found 3"),
+        ({"num_vecs": 3}, 2, "expected 2, found 3"),
+        ({"num_vecs": 1}, 3, "expected 3, found 1"),
+        ({}, 3, "expected 3, found only 'n_param', 'param_steps', 'reindex': one vector"),
+        ({"num_vecs": 0}, 1, "expected 1, found 0"),
+        ({"num_vecs": 2.5}, 1, "expected an integer, found 2.5"),
+        ({"num_vecs": "3"}, 3, "expected one integer"),
+    ],
+)
+def test_another_number_of_vectors(tmp_path: Path, attribute: dict[str, Any], num_vecs: int, found: str) -> None:
+    path = put(tmp_path / "x.h5", ATTRIBUTES | attribute, data=np.tile(VALUES, 3))
+    refused(path, FileFormatError, "attribute num_vecs: ", found, num_vecs=num_vecs)
+
+
+def test_fewer_values_than_the_number_of_vectors_says(tmp_path: Path) -> None:
+    path = put(tmp_path / "x.h5", ATTRIBUTES | {"num_vecs": 3}, data=np.tile(VALUES, 2))
+    says = "vec: expected shape (90,) (3 vectors of 6 blocks of 5), found (60,)"
+    refused(path, FileFormatError, says, num_vecs=3)
+
+
+@pytest.mark.parametrize("convert", [int, np.float64, np.uint8, lambda value: np.array([value])])
+def test_one_vector_may_say_so(tmp_path: Path, convert: Callable[[int], Any]) -> None:
+    np.testing.assert_array_equal(get(put(tmp_path / "x.h5", ATTRIBUTES | {"num_vecs": convert(1)})).ravel(), VALUES)
+
+
 def test_checksums(tmp_path: Path) -> None:
     marked, plain = put(tmp_path / "x.h5", ATTRIBUTES | {"checksum": 2**62 + 1}), put(tmp_path / "p.h5")
     for path, checksum in ((marked, 2**62 + 1), (marked, 0), (plain, 0)):
@@ -313,6 +342,9 @@ def test_sizes_are_checked_without_allocating(tmp_path: Path) -> None:
     path = put(tmp_path / "x.h5", {"reindex": 1, "n_param": 2**50, "param_steps": 2**9})
     with pytest.raises(FileFormatError, match=re.escape(f"expected shape ({2**59},)")):
         check_vector(path, space="col", num_blocks=2**50, block_size=2**9)
+    path = put(tmp_path / "v.h5", ATTRIBUTES | {"num_vecs": 2**50})
+    with pytest.raises(FileFormatError, match=re.escape(f"expected shape ({30 * 2**50},)")):
+        check_vector(path, **COL, num_vecs=2**50)
 
 
 # What is refused: the file
@@ -369,6 +401,16 @@ def test_a_file_that_another_program_has_locked(tmp_path: Path) -> None:
         ({"space": "column"}, ArgumentError, "space: expected one of col, row, found 'column'"),
         ({"num_blocks": 0}, ShapeError, "number of blocks: expected a positive integer, found 0"),
         ({"block_size": -1}, ShapeError, "block size: expected a positive integer, found -1"),
+        (
+            {"num_vecs": 0, "out": np.zeros((BLOCKS, STEPS))},
+            ShapeError,
+            "number of vectors: expected a positive integer, found 0",
+        ),
+        (
+            {"num_vecs": 3, "out": np.zeros((BLOCKS, STEPS))},
+            ShapeError,
+            "values of range(0, 6): expected shape (3, 6, 5), found (6, 5)",
+        ),
         ({"checksum": -1}, ArgumentError, "checksum: expected an integer of 0 .. 2^63 - 1, found -1"),
         ({"blocks": range(0, 6, 2)}, ArgumentError, "blocks: expected consecutive ones of 0 .. 5"),
         ({"blocks": range(3, 7)}, ArgumentError, "found range(3, 7)"),
@@ -425,6 +467,39 @@ def test_vector_round_trip(tmp_path: Path, space: str, qoi: bool, checksum: int,
         assert file["vec"].dtype == np.dtype("f8")
         np.testing.assert_array_equal(file["vec"][:], values.reshape(-1))
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_several_vectors_round_trip(tmp_path: Path) -> None:
+    """One vector lies behind the other; a reader takes its blocks of each."""
+    path, values = tmp_path / "v.h5", np.random.default_rng(2).standard_normal((3, BLOCKS, STEPS))
+    with vector_writer(path, **COL, num_vecs=3) as writer:
+        writer.write(range(4, 6), values[:, 4:])
+        writer.write(range(0, 4), np.ascontiguousarray(values[:, :4]))
+    with h5py.File(path) as file:
+        assert dict(file["vec"].attrs) == ATTRIBUTES | {"num_vecs": 3}
+        np.testing.assert_array_equal(file["vec"][:], values.reshape(-1))
+    for blocks in (range(0, 6), range(0, 1), range(2, 5), range(3, 3)):
+        out = np.full((3, len(blocks), STEPS), np.nan)
+        read_vector(path, **COL, blocks=blocks, out=out, num_vecs=3)
+        np.testing.assert_array_equal(out, values[:, blocks.start : blocks.stop])
+
+
+def test_non_finite_values_of_several_vectors(tmp_path: Path) -> None:
+    values = np.tile(VALUES, 3)
+    values[2 * 30 + 13] = np.inf
+    path = put(tmp_path / "x.h5", ATTRIBUTES | {"num_vecs": 3}, data=values)
+    out = np.empty((3, 3, STEPS))
+    with pytest.raises(FileFormatError, match=r"vec\[73\] \(vector 2, block 2, step 3\): .* found inf"):
+        read_vector(path, **COL, blocks=range(1, 4), out=out, num_vecs=3)
+    read_vector(path, **COL, blocks=range(1, 4), out=out, num_vecs=3, allow_nonfinite=True)
+    np.testing.assert_array_equal(out, values.reshape(3, BLOCKS, STEPS)[:, 1:4])
+
+
+def test_blocks_of_one_vector_are_not_those_of_several(tmp_path: Path) -> None:
+    says = r"expected shape \(3, 6, 5\), found \(6, 5\)"
+    with pytest.raises(ShapeError, match=says), vector_writer(tmp_path / "v.h5", **COL, num_vecs=3) as writer:
+        writer.write(range(6), VALUES.reshape(BLOCKS, STEPS))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_new_file_has_the_users_usual_permissions(tmp_path: Path) -> None:
@@ -645,6 +720,14 @@ def test_non_finite_values_of_a_block_row(tmp_path: Path) -> None:
         read_block_row(tmp_path, meta, 1, range(2, 4), out)
     read_block_row(tmp_path, meta, 1, range(2, 4), out, allow_nonfinite=True)
     np.testing.assert_array_equal(out, blocks[1, 2:])
+
+
+def test_a_block_row_is_no_set_of_vectors(tmp_path: Path) -> None:
+    meta, _ = some_matrix(tmp_path)
+    with h5py.File(meta.block_row_path(tmp_path, 1), "a") as file:
+        file["vec"].attrs["num_vecs"] = 2
+    with pytest.raises(FileFormatError, match="vec_000001.h5, attribute num_vecs: expected 1, found 2"):
+        check_block_row(tmp_path, meta, 1)
 
 
 def test_a_block_row_of_another_shape_leaves_the_old_one(tmp_path: Path) -> None:

@@ -1,0 +1,535 @@
+"""Several right-hand sides in one Vector: on process grids against NumPy, and what is refused on every rank."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from mpi4py import MPI
+from numpy.typing import NDArray
+
+import numba_fftmatvec as fm
+import reference
+from mpi.api import RESIZES, norm_operands, outcome
+from mpi.files import read_vector, write_vector
+from mpi.harness import run_ranks
+from mpi.operations import BLOCKS, CALLS, NT, vectors
+from mpi.suites import agreed, share
+from mpi.tasks import FILLS, NORM_ORDERS
+from mpi.test_api import UNIT, check_operation, exact_norm
+from numba_fftmatvec import errors
+
+Array = NDArray[Any]
+Results = list[dict[str, Any]]
+
+R = 3
+CHECKSUM = 42
+BACKENDS = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+GRIDS = [(backend, grid) for backend in ("cpu", "cuda") for grid in ((1, 1), (2, 2), (1, 3))]
+
+
+def operands(space: str, num_vecs: int = R) -> tuple[Array, Array, Array]:
+    """Return the global values of x, which are positive, and of y and z."""
+    random = np.random.default_rng((num_vecs, BLOCKS[space]))
+    shape = num_vecs, BLOCKS[space], NT
+    return random.uniform(0.1, 3.0, shape), random.standard_normal(shape), random.standard_normal(shape)
+
+
+def blank(comm: Any, space: str, num_vecs: Any = R, blocks: int | None = None, size: int = NT) -> Any:
+    return fm.Vector(comm, blocks or BLOCKS[space], size, space, global_sizes=True, num_vecs=num_vecs)
+
+
+# What every rank of a grid runs, for each space
+
+
+def layout(comm: Any, space: str, folder: Path) -> dict[str, Any]:
+    """Return what a vector says of itself, and its values after the fills and from global arrays."""
+    x = blank(comm, space)
+    values = operands(space)[0]
+    found: dict[str, Any] = {
+        "sizes": (x.num_vecs, x.get_num_vecs(), x.shape, len(x), x.glob_num_blocks, x.block_size),
+        "local": None if x.array is None else (x.array.shape, bool(x.array.flags.c_contiguous)),
+        "repr": repr(x),
+        "colors": (comm.row_color, comm.col_color),
+    }
+    for fill in FILLS:
+        getattr(x, f"init_vec_{fill}")()
+        found[fill] = x.gather()
+    x.scatter(values)
+    found["scattered"], found["mine"] = x.gather(), x.to_numpy()
+    x.scatter(2.0 * values.ravel())
+    found["scattered flat"] = x.gather()
+    x.from_numpy(found["mine"])
+    found["from_numpy"] = x.gather()
+    blank_copy = fm.Vector(x, False)
+    found["Vector(x, False)"] = (blank_copy.shape, blank_copy.is_initialized())
+    for name, copy in {"Vector(x)": fm.Vector(x), "copy": x.copy(), "num_vecs given": fm.Vector(x, num_vecs=R)}.items():
+        copy *= 2.0
+        found[name] = copy.gather()
+    x.copy_to(blank_copy)
+    found["copy_to"] = blank_copy.gather()
+    return found
+
+
+def operations(comm: Any, space: str, folder: Path) -> dict[Any, Any]:
+    """Return what every operation makes of vectors of three."""
+    return {call: outcome(comm, space, *call, operands(space)) for call in CALLS}
+
+
+def norm_arrays(space: str) -> dict[str, Array]:
+    """Return arrays whose vectors need different care, by name."""
+    known = norm_operands(space)
+    sets = {
+        "ordinary": ("ordinary", "zeros", "ordinary"),
+        "scaled": ("1e200", "ordinary", "1e-200"),
+        "special": ("nan inner", "inf last", "ordinary"),
+        "beyond": ("1e308", "subnormal", "nan beside inf"),
+    }
+    return {name: np.stack([known[part] for part in parts]) for name, parts in sets.items()}
+
+
+def reductions(comm: Any, space: str, folder: Path) -> dict[Any, Any]:
+    """Return norms and inner products of all values, of each vector at once, and of each vector alone."""
+    found: dict[Any, Any] = {}
+    for name, values in norm_arrays(space).items():
+        (x,) = vectors(comm, space, values)
+        for order in NORM_ORDERS:
+            alone = [x.get_vector(i).norm(order) for i in range(R)]
+            found[name, order] = (x.norm(order), x.norms(order), alone)
+        found[name, "default"] = (x.norm(), x.norms(), [x.get_vector(i).norm() for i in range(R)])
+    x, y, _ = vectors(comm, space, *operands(space))
+    found["dot"] = (x.dot(y), x.dots(y), [x.get_vector(i).dot(y.get_vector(i)) for i in range(R)])
+    (single,) = vectors(comm, space, operands(space)[1][0])
+    found["single"] = (single.norm(), single.norms(), single.dot(single), single.dots(single))
+    return found
+
+
+def resizes(comm: Any, space: str, folder: Path) -> dict[Any, Any]:
+    """Return vectors of other block sizes, new ones and given ones."""
+    found: dict[Any, Any] = {}
+    (x,) = vectors(comm, space, operands(space)[1])
+    for method, size in RESIZES:
+        found[method, size, "new"] = getattr(x, method)(size).gather()
+        target = blank(comm, space, size=size)
+        target.init_vec_ones()
+        found[method, size, "into"] = getattr(x, method)(target).gather()
+    return found
+
+
+def views(comm: Any, space: str, folder: Path) -> dict[str, Any]:
+    """Return what single vectors of a set see of it, and it of them."""
+    x, y, _ = vectors(comm, space, *operands(space))
+    found: dict[str, Any] = {"shapes": [x.get_vector(i).shape for i in range(R)]}
+    found["read"] = [x.get_vector(i).gather() for i in range(R)]
+    x.get_vector(1).axpy(2.0, y.get_vector(2))
+    x.get_vector(2).init_vec_consecutive()
+    found["written"] = x.gather()
+    last = x.get_vector(2)
+    x.close()
+    del x
+    gc.collect()
+    _ = [fm.Vector(y) for _ in range(8)]  # takes what memory was given back
+    found["kept"] = last.gather()
+    return found
+
+
+def files(comm: Any, space: str, folder: Path) -> dict[Any, Any]:
+    """Return what was saved and read again on this grid and on others, and what failed reads say and leave."""
+    (x,) = vectors(comm, space, operands(space)[1])
+    qoi = space == "row"
+    path = str(folder / f"{space}.h5")
+    x.save(path, QoI=qoi, checksum=CHECKSUM)
+    found: dict[Any, Any] = {}
+    for grid in {(1, comm.world_size), (comm.world_size, 1), (comm.proc_rows, comm.proc_cols)}:
+        with fm.Comm(comm.global_comm, *grid, backend=comm.backend.name, collectives="mpi") as other:
+            read = blank(other, space)
+            read.init_vec_from_file(path, checksum=CHECKSUM, QoI=qoi)
+            found["read", grid] = read.gather()
+    x.init_vec_from_file(str(folder / f"foreign {space}.h5"))
+    found["foreign"] = x.gather()
+    one = str(folder / f"one {space}.h5")
+    for name, num_vecs, arguments in (("more", 2, (path, 0, qoi)), ("many", 1, (path, 0, qoi)), ("one", R, (one,))):
+        target = blank(comm, space, num_vecs)
+        target.init_vec_ones()
+        found["refused", name] = caught(partial(target.init_vec_from_file, *arguments))
+        found["left", name] = bool((target.gather() == 1.0).all())
+    return found
+
+
+def caught(act: Callable[[], Any]) -> tuple[list[str], str] | None:
+    """Return the names of the kinds of the error that a call raises, and its message."""
+    try:
+        act()
+    except Exception as error:
+        return [kind.__name__ for kind in type(error).__mro__], str(error)
+    return None
+
+
+# What is done, the kind of error, and what its message must say. x is of three vectors and y of one.
+Act = Callable[[Any, Any, str], Any]
+CASES: dict[str, tuple[str, tuple[str, ...], Act]] = {
+    **{
+        f"num_vecs={value!r}": (kind, ("num_vecs", repr(value)), lambda x, y, space, v=value: blank(x.comm, space, v))
+        for kind, values in {"ShapeError": (0, -2), "ArgumentTypeError": (2.0, "3", None, True, [3])}.items()
+        for value in values
+    },
+    "no vectors on the last rank": (
+        "ShapeError",
+        ("num_vecs", "found 0"),
+        lambda x, y, space: blank(x.comm, space, R if x.comm.world_rank < x.comm.world_size - 1 else 0),
+    ),
+    "a copy of another number": ("ShapeError", ("expected 3", "found 2"), lambda x, y, space: fm.Vector(x, num_vecs=2)),
+    **{
+        name: ("ShapeError", ("3 vectors of", "found"), act)
+        for name, act in {
+            "x + y": lambda x, y, space: x + y,
+            "y * x": lambda x, y, space: y * x,
+            "axpy": lambda x, y, space: x.axpy(2.0, y),
+            "multiply_add": lambda x, y, space: x.elementwise_multiply_add(x, y),
+            "dot": lambda x, y, space: x.dot(y),
+            "dots": lambda x, y, space: x.dots(y),
+            "copy_to": lambda x, y, space: x.copy_to(y),
+            "extend": lambda x, y, space: x.extend(y),
+            "of two": lambda x, y, space: x.axpy(1.0, blank(x.comm, space, 2)),
+        }.items()
+    },
+    **{
+        f"get_vector({index!r})": (
+            kind,
+            ("get_vector", repr(index)),
+            lambda x, y, space, i=index: x.get_vector(i),
+        )
+        for kind, indices in {"IndexError": (-1, R), "ArgumentTypeError": (1.0, "0", True, None)}.items()
+        for index in indices
+    },
+    "get_vector(1) of one": ("IndexError", ("0 .. 0", "found 1"), lambda x, y, space: y.get_vector(1)),
+    "get_vector of a closed one": ("ClosedError", ("closed",), lambda x, y, space: closed(x).get_vector(0)),
+    "scatter of one": ("ShapeError", ("(3, ",), lambda x, y, space: x.scatter(operands(space)[0][0])),
+    "scatter of four": ("ShapeError", ("(3, ", "(4, "), lambda x, y, space: x.scatter(operands(space, 4)[0])),
+    "norms of order 3": ("ArgumentError", ("norms", "3"), lambda x, y, space: x.norms(3)),
+    "norms without values": ("UninitializedError", ("norms",), lambda x, y, space: fm.Vector(x, False).norms()),
+    "dots without values": ("UninitializedError", ("dots",), lambda x, y, space: x.dots(fm.Vector(x, False))),
+    "dots of a list": ("ArgumentTypeError", ("dots", "list"), lambda x, y, space: x.dots([1.0])),
+}
+
+
+def closed(x: Any) -> Any:
+    made = x.copy()
+    made.close()
+    return made
+
+
+def bad_input(comm: Any, space: str, folder: Path) -> dict[str, Any]:
+    """Return what each case raised, and the values that are left when all are over."""
+    x, _, _ = vectors(comm, space, *operands(space))
+    (y,) = vectors(comm, space, operands(space)[1][0])
+    found: dict[str, Any] = {name: caught(lambda act=act: act(x, y, space)) for name, (_, _, act) in CASES.items()}
+    return found | {"afterwards": (x.gather(), y.gather())}
+
+
+TOPICS = (layout, operations, reductions, resizes, views, files, bad_input)
+
+
+def everything(payload: tuple[tuple[int, int], str, Path]) -> dict[str, Any]:
+    """Run all topics on this rank's grid."""
+    grid, backend, folder = payload
+    with fm.Comm(MPI.COMM_WORLD, *grid, backend=backend, collectives="mpi") as comm:
+        return {space: {topic.__name__: topic(comm, space, folder) for topic in TOPICS} for space in BLOCKS}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(grid, marks=[pytest.mark.gpu] if grid[0] == "cuda" else []) for grid in GRIDS],
+    ids=lambda grid: f"{grid[0]}-{grid[1][0]}x{grid[1][1]}",
+)
+def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """What each rank returned, and under "folder" where the files are."""
+    (backend, grid), folder = request.param, tmp_path_factory.mktemp("several")
+    for space in BLOCKS:
+        values = operands(space)[0]
+        write_vector(folder / f"one {space}.h5", values[0], space)
+        write_vector(folder / f"foreign {space}.h5", values[0], space, edit=several(values))
+    found = run_ranks(grid[0] * grid[1], "unit.test_num_vecs:everything", (grid, backend, folder))
+    return [rank | {"folder": folder} for rank in found]
+
+
+def several(values: Array) -> Callable[[h5py.File], None]:
+    """Return an edit that puts several vectors in place of a file's one, with the attribute in another type."""
+
+    def edit(file: h5py.File) -> None:
+        attributes = dict(file["vec"].attrs)
+        del file["vec"]
+        file.create_dataset("vec", data=values.ravel(), chunks=(5,)).attrs.update(attributes | {"num_vecs": 3.0})
+
+    return edit
+
+
+def topic(results: Results, space: str, name: str) -> list[Any]:
+    return [rank[space][name] for rank in results]
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("space", BLOCKS)
+class TestGrids:
+    """On process grids; every value that is gathered is the same on all ranks."""
+
+    def test_sizes(self, results: Results, space: str) -> None:
+        blocks = BLOCKS[space]
+        for rank in topic(results, space, "layout"):
+            assert rank["sizes"] == (R, R, (R, blocks, NT), R * blocks * NT, blocks, NT)
+            assert rank["Vector(x, False)"] == ((R, blocks, NT), False)
+            assert f"3 vectors of {blocks} blocks of {NT}" in rank["repr"]
+
+    def test_shares(self, results: Results, space: str) -> None:
+        found = topic(results, space, "layout")
+        rows, cols = (max(rank["colors"][axis] for rank in found) + 1 for axis in (0, 1))
+        for rank in found:
+            row, col = rank["colors"]
+            parts, index, owner = (cols, col, row == 0) if space == "col" else (rows, row, col == 0)
+            mine = operands(space)[0][:, share(BLOCKS[space], parts, index)]
+            assert rank["local"] == ((mine.shape, True) if owner else None)
+            np.testing.assert_array_equal(rank["mine"], mine if owner else None)
+
+    @pytest.mark.parametrize("fill", FILLS)
+    def test_fill(self, results: Results, space: str, fill: str) -> None:
+        """Values are those of one global array, whatever the grid."""
+        shape = R, BLOCKS[space], NT
+        expected = {
+            "ones": np.ones(shape),
+            "zeros": np.zeros(shape),
+            "doubles": reference.hashed_doubles(shape),
+            "consecutive": np.arange(np.prod(shape), dtype=float).reshape(shape),
+        }[fill]
+        np.testing.assert_array_equal(agreed([rank[fill] for rank in topic(results, space, "layout")]), expected)
+
+    def test_values(self, results: Results, space: str) -> None:
+        x = operands(space)[0]
+        found = topic(results, space, "layout")
+        twice = ("scattered flat", "Vector(x)", "copy", "num_vecs given")
+        for name in ("scattered", "from_numpy", "copy_to", *twice):
+            expected = 2.0 * x if name in twice else x
+            np.testing.assert_array_equal(agreed([rank[name] for rank in found]), expected, err_msg=name)
+
+    @pytest.mark.parametrize(("group", "name"), CALLS)
+    def test_operation(self, results: Results, space: str, group: str, name: str) -> None:
+        check_operation(
+            [rank[group, name] for rank in topic(results, space, "operations")], group, name, operands(space)
+        )
+
+    @pytest.mark.parametrize("order", [*NORM_ORDERS, "default"])
+    @pytest.mark.parametrize("name", norm_arrays("col"))
+    def test_norms(self, results: Results, space: str, name: str, order: float | str) -> None:
+        """Each vector's norm has the bits that it has alone; they and the norm of all are right."""
+        ranks = [rank[name, order] for rank in topic(results, space, "reductions")]
+        whole, each, alone = (agreed([rank[i] for rank in ranks]) for i in range(3))
+        assert each.dtype == np.float64 and each.shape == (R,)
+        np.testing.assert_array_equal(each, alone)
+        values = norm_arrays(space)[name]
+        for found, given in zip((whole, *each), (values, *values), strict=True):
+            expected = exact_norm(given, order)
+            if order in (0, -1, math.inf) or not math.isfinite(expected):
+                np.testing.assert_array_equal(found, expected)
+            else:
+                assert abs(found - expected) <= (given.size + 2) * UNIT * expected + 5e-324
+
+    def test_dots(self, results: Results, space: str) -> None:
+        ranks = [rank["dot"] for rank in topic(results, space, "reductions")]
+        whole, each, alone = (agreed([rank[i] for rank in ranks]) for i in range(3))
+        assert each.dtype == np.float64 and each.shape == (R,)
+        np.testing.assert_array_equal(each, alone)
+        x, y, _ = operands(space)
+        terms = np.abs(x * y).sum(axis=(1, 2))
+        assert (np.abs(each - (x * y).sum(axis=(1, 2))) <= 2 * x[0].size * UNIT * terms).all()
+        assert abs(whole - np.vdot(x, y)) <= 2 * x.size * UNIT * terms.sum()
+
+    def test_reductions_of_one_vector(self, results: Results, space: str) -> None:
+        """`norms` and `dots` are there for one vector too, and are `norm` and `dot`."""
+        norm, norms, dot, dots = zip(*[rank["single"] for rank in topic(results, space, "reductions")], strict=True)
+        np.testing.assert_array_equal(agreed(list(norms)), [agreed(list(norm))])
+        np.testing.assert_array_equal(agreed(list(dots)), [agreed(list(dot))])
+
+    @pytest.mark.parametrize("kind", ["new", "into"])
+    @pytest.mark.parametrize(("method", "size"), RESIZES)
+    def test_resize(self, results: Results, space: str, method: str, size: int, kind: str) -> None:
+        expected = np.zeros((R, BLOCKS[space], size))
+        expected[..., : min(size, NT)] = operands(space)[1][..., :size]
+        found = agreed([rank[method, size, kind] for rank in topic(results, space, "resizes")])
+        np.testing.assert_array_equal(found, expected)
+
+    def test_views(self, results: Results, space: str) -> None:
+        x, y, _ = operands(space)
+        found = topic(results, space, "views")
+        assert all(rank["shapes"] == [x.shape[1:]] * R for rank in found)
+        np.testing.assert_array_equal(agreed([rank["read"] for rank in found]), x)
+        counted = np.arange(x[2].size, dtype=float).reshape(x[2].shape)
+        np.testing.assert_array_equal(agreed([rank["kept"] for rank in found]), counted)
+        written = agreed([rank["written"] for rank in found])
+        np.testing.assert_array_equal(written[0], x[0])
+        np.testing.assert_array_equal(written[2], counted)
+        np.testing.assert_allclose(written[1], x[1] + 2.0 * y[2], rtol=0, atol=4 * UNIT * 10)
+
+    def test_files(self, results: Results, space: str) -> None:
+        """What was saved, read on this grid and on others, and without the package."""
+        x, y, _ = operands(space)
+        found = topic(results, space, "files")
+        keys = [key for key in found[0] if key[0] == "read"]
+        assert len(keys) == {1: 1, 3: 2, 4: 3}[len(results)]
+        for key in keys:
+            np.testing.assert_array_equal(agreed([rank[key] for rank in found]), y)
+        np.testing.assert_array_equal(agreed([rank["foreign"] for rank in found]), x)
+        path = results[0]["folder"] / f"{space}.h5"
+        np.testing.assert_array_equal(read_vector(path), y.ravel())
+        names = {"col": ("n_param", "param_steps"), "row": ("n_obs", "obs_steps")}[space]
+        sizes = {"reindex": 1, names[0]: BLOCKS[space], names[1]: NT, "num_vecs": R, "checksum": CHECKSUM}
+        with h5py.File(path) as file:
+            assert dict(file["vec"].attrs) == sizes | ({"qoi": 1} if space == "row" else {})
+
+    @pytest.mark.parametrize(
+        ("name", "says"),
+        [
+            ("more", ("expected 2", "found 3")),
+            ("many", ("expected 1", "found 3")),
+            ("one", ("expected 3", "one vector")),
+        ],
+    )
+    def test_files_of_another_number(self, results: Results, space: str, name: str, says: tuple[str, ...]) -> None:
+        """Refused on every rank, with file and field, and the vector is as it was."""
+        found = topic(results, space, "files")
+        kinds, message = agreed_error([rank["refused", name] for rank in found])
+        assert "FileFormatError" in kinds
+        for text in (".h5, attribute num_vecs: ", *says):
+            assert text in message
+        assert all(rank["left", name] for rank in found)
+
+    @pytest.mark.parametrize("name", CASES)
+    def test_bad_input(self, results: Results, space: str, name: str) -> None:
+        kind, says, _ = CASES[name]
+        kinds, message = agreed_error([rank[name] for rank in topic(results, space, "bad_input")])
+        assert kind in kinds and "FFTMatvecError" in kinds
+        for text in says:
+            assert text in message
+
+    def test_after_bad_input(self, results: Results, space: str) -> None:
+        for rank in topic(results, space, "bad_input"):
+            np.testing.assert_array_equal(rank["afterwards"][0], operands(space)[0])
+            np.testing.assert_array_equal(rank["afterwards"][1], operands(space)[1][0])
+
+
+def agreed_error(found: list[Any]) -> tuple[list[str], str]:
+    """Return the kinds and the message of the error that every rank raised."""
+    assert None not in found, "no error"
+    assert all(error == found[0] for error in found)
+    kinds, message = found[0]
+    return kinds, message
+
+
+# On one rank: memory, and other libraries
+
+
+@pytest.fixture(scope="module", params=BACKENDS)
+def comm(request: pytest.FixtureRequest) -> Iterator[Any]:
+    with fm.Comm(MPI.COMM_SELF, backend=request.param) as made:
+        yield made
+
+
+@pytest.fixture
+def x(comm: Any) -> Any:
+    return vectors(comm, "col", operands("col")[0])[0]
+
+
+def test_one_vector_has_no_further_axis(comm: Any) -> None:
+    for made in (fm.Vector(comm, 7, NT, "col", True), blank(comm, "col", 1)):
+        assert made.num_vecs == 1
+        assert made.shape == made.array.shape == (7, NT)
+
+
+def test_num_vecs_of_other_integers(comm: Any) -> None:
+    made = blank(comm, "col", np.int64(2))
+    assert made.num_vecs == 2 and type(made.num_vecs) is int
+
+
+def test_rows_are_the_arrays_memory(x: Any) -> None:
+    """Products take the vectors as rows."""
+    x._rows.array[7 + 2, 3] = 42.0
+    assert x._rows.array.shape == (R * 7, NT) and x._flat.array.shape == (R * 7 * NT,)
+    assert float(x.array[1, 2, 3]) == float(x._flat.array[(7 + 2) * NT + 3]) == 42.0
+
+
+def test_views_share_memory_both_ways(x: Any) -> None:
+    view = x.get_vector(1)
+    view.array[2, 3] = 42.0
+    assert float(x.array[1, 2, 3]) == 42.0
+    x.array[1, 0, 0] = 43.0
+    assert view.to_numpy()[0, 0] == 43.0
+    again = view.get_vector(0)
+    again.init_vec_zeros()
+    assert (x.to_numpy() == 0.0).all(axis=(1, 2)).tolist() == [False, True, False]
+
+
+def test_a_view_is_initialised_as_its_origin_was(comm: Any, x: Any) -> None:
+    made = blank(comm, "col")
+    view = made.get_vector(0)
+    assert x.get_vector(0).is_initialized() and not view.is_initialized()
+    made.init_vec_ones()
+    assert not view.is_initialized()
+    view.init_vec()
+    assert (view.to_numpy() == 1.0).all()
+
+
+def test_closing_a_view_closes_nothing_else(x: Any) -> None:
+    view, other = x.get_vector(0), x.get_vector(0)
+    view.close()
+    with pytest.raises(errors.ClosedError):
+        view.norm()
+    np.testing.assert_array_equal(other.to_numpy(), x.to_numpy()[0])
+
+
+def test_numpy(comm: Any, x: Any) -> None:
+    values = operands("col")[0]
+    np.testing.assert_array_equal(np.asarray(x), values)
+    made = blank(comm, "col")
+    for given in (values, values.ravel(), np.asfortranarray(values)):
+        made.init_vec_zeros()
+        made.from_numpy(given)
+        np.testing.assert_array_equal(made.to_numpy(), values)
+    for wrong in (values[0], values.transpose(1, 0, 2), values[:2]):
+        with pytest.raises(errors.ShapeError, match="from_numpy: expected"):
+            made.from_numpy(wrong)
+
+
+def test_dlpack(comm: Any, x: Any) -> None:
+    library = importlib.import_module({"cpu": "numpy", "cuda": "cupy"}[comm.backend.name])
+    shared = library.from_dlpack(x)
+    assert shared.shape == (R, 7, NT)
+    x.get_vector(2).array[0, 1] = 42.0
+    assert float(shared[2, 0, 1]) == 42.0
+    made = blank(comm, "col")
+    made.from_dlpack(shared)
+    np.testing.assert_array_equal(made.to_numpy(), x.to_numpy())
+    with pytest.raises(errors.ShapeError, match="expected 84 elements, as 3 vectors of 7 blocks of 4 have"):
+        made.from_dlpack(shared[:2])
+
+
+@pytest.mark.torch
+def test_torch(comm: Any, x: Any) -> None:
+    needed = os.environ.get("FFTMATVEC_REQUIRE_TORCH", "0") not in ("", "0")
+    torch = importlib.import_module("torch") if needed else pytest.importorskip("torch")
+    tensor = x.to_torch()
+    assert tuple(tensor.shape) == (R, 7, NT) and tensor.dtype == torch.float64
+    tensor[1, 2, 3] = 42.0
+    comm.synchronize()
+    assert x.to_numpy()[1, 2, 3] == 42.0
+    made = blank(comm, "col")
+    made.from_torch(tensor.flip(0).to(torch.float32))
+    np.testing.assert_array_equal(made.to_numpy(), x.to_numpy()[::-1].astype(np.float32))
+    with pytest.raises(errors.ShapeError):
+        made.from_torch(tensor[0])
