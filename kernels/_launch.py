@@ -69,9 +69,14 @@ def specialise(template: Callable[..., Any], name: str, **bindings: Any) -> type
 
 
 def _identity(name: str, value: Any) -> tuple[Any, ...]:
-    """Return what a bound value is, the same in every process: of a formula its code."""
+    """Return what a bound value is, the same in every process: of a formula its code, of an intrinsic the name alone.
+
+    Whatever tells intrinsics of one name apart must be bound too.
+    """
     code = getattr(getattr(value, "py_func", None), "__code__", None)
-    return (name, value) if code is None else (name, code.co_code, code.co_consts, code.co_names)
+    if code is not None:
+        return name, code.co_code, code.co_consts, code.co_names
+    return (name, value) if isinstance(value, int | float | str | tuple | type | np.generic) else (name,)
 
 
 def cpu_formula(formula: Callable[..., Any]) -> Any:
@@ -90,7 +95,7 @@ def cuda_formula(formula: Callable[..., Any]) -> Any:
 
 
 @lru_cache(maxsize=1024)
-def configure(kernel: Any, grid: tuple[int, ...], threads: int, stream: Any) -> Callable[..., None]:
+def configure(kernel: Any, grid: tuple[int, ...], threads: int | tuple[int, ...], stream: Any) -> Callable[..., None]:
     """Return a launch of a compiled kernel with its shape.
 
     The kernel has one signature, which our launchers' checks imply: so the launch goes to the compiled code directly
@@ -132,9 +137,32 @@ def pointer_type(dtype: Any) -> Any:
     return nbtypes.CPointer(from_dtype(np.dtype(dtype)))
 
 
-def pointer(array: Any) -> Any:
-    """Return what a kernel takes for an argument of `pointer_type`: an address, or in the simulator the array."""
-    return array if config.ENABLE_CUDASIM else array.device_ctypes_pointer.value
+def pointer(array: Any, dtype: Any = None) -> Any:
+    """Return what a kernel takes for an argument of `pointer_type`: an address, or in the simulator a flat array.
+
+    With a dtype the contiguous array is taken as one of that dtype: of the real parts of complex numbers, say.
+    """
+    if not config.ENABLE_CUDASIM:
+        return array.device_ctypes_pointer.value
+    values = getattr(
+        array, "_ary", array
+    )  # what numba's stand-in for device arrays holds; a NumPy array would be copied
+    flat = values.reshape(-1).view(dtype or values.dtype)
+    return flat if values is array else type(array)(flat)
+
+
+def resident_blocks(kernel: Any, threads: int) -> int:
+    """Return how many blocks of a compiled kernel the current device holds at a time, by its registers and threads."""
+    if config.ENABLE_CUDASIM:
+        return 1
+    device = require_cuda().get_current_device()
+    registers = ceil_div(next(iter(kernel.overloads.values())).regs_per_thread, 8) * 8
+    limits = (
+        device.MAX_REGISTERS_PER_MULTIPROCESSOR // (registers * ceil_div(threads, 32) * 32),
+        device.MAX_THREADS_PER_MULTIPROCESSOR // threads,
+        device.MAX_BLOCKS_PER_MULTIPROCESSOR,
+    )
+    return int(device.MULTIPROCESSOR_COUNT * max(1, min(limits)))
 
 
 def scalar_type(dtype: Any) -> Any:

@@ -2,8 +2,10 @@
 
 The transform Z of ``x0 + i x1``, of length L, holds those of both real rows: ``X0[k] = (Z[k] + conj Z[L - k]) / 2`` and
 ``X1[k] = (Z[k] - conj Z[L - k]) / 2i`` (Press et al., Numerical Recipes, section 12.3). SBGEMV separates them while it
-loads its vector and joins its results while it stores them, so pairing costs no pass. An odd last row is paired with
-zeros. `pack` writes the heads of the complex rows and leaves the tails alone, like `padding`.
+loads its vector and joins its results while it stores them, so pairing costs no pass. Of several right-hand sides the
+same block of two vectors makes a pair, and there is nothing to separate: a real matrix takes x0 + i x1 to y0 + i y1.
+What has no partner is paired with zeros. `pack` writes the heads of the complex rows and leaves the tails alone, like
+`padding`.
 """
 
 from __future__ import annotations
@@ -20,55 +22,60 @@ from ._launch import (
     THREADS,
     CudaKernel,
     Target,
-    array_type,
     ceil_div,
     check,
     configure,
     cuda,
     cuda_formula,
+    pointer,
+    pointer_type,
     scalar_type,
     specialise,
 )
+from ._memory import load, store_two
 from .padding import FORMULAS
 
-Packing = Callable[[Any, Any, int], None]
+Packing = Callable[..., None]
 
 
-def _pack_cuda(packed, rows, first):
+def _pack_cuda(packed, rows, pairs, total, columns, pitch, first, apart):
     i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
     pair = np.int64(cuda.blockIdx.y)
-    if i < rows.shape[1]:
-        while pair < packed.shape[0]:
-            row = 2 * (first + pair)
-            real = formula(rows[row, i], ONE)  # noqa: F821
-            imag = formula(rows[row + 1, i], ONE) if row + 1 < rows.shape[0] else ZERO  # noqa: F821
-            packed[pair, i] = complex(REAL(real), REAL(imag))  # noqa: F821
+    if i < columns:
+        while pair < pairs:
+            row = first + pair + (first + pair) // apart * apart
+            real = formula(rows[row * columns + i], ONE)  # noqa: F821
+            imag = formula(rows[(row + apart) * columns + i], ONE) if row + apart < total else ZERO  # noqa: F821
+            store(packed, 2 * (pair * pitch + i), REAL(real), REAL(imag))  # noqa: F821
             pair += cuda.gridDim.y
 
 
-def _unpack_cuda(rows, packed, first):
+def _unpack_cuda(packed, rows, pairs, total, columns, pitch, first, apart):
     i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
     pair = np.int64(cuda.blockIdx.y)
-    if i < rows.shape[1]:
-        while pair < packed.shape[0]:
-            row = 2 * (first + pair)
-            value = packed[pair, i]
-            rows[row, i] = formula(value.real, ONE)  # noqa: F821
-            if row + 1 < rows.shape[0]:
-                rows[row + 1, i] = formula(value.imag, ONE)  # noqa: F821
+    if i < columns:
+        while pair < pairs:
+            row = first + pair + (first + pair) // apart * apart
+            real, imag = load_two(packed, 2 * (pair * pitch + i))  # noqa: F821
+            rows[row * columns + i] = formula(real, ONE)  # noqa: F821
+            if row + apart < total:
+                rows[(row + apart) * columns + i] = formula(imag, ONE)  # noqa: F821
             pair += cuda.gridDim.y
 
 
 def _kernel(template: Callable[..., None], rounds: bool, rows: Any, packed: Any) -> CudaKernel:
     rows, packed = np.dtype(rows), np.dtype(packed)
     real = packed.type(0).real.dtype
-    source = rows if template is _pack_cuda else real
+    packing = template is _pack_cuda
+    source = rows if packing else real
     formula = "round" if rounds else "convert"
-    bindings = {"ONE": source.type(1), "ZERO": source.type(0), "REAL": real.type}
-    name = f"{formula}_{rows.char}{packed.char}"
-    function = specialise(template, name, formula=cuda_formula(FORMULAS[formula]), **bindings)
-    arrays = [array_type(rows, 2), array_type(packed, 2)]
-    return CudaKernel(function, (*(arrays[::-1] if template is _pack_cuda else arrays), scalar_type(np.int64)))
+    bindings = {"ONE": source.type(1), "formula": cuda_formula(FORMULAS[formula])}
+    if packing:
+        bindings |= {"ZERO": source.type(0), "REAL": real.type, "store": store_two()}
+    else:
+        bindings["load_two"] = load(2)
+    function = specialise(template, f"{formula}_{rows.char}{packed.char}", **bindings)
+    return CudaKernel(function, (pointer_type(real), pointer_type(rows), *[scalar_type(np.int64)] * 6))
 
 
 @cache
@@ -78,21 +85,22 @@ def _compiled(template: Callable[..., None], rounds: bool, rows: Any, packed: An
 
 def _launcher(template: Callable[..., None], target: Target, rows: Any, rounding: Any, packed: Any) -> Packing:
     rows, packed = np.dtype(rows), np.dtype(packed)
-    narrow = np.dtype(np.float32)
-    rounds = np.dtype(rounding) == narrow and narrow not in (rows, packed.type(0).real.dtype)
+    narrow, real = np.dtype(np.float32), packed.type(0).real.dtype
+    rounds = np.dtype(rounding) == narrow and narrow not in (rows, real)
     kernel = _compiled(template, rounds, rows, packed)
 
-    def launch(pairs: Any, values: Any, first: int) -> None:
+    def launch(pairs: Any, values: Any, first: int, apart: int = 1) -> None:
         check(values, rows, (None, None), "rows")
         check(pairs, packed, (None, None), "pairs of rows")
-        count = pairs.shape[0]
-        if not 0 <= first <= ceil_div(values.shape[0], 2) - count or pairs.shape[1] < values.shape[1]:
+        (count, pitch), (total, columns) = pairs.shape, values.shape
+        room = ceil_div(total, 2 * apart) * apart
+        if not 0 <= first <= room - count or pitch < columns:
             raise ValueError(
                 f"pairs of rows: expected room for those of {values.shape}, found {pairs.shape} from {first}"
             )
-        grid = ceil_div(values.shape[1], THREADS), min(count, MAX_GRID_Y)
-        arrays = (pairs, values) if template is _pack_cuda else (values, pairs)
-        configure(kernel, grid, THREADS, target.stream)(*arrays, np.int64(first))
+        grid = ceil_div(columns, THREADS), min(count, MAX_GRID_Y)
+        sizes = map(np.int64, (count, total, columns, pitch, first, apart))
+        configure(kernel, grid, THREADS, target.stream)(pointer(pairs, real), pointer(values), *sizes)
 
     return launch
 
@@ -112,7 +120,8 @@ def pack(target: Target, rows: Any, rounding: Any, packed: Any) -> Packing:
     Returns
     -------
     callable
-        ``launch(pairs, rows, first)`` writes the pairs of rows from pair `first` on, as many as `pairs` holds.
+        ``launch(pairs, rows, first, apart=1)`` writes the pairs of rows from pair `first` on, as many as `pairs` holds.
+        A row's partner is `apart` rows further: pairs are (0, apart), (1, apart + 1), ..., (2 apart, 3 apart), ...
     """
     return _launcher(_pack_cuda, target, rows, rounding, packed)
 

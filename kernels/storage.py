@@ -1,39 +1,291 @@
-"""Formats of the stored spectrum and their encoders."""
+"""Formats of the stored spectrum, their encoders and their decoder.
+
+A spectrum of (rows, cols) runs of frequencies is stored as ``[d][m][k]``, real and imaginary part of a frequency side
+by side, each run padded to 128 bytes. A format is a dtype of these parts. In the fixed-point formats a part is a whole
+multiple of a scale, which a few neighbouring frequencies of one (d, m) share: block floating point (Wilkinson, Rounding
+Errors in Algebraic Processes, 1963). Scales are local so that weak blocks lose nothing to strong ones.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+from numba import prange
 
-from ._launch import Target
-from .padding import rows
+from ._launch import (
+    MAX_GRID_Y,
+    THREADS,
+    CudaKernel,
+    Target,
+    array_type,
+    ceil_div,
+    check,
+    configure,
+    cpu_formula,
+    cpu_kernel,
+    cuda,
+    cuda_formula,
+    scalar_type,
+    specialise,
+)
+from .padding import row_kernel, rows
 
 ALIGNMENT = 128
+RUN = 64  # frequencies that share a scale
+ENCODER_THREADS = 64
+
+
+class Stored(NamedTuple):
+    """A stored spectrum: parts (rows, cols, 2 pitch), and float64 scales (rows, cols, scales) or a lone zero."""
+
+    values: Any
+    scales: Any
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one complex value of the spectrum is stored."""
+    """How the spectrum is stored.
 
-    dtype: np.dtype[Any]
+    Parameters
+    ----------
+    name : str
+        Its name.
+    part : dtype
+        Of a real or imaginary part: a float, or an integer, which counts multiples of a scale.
+    """
+
+    name: str
+    part: np.dtype[Any]
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether parts are multiples of a scale."""
+        return self.part.kind == "i"
+
+    @property
+    def largest(self) -> int:
+        """The largest count that the encoder makes of a run's largest part."""
+        return int(np.iinfo(self.part).max)
 
     def pitch(self, frequencies: int) -> int:
         """Return the length of a run of frequencies, padded to 128 bytes."""
-        per_line = ALIGNMENT // self.dtype.itemsize
-        return -(-frequencies // per_line) * per_line
+        per_line = ALIGNMENT // (2 * self.part.itemsize)
+        return ceil_div(frequencies, per_line) * per_line
+
+    def scales(self, frequencies: int) -> int:
+        """Return the number of scales of a run of frequencies."""
+        return ceil_div(frequencies, RUN) if self.is_fixed else 0
+
+    def shapes(self, num_rows: int, num_cols: int, frequencies: int) -> Stored:
+        """Return the shapes of both arrays of a stored spectrum."""
+        runs = self.scales(frequencies)
+        scales = (num_rows, num_cols, runs) if runs else (1, 1, 1)
+        return Stored((num_rows, num_cols, 2 * self.pitch(frequencies)), scales)
+
+    def nbytes(self, num_rows: int, num_cols: int, frequencies: int) -> int:
+        """Return the bytes of a stored spectrum."""
+        of_run = 2 * self.pitch(frequencies) * self.part.itemsize + 8 * self.scales(frequencies)
+        return num_rows * num_cols * of_run
 
 
-COMPLEX128 = Format(np.dtype(np.complex128))
-COMPLEX64 = Format(np.dtype(np.complex64))
+COMPLEX128 = Format("complex128", np.dtype(np.float64))
+COMPLEX64 = Format("complex64", np.dtype(np.float32))
+FIXED32 = Format("fixed32", np.dtype(np.int32))
+FIXED16 = Format("fixed16", np.dtype(np.int16))
+FORMATS = (COMPLEX128, COMPLEX64, FIXED32, FIXED16)
+
+Encoder = Callable[[Any, Any, Any], None]
+Decoder = Callable[[Any, Any, Any], None]
 
 
-def encoder(target: Target, stored: Format, scale: float) -> Callable[[Any, Any], None]:
-    """Return ``encode(row, values)``, which scales a block row of transforms and stores it.
+def _encode_run(codes, scales, transforms, row, run, parts, factor):
+    first = run * 2 * RUN
+    last = min(first + 2 * RUN, parts)
+    largest = np.float64(0.0)
+    for i in range(first, last):
+        part = abs(transforms[row, i] * factor)
+        if part > largest or part != part:  # a NaN stays, for the caller to find among the scales
+            largest = part
+    scale = largest / LARGEST  # noqa: F821
+    scales[row, run] = scale
+    usable = 0.0 < scale < np.inf
+    for i in range(first, last):
+        # The scale of subnormal values is itself rounded, so the quotient may exceed what it was made for.
+        count = transforms[row, i] * factor / scale if usable else 0.0
+        codes[row, i] = nearest(min(max(count, -LARGEST), LARGEST))  # noqa: F821
 
-    `row` and `values` are the float views of a (Nm, pitch) array in the stored dtype and of a (Nm, pitch) complex128
-    array, so the last axes count real and imaginary parts.
+
+def _encode_cpu(codes, scales, transforms, parts, factor):
+    for row in prange(transforms.shape[0]):
+        for run in range(scales.shape[1]):
+            formula(codes, scales, transforms, row, run, parts, factor)  # noqa: F821
+
+
+def _encode_cuda(codes, scales, transforms, parts, factor):
+    run = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
+    row = np.int64(cuda.blockIdx.y)
+    if run < scales.shape[1]:
+        while row < transforms.shape[0]:
+            formula(codes, scales, transforms, row, run, parts, factor)  # noqa: F821
+            row += cuda.gridDim.y
+
+
+def _nearest(value):
+    return np.int64(math.floor(value + 0.5))
+
+
+def _encode_formula(stored: Format, compiler: Callable[..., Any]) -> Any:
+    largest = np.float64(stored.largest)
+    return compiler(specialise(_encode_run, stored.name, LARGEST=largest, nearest=compiler(_nearest)))
+
+
+def encode_kernel(stored: Format) -> CudaKernel:
+    """Return the CUDA kernel that encodes rows of transforms in a fixed-point format."""
+    arrays = [array_type(dtype, 2) for dtype in (stored.part, np.float64, np.float64)]
+    signature = (*arrays, scalar_type(np.int64), scalar_type(np.float64))
+    function = specialise(_encode_cuda, stored.name, formula=_encode_formula(stored, cuda_formula))
+    return CudaKernel(function, signature)
+
+
+@cache
+def _compiled(target_name: str, stored: Format) -> Any:
+    if target_name == "cuda":
+        return encode_kernel(stored).compile()
+    kernel = cpu_kernel(specialise(_encode_cpu, stored.name, formula=_encode_formula(stored, cpu_formula)))
+    kernel(np.empty((0, 2), stored.part), np.empty((0, 1)), np.empty((0, 2)), 0, 1.0)
+    return kernel
+
+
+def encoder(target: Target, stored: Format, scale: float) -> Encoder:
+    """Compile an encoder and return its launcher.
+
+    Parameters
+    ----------
+    target : Target
+        Where it runs.
+    stored : Format
+        What it makes.
+    scale : float
+        Factor of all values.
+
+    Returns
+    -------
+    callable
+        ``launch(values, scales, transforms)`` for a block row: (n, 2 pitch) parts, (n, scales) float64, of which a
+        format without scales takes anything, and the transforms as (n, 2 width) float64 parts. Where a transform is
+        not finite, fixed-point formats leave a scale that is not either.
     """
-    return rows(target, "scale", np.float64, stored.dtype.type(0).real.dtype, scale)
+    if not stored.is_fixed:
+        copy = rows(target, "scale", np.float64, stored.part, scale)
+        return lambda values, scales, transforms: copy(values, transforms)
+    kernel = _compiled(target.name, stored)
+
+    def launch(values: Any, scales: Any, transforms: Any) -> None:
+        count = transforms.shape[0]
+        check(transforms, np.float64, (None, None), "transforms")
+        check(values, stored.part, (count, None), "stored parts")
+        check(scales, np.float64, (count, None), "scales")
+        parts = min(values.shape[1], transforms.shape[1])
+        arguments = values, scales, transforms, np.int64(parts), np.float64(scale)
+        if target.name == "cpu":
+            kernel(*arguments)
+        else:
+            grid = ceil_div(scales.shape[1], ENCODER_THREADS), min(count, MAX_GRID_Y)
+            configure(kernel, grid, ENCODER_THREADS, target.stream)(*arguments)
+
+    return launch
+
+
+def _decode_cpu(transforms, values, scales, parts):
+    for row in prange(transforms.shape[0]):
+        for i in range(parts):
+            transforms[row, i] = values[row, i] * scales[row, i // (2 * RUN)]
+
+
+def _decode_cuda(transforms, values, scales, parts):
+    i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
+    row = np.int64(cuda.blockIdx.y)
+    if i < parts:
+        while row < transforms.shape[0]:
+            transforms[row, i] = values[row, i] * scales[row, i // (2 * RUN)]
+            row += cuda.gridDim.y
+
+
+def decode_kernel(stored: Format) -> CudaKernel:
+    """Return the CUDA kernel that decodes rows of a fixed-point format."""
+    arrays = [array_type(dtype, 2) for dtype in (np.float64, stored.part, np.float64)]
+    return CudaKernel(specialise(_decode_cuda, stored.name), (*arrays, scalar_type(np.int64)))
+
+
+@cache
+def _compiled_decoder(target_name: str, stored: Format) -> Any:
+    if target_name == "cuda":
+        return decode_kernel(stored).compile()
+    kernel = cpu_kernel(specialise(_decode_cpu, stored.name))
+    kernel(np.empty((0, 2)), np.empty((0, 2), stored.part), np.empty((0, 1)), 0)
+    return kernel
+
+
+def decoder(target: Target, stored: Format) -> Decoder:
+    """Compile a decoder and return its launcher.
+
+    Parameters
+    ----------
+    target : Target
+        Where it runs.
+    stored : Format
+        What it reads.
+
+    Returns
+    -------
+    callable
+        ``launch(transforms, values, scales)``, the encoder's inverse: its arguments are that launcher's. It writes as
+        many parts of each row as the shorter rows have.
+    """
+    if not stored.is_fixed:
+        copy = rows(target, "convert", stored.part, np.float64)
+        return lambda transforms, values, scales: copy(transforms, values)
+    kernel = _compiled_decoder(target.name, stored)
+
+    def launch(transforms: Any, values: Any, scales: Any) -> None:
+        count = values.shape[0]
+        check(values, stored.part, (count, None), "stored parts")
+        check(scales, np.float64, (count, None), "scales")
+        check(transforms, np.float64, (count, None), "transforms")
+        parts = min(values.shape[1], transforms.shape[1])
+        arguments = transforms, values, scales, np.int64(parts)
+        if target.name == "cpu":
+            kernel(*arguments)
+        else:
+            grid = ceil_div(parts, THREADS), min(count, MAX_GRID_Y)
+            configure(kernel, grid, THREADS, target.stream)(*arguments)
+
+    return launch
+
+
+def decode(stored: Format, values: npt.NDArray[Any], scales: npt.NDArray[Any]) -> npt.NDArray[np.complex128]:
+    """Return the complex values of (n, 2 pitch) parts, on the host."""
+    parts = values.astype(np.float64)
+    if stored.is_fixed:
+        wide = np.repeat(scales, 2 * RUN, axis=-1)[..., : parts.shape[-1]]
+        parts[..., : wide.shape[-1]] *= wide
+    return parts.view(np.complex128)
+
+
+def specialisations() -> dict[str, CudaKernel]:
+    """Return every CUDA kernel that this module can launch, by name."""
+    kernels = {}
+    for stored in FORMATS:
+        if stored.is_fixed:
+            kernels[f"encode_{stored.name}"] = encode_kernel(stored)
+            kernels[f"decode_{stored.name}"] = decode_kernel(stored)
+        else:
+            kernels[f"encode_{stored.name}"] = row_kernel("scale", np.float64, stored.part)
+            kernels[f"decode_{stored.name}"] = row_kernel("convert", stored.part, np.float64)
+    return kernels

@@ -12,10 +12,8 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
-from .arithmetic import check_operand
 from .comm import Comm
 from .errors import (
-    ArgumentError,
     ArgumentTypeError,
     ChecksumError,
     ClosedError,
@@ -32,25 +30,28 @@ from .io import (
     write_meta,
 )
 from .io.progress import show_progress
-from .kernels.storage import COMPLEX64, COMPLEX128
+from .kernels.storage import COMPLEX64, COMPLEX128, FIXED16, FIXED32
 from .layout import Layout
 from .operators import TransposedMatrix
 from .partition import block_counts, check_shape, global_blocks, positive_int
-from .pipeline import LegBuilder, Pipeline, build_pipelines
-from .precision import MatvecConfig, MatvecPrecisionConfig, Precision
-from .sizes import MatrixSizes
+from .precision import MatvecPrecisionConfig, Precision
+from .products import MatrixProducts
 from .sources import BlockRowSource, filled, from_directory, from_rows
-from .spectrum import Spectrum
-from .timing import Timer
-from .vector import Vector
+from .spectrum import Spectrum, check_capacity
+from .workspace import MemoryUsage, Workspace
 
 Path_ = str | os.PathLike[str]
 Blocks = npt.ArrayLike | Callable[[int], npt.ArrayLike]
 
-FORMATS = {Precision.DOUBLE: COMPLEX128, Precision.SINGLE: COMPLEX64}
+FORMATS = {
+    Precision.DOUBLE: COMPLEX128,
+    Precision.SINGLE: COMPLEX64,
+    Precision.FIXED32: FIXED32,
+    Precision.FIXED16: FIXED16,
+}
 
 
-class Matrix(MatrixSizes):
+class Matrix(MatrixProducts):
     """The map F of a linear time-invariant system: Nd x Nm blocks, each Nt x Nt, lower-triangular and Toeplitz.
 
     ``y[d, t] = sum_m sum_{s <= t} F[d, m, t - s] x[m, s]``. Block rows are split over the process grid's rows, block
@@ -173,8 +174,8 @@ class Matrix(MatrixSizes):
         self._is_p2q = bool(qoi)
         self._checksum = checksum
         self._spectra: list[Spectrum] = []
-        self._pipelines: dict[MatvecConfig, Pipeline] = {}
-        self._builder: LegBuilder | None = LegBuilder(comm, self._layout, self._config)
+        self._pipelines = {}
+        self._workspace = Workspace(comm.backend)
         self._closed = False
 
     @classmethod
@@ -272,8 +273,7 @@ class Matrix(MatrixSizes):
         # Before memory for what the metadata say, and before present values go: at least one file must bear them out.
         with self.comm.agreement(f"reading {directory}"):
             check_block_row(directory, meta, self._layout.rows.start)
-        source = from_directory(self.comm.backend, self._layout, Path(directory), meta)
-        self._load(source, bool(aux_mat), f"reading {directory}")
+        self._load(from_directory(Path(directory), meta), bool(aux_mat), f"reading {directory}")
 
     def _load(self, source: BlockRowSource, aux_mat: bool, what: str) -> None:
         comm = self.comm
@@ -281,117 +281,38 @@ class Matrix(MatrixSizes):
         progress: Callable[[range], Iterable[int]] = partial(
             show_progress, description=what, enabled=comm.world_rank == 0
         )
+        present = self._spectra[int(aux_mat) : int(aux_mat) + 1]
+        # What another matrix uses as well keeps its values.
+        reused = [spectrum for spectrum in present if set(spectrum.owners) <= {self}]
+        formats = {precision.name: stored for precision, stored in FORMATS.items()}
         with comm.agreement(what):
             if aux_mat and not self._spectra:
                 raise UninitializedError(f"{what}: expected an initialised primary matrix before the auxiliary one")
+            check_capacity(comm.backend, self._layout, formats, self._config.sbgemv.name, what, in_place=bool(reused))
         kept = self._spectra[: int(aux_mat)]
-        reused = self._spectra[int(aux_mat) : int(aux_mat) + 1]
         others = self._spectra[int(aux_mat) + 1 :]
         # Until the values are complete there are none: after a failure no product may run on half of them.
         self._set_spectra(kept)
-        with comm.agreement(what):
-            new = reused or [Spectrum(comm.backend, self._layout, FORMATS[self._config.sbgemv])]
-            new[0].load(source, progress)
-            self._set_spectra([*kept, *new, *others])
+        try:
+            with comm.agreement(what):
+                new = reused or [Spectrum(comm.backend, self._layout, FORMATS[self._config.sbgemv])]
+                new[0].load(source, progress)
+                self._set_spectra([*kept, *new, *others])
+        except Exception:
+            self._set_spectra(kept)  # on the ranks that did not fail themselves
+            raise
 
     def _set_spectra(self, spectra: list[Spectrum]) -> None:
-        assert self._builder is not None
-        self._pipelines = build_pipelines(self._builder, self.comm, spectra)
+        self._own(spectra)
+        self._pipelines = {1: self._plan(1)}
+
+    def _own(self, spectra: list[Spectrum]) -> None:
+        """Use these spectra from now on, and no others."""
+        for spectrum in self._spectra:
+            spectrum.owners.discard(self)
+        for spectrum in spectra:
+            spectrum.owners.add(self)
         self._spectra = spectra
-
-    # Products
-
-    def matvec(
-        self,
-        x: Vector,
-        y: Vector,
-        use_aux_mat: bool = False,
-        full: bool = False,
-        *,
-        timer: Timer | None = None,
-    ) -> None:
-        """Compute ``y = F x``; with `use_aux_mat` ``y = G x``; with `full` ``y = F* F x``, with both ``y = G* F x``.
-
-        The work is queued on the Comm's stream; reading `y` waits for it.
-
-        Parameters
-        ----------
-        x : Vector
-            Initialised ``"col"`` vector of (Nm, Nt).
-        y : Vector
-            ``"row"`` vector of (Nd, Nt), or with `full` ``"col"`` of (Nm, Nt); overwritten, and initialised by this.
-        use_aux_mat, full : bool
-            Which product.
-        timer : Timer, optional
-            Measures the phases.
-
-        Raises
-        ------
-        SpaceError, ShapeError, ArgumentTypeError, ArgumentError
-            An operand does not fit, or both are one vector.
-        UninitializedError
-            The matrix, the auxiliary matrix or `x` has no values.
-        """
-        self._apply(MatvecConfig(False, bool(full), bool(use_aux_mat)), x, y, timer)
-
-    def transpose_matvec(
-        self,
-        x: Vector,
-        y: Vector,
-        use_aux_mat: bool = False,
-        full: bool = False,
-        *,
-        timer: Timer | None = None,
-    ) -> None:
-        """Compute ``y = F* x``; with `use_aux_mat` ``y = G* x``; with `full` ``y = F F* x``, with both ``y = F G* x``.
-
-        As `matvec`, with the spaces exchanged.
-        """
-        self._apply(MatvecConfig(True, bool(full), bool(use_aux_mat)), x, y, timer)
-
-    def _apply(self, product: MatvecConfig, x: Vector, y: Vector, timer: Timer | None) -> None:
-        self.check_open()
-        name = product.name
-        pipeline = self._pipelines.get(product)
-        if pipeline is None:
-            missing = "auxiliary matrix" if self._spectra else "matrix"
-            raise UninitializedError(f"{name} x: expected an initialised {missing}, found one without values")
-        check_operand(x, self.comm, product.input_space, self._vector_shape(product.input_space), f"operand of {name}")
-        check_operand(y, self.comm, product.output_space, self._vector_shape(product.output_space), f"result of {name}")
-        x.check_initialized(f"operand of {name}")
-        if x is y:
-            raise ArgumentError(f"{name} x: expected two vectors, found one as operand and result")
-        pipeline.run(x._buffer, y._buffer, timer)
-        y.init_vec()
-
-    def __matmul__(self, x: Vector) -> Vector:
-        """Return ``F x`` in a new vector."""
-        y = self.get_vec("output")
-        self.matvec(x, y)
-        return y
-
-    @property
-    def T(self) -> TransposedMatrix:
-        """The adjoint, as an operator: ``F.T @ y``."""
-        return TransposedMatrix(self)
-
-    def get_vec(self, which: str) -> Vector:
-        """Return a new uninitialised vector: for ``"input"`` in parameter space, for ``"output"`` in data space.
-
-        Raises
-        ------
-        ArgumentError
-            `which` is neither.
-        """
-        spaces = {"input": "col", "output": "row"}
-        if which not in spaces:
-            raise ArgumentError(f"get_vec: expected 'input' or 'output', found {which!r}")
-        blocks, block_size = self._vector_shape(spaces[which])
-        return Vector(self.comm, blocks, block_size, spaces[which], global_sizes=True)
-
-    def _vector_shape(self, space: str) -> tuple[int, int]:
-        layout = self._layout
-        return (layout.num_cols if space == "col" else layout.num_rows), layout.block_size
 
     def check_open(self) -> None:
         """Raise a ClosedError if `close` was called, here or on the Comm."""
@@ -402,9 +323,9 @@ class Matrix(MatrixSizes):
     def close(self) -> None:
         """Give the memory back: spectra, plans and their buffers. Local; safe to call twice."""
         self._closed = True
-        self._spectra = []
+        self._own([])
         self._pipelines = {}
-        self._builder = None
+        self._workspace = Workspace(self.comm.backend)
 
     def __enter__(self) -> Self:
         """Return the matrix itself."""
@@ -413,6 +334,40 @@ class Matrix(MatrixSizes):
     def __exit__(self, *error: object) -> None:
         """Close it."""
         self.close()
+
+    def with_precision(self, p_config: MatvecPrecisionConfig) -> Matrix:
+        """Return a matrix of the same values in another precision config, which may outlive this one. Collective.
+
+        A spectrum whose format stays is shared, so that only plans and buffers are new; otherwise it is converted on
+        the device, and the values are those of this matrix, rounded once more.
+
+        Raises
+        ------
+        UninitializedError
+            The matrix has no values.
+        CapacityError
+            A spectrum in the new format does not fit beside this one.
+        """
+        self.check_open()
+        comm, layout = self.comm, self._layout
+        with comm.agreement("changing the precision of a matrix"):
+            if not self._spectra:
+                raise UninitializedError("with_precision: expected an initialised matrix, found one without values")
+        result = Matrix(
+            comm,
+            layout.num_cols,
+            layout.num_rows,
+            layout.block_size,
+            global_sizes=True,
+            QoI=self._is_p2q,
+            p_config=p_config,
+        )
+        result._checksum = self._checksum
+        stored = FORMATS[result._config.sbgemv]
+        with comm.agreement("changing the precision of a matrix"):
+            spectra = [s if s.stored == stored else s.converted(stored) for s in self._spectra]
+            result._set_spectra(spectra)
+        return result
 
     # Files
 
@@ -462,9 +417,23 @@ class Matrix(MatrixSizes):
     # State
 
     @property
+    def T(self) -> TransposedMatrix:
+        """The adjoint, as an operator: ``F.T @ y``."""
+        return TransposedMatrix(self)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the spectra that this rank stores."""
         return sum(spectrum.nbytes for spectrum in self._spectra)
+
+    def memory_usage(self) -> MemoryUsage:
+        """Return the bytes that this matrix holds on this rank, by what they are for.
+
+        Counted are the stored spectra with their scales, the buffers between the stages of products, and the work areas
+        of FFT plans. Vectors are not, nor what libraries hold for themselves.
+        """
+        self.check_open()
+        return MemoryUsage(self.nbytes, self._workspace.nbytes, self.comm.backend.plan_bytes())
 
     def is_initialized(self) -> bool:
         """Return whether the matrix has values."""

@@ -29,7 +29,7 @@ class TransposedMatrix:
         return self.T.dtype
 
     def __matmul__(self, y: Vector) -> Vector:
-        """Return ``F* y`` in a new vector."""
-        x = self.T.get_vec("input")
-        self.T.transpose_matvec(y, x)
+        """Return ``F* y`` in a new vector, for one right-hand side or several."""
+        x = self.T.get_vec("input", num_vecs=getattr(y, "num_vecs", 1))
+        self.T.transpose_matmat(y, x)
         return x

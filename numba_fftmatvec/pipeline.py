@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from .backends import Backend, Buffer
 from .comm import Comm
-from .kernels.sbgemv import Problem
+from .kernels.problem import Problem
 from .layout import Layout
 from .precision import MatvecConfig, MatvecPrecisionConfig
 from .spectrum import Spectrum
@@ -15,6 +16,13 @@ from .stages import DOUBLE, Broadcast, CopyRows, Reduce, SpectrumProduct, Stage
 from .timing import NullTimer, Timer
 from .transforms import TRANSFORMS, Transforms
 from .workspace import Workspace
+
+
+class Leg(NamedTuple):
+    """The stages of F or F*: as they are fastest, and one after another so that a timer can tell them apart."""
+
+    untimed: tuple[Stage, ...]
+    timed: tuple[Stage, ...]
 
 
 class LegBuilder:
@@ -28,24 +36,36 @@ class LegBuilder:
         Sizes of the matrix.
     config : MatvecPrecisionConfig
         Precision of each stage.
+    workspace : Workspace
+        Where the buffers between the stages are.
+    num_vecs : int
+        Right-hand sides.
     """
 
-    def __init__(self, comm: Comm, layout: Layout, config: MatvecPrecisionConfig) -> None:
+    def __init__(
+        self, comm: Comm, layout: Layout, config: MatvecPrecisionConfig, workspace: Workspace, num_vecs: int = 1
+    ) -> None:
         self._comm = comm
         self._backend = comm.backend
         self._layout = layout
         self._config = config
-        self._workspace = Workspace(comm.backend)
-        self._transforms: Transforms = TRANSFORMS[comm.backend.name](self._workspace, layout)
+        self._workspace = workspace
+        self._num_vecs = num_vecs
+        self._transforms: Transforms = TRANSFORMS[comm.backend.name](workspace, layout, num_vecs)
 
-    def build(self, spectrum: Spectrum, adjoint: bool) -> tuple[Stage, ...]:
+    def build(self, spectrum: Spectrum, adjoint: bool) -> Leg:
         """Return the stages of F (from ``"col"`` to ``"row"``) or of its adjoint, for one spectrum."""
         source, target = ("row", "col") if adjoint else ("col", "row")
-        return (
-            *self._broadcast_and_transform(source),
-            self._multiply(spectrum, adjoint, source, target),
-            *self._transform_and_reduce(target),
+        multiply = self._multiply(spectrum, adjoint, source, target)
+        untimed, timed = (
+            (
+                *self._broadcast_and_transform(source, timed),
+                multiply,
+                *self._transform_and_reduce(target, timed),
+            )
+            for timed in (False, True)
         )
+        return Leg(untimed, timed)
 
     def middle(self, space: str) -> Buffer | None:
         """Return what holds the result of the first leg of a full product, None where this rank does not own it."""
@@ -54,14 +74,14 @@ class LegBuilder:
         return self._buffer("middle", space, DOUBLE)
 
     def _buffer(self, name: str, space: str, dtype: Any) -> Buffer:
-        shape = self._layout.local_blocks(space), self._layout.block_size
+        shape = self._num_vecs * self._layout.local_blocks(space), self._layout.block_size
         return self._workspace.get(f"{name}.{space}", shape, dtype)
 
-    def _broadcast_and_transform(self, space: str) -> tuple[Stage, ...]:
+    def _broadcast_and_transform(self, space: str, timed: bool) -> tuple[Stage, ...]:
         precision = self._config.broadcast_and_pad.real
         ranks, collectives = self._comm.collectives(space)
         arriving = DOUBLE if ranks.size == 1 else precision
-        transform = self._transforms.forward(space, arriving, precision, self._config.fft)
+        transform = self._transforms.forward(space, arriving, precision, self._config.fft, timed=timed)
         if ranks.size == 1:
             return transform
         if ranks.rank == 0 and precision == DOUBLE:
@@ -72,7 +92,7 @@ class LegBuilder:
         return CopyRows("broadcast", self._backend, DOUBLE, precision, wire), Broadcast(collectives, None), *transform
 
     def _multiply(self, spectrum: Spectrum, adjoint: bool, source: str, target: str) -> Stage:
-        layout, stored, vector = self._layout, spectrum.stored.dtype, self._config.fft.complex
+        layout, stored, vector = self._layout, spectrum.stored, self._config.fft.complex
         problem = Problem(
             num_rows=len(layout.rows),
             num_cols=len(layout.cols),
@@ -82,15 +102,16 @@ class LegBuilder:
             vector=vector,
             result=self._config.ifft.complex,
             accumulator=self._backend.accumulator(stored, vector),
+            num_vecs=self._num_vecs,
         )
         result = self._transforms.spectrum(target, self._config.ifft)
-        return SpectrumProduct(self._backend, problem, spectrum.buffer, result)
+        return SpectrumProduct(self._workspace, problem, spectrum.views, result)
 
-    def _transform_and_reduce(self, space: str) -> tuple[Stage, ...]:
+    def _transform_and_reduce(self, space: str, timed: bool) -> tuple[Stage, ...]:
         precision = self._config.unpad_and_reduce.real
         ranks, collectives = self._comm.collectives(space)
         wire = None if ranks.size == 1 else self._buffer("wire", space, precision)
-        transform = self._transforms.inverse(space, self._config.ifft, precision, wire)
+        transform = self._transforms.inverse(space, self._config.ifft, precision, wire, timed=timed)
         if ranks.size == 1:
             return transform
         if ranks.rank > 0 or precision == DOUBLE:
@@ -106,7 +127,7 @@ class Pipeline:
     ----------
     backend : Backend
         Where the stages run.
-    legs : sequence of tuples of stages
+    legs : sequence of Leg
         What to run, in order.
     middle : Buffer or None
         Destination of the first of two legs, on the ranks that own it.
@@ -114,15 +135,10 @@ class Pipeline:
         Whether all stages only queue work on the stream.
     """
 
-    def __init__(
-        self, backend: Backend, legs: Sequence[tuple[Stage, ...]], middle: Buffer | None, *, queued: bool
-    ) -> None:
-        self._backend = backend
-        self._first = legs[:-1]
-        self._last = legs[-1]
-        self._middle = middle
-        self._null = NullTimer()
-        self._untimed = backend.replayed(self._run) if queued else self._run
+    def __init__(self, backend: Backend, legs: Sequence[Leg], middle: Buffer | None, *, queued: bool) -> None:
+        self._timed = partial(_run, backend, [leg.timed for leg in legs], middle)
+        untimed = partial(_run, backend, [leg.untimed for leg in legs], middle, NullTimer())
+        self._untimed = backend.replayed(untimed) if queued else untimed
 
     def run(self, source: Buffer | None, destination: Buffer | None, timer: Timer | None = None) -> None:
         """Queue the product.
@@ -137,14 +153,21 @@ class Pipeline:
         if timer is None:
             self._untimed(source, destination)
         else:
-            self._run(source, destination, timer)
+            self._timed(timer, source, destination)
 
-    def _run(self, source: Buffer | None, destination: Buffer | None, timer: Timer | None = None) -> None:
-        timer = timer or self._null
-        with self._backend.active(), timer.phase("total"):
-            for leg in self._first:
-                source = _run_leg(leg, source, self._middle, timer)
-            _run_leg(self._last, source, destination, timer)
+
+def _run(
+    backend: Backend,
+    legs: Sequence[tuple[Stage, ...]],
+    middle: Buffer | None,
+    timer: Timer,
+    source: Buffer | None,
+    destination: Buffer | None,
+) -> None:
+    with backend.active(), timer.phase("total"):
+        for leg in legs[:-1]:
+            source = _run_leg(leg, source, middle, timer)
+        _run_leg(legs[-1], source, destination, timer)
 
 
 def _run_leg(leg: tuple[Stage, ...], value: Buffer | None, destination: Buffer | None, timer: Timer) -> Buffer | None:
@@ -154,8 +177,8 @@ def _run_leg(leg: tuple[Stage, ...], value: Buffer | None, destination: Buffer |
     return value
 
 
-def build_pipelines(builder: LegBuilder, comm: Comm, spectra: Sequence[Spectrum]) -> dict[MatvecConfig, Pipeline]:
-    """Return every product that a primary spectrum, and an auxiliary one if it is there, allow.
+def build_pipelines(builder: LegBuilder, comm: Comm, spectra: Sequence[Spectrum]) -> dict[str, Pipeline]:
+    """Return, by name, every product that a primary spectrum, and an auxiliary one if it is there, allow.
 
     Parameters
     ----------
@@ -179,6 +202,6 @@ def build_pipelines(builder: LegBuilder, comm: Comm, spectra: Sequence[Spectrum]
             (True, True): ([adjoint, first], builder.middle("col")),
         }
         for (transpose, full), (legs, middle) in products.items():
-            product = MatvecConfig(transpose, full, bool(aux))
-            pipelines[product] = Pipeline(comm.backend, legs, middle, queued=queued)
+            name = MatvecConfig(transpose, full, bool(aux)).name
+            pipelines[name] = Pipeline(comm.backend, legs, middle, queued=queued)
     return pipelines

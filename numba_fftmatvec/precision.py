@@ -12,20 +12,40 @@ from .errors import PrecisionError
 
 
 class Precision(enum.Enum):
-    """Floating-point precision of one stage; the value is its letter in a precision code."""
+    """Precision of one stage; the value is its letter in a precision code.
+
+    ``DOUBLE`` and ``SINGLE`` are the IEEE formats. ``FIXED32`` and ``FIXED16`` are block fixed-point formats of the
+    stored spectrum, for the stage sbgemv alone: 32 or 16 bits to a real or imaginary part, with a scale for every few
+    frequencies of each block (see `kernels.storage`).
+    """
 
     DOUBLE = "d"
     SINGLE = "s"
+    FIXED32 = "i"
+    FIXED16 = "h"
 
     @property
     def real(self) -> np.dtype[Any]:
-        """The real dtype of this precision."""
+        """The real dtype of a floating-point precision."""
         return np.dtype({"d": "float64", "s": "float32"}[self.value])
 
     @property
     def complex(self) -> np.dtype[Any]:
-        """The complex dtype of this precision."""
+        """The complex dtype of a floating-point precision."""
         return np.dtype({"d": "complex128", "s": "complex64"}[self.value])
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether this is a fixed-point format of the stored spectrum."""
+        return self in (Precision.FIXED32, Precision.FIXED16)
+
+    @property
+    def unit_roundoff(self) -> float:
+        """Largest error of a rounded value: relative to it, or in fixed point to the largest one that shares its scale.
+
+        Half a step of a part is at most 2^-32 or 2^-16 of the largest part; both parts together stay below twice that.
+        """
+        return {"d": 2.0**-53, "s": 2.0**-24, "i": 2.0**-31, "h": 2.0**-15}[self.value]
 
 
 @dataclass
@@ -42,7 +62,7 @@ class MatvecPrecisionConfig:
     fft : Precision
         The forward transforms.
     sbgemv : Precision
-        The stored spectrum that the product of each frequency reads.
+        The stored spectrum that the product of each frequency reads. The only stage that has fixed-point formats.
     ifft : Precision
         The inverse transforms.
     unpad_and_reduce : Precision
@@ -71,6 +91,10 @@ class MatvecPrecisionConfig:
             raise PrecisionError(f"precision config: expected one of the stages {', '.join(names)}, found {name!r}")
         if not isinstance(value, Precision):
             raise PrecisionError(f"precision of {name}: expected a Precision, found {value!r}")
+        if value.is_fixed and name != "sbgemv":
+            raise PrecisionError(
+                f"precision of {name}: expected DOUBLE or SINGLE, found {value.name}, a format of sbgemv"
+            )
         super().__setattr__(name, value)
 
     @classmethod
@@ -80,7 +104,7 @@ class MatvecPrecisionConfig:
         Raises
         ------
         PrecisionError
-            The code has not five letters, or one that is no precision's.
+            The code has not five letters, one that is no precision's, or a format's at a stage that has none.
         """
         stages = fields(cls)
         if not isinstance(code, str) or len(code) != len(stages):
@@ -100,8 +124,9 @@ class MatvecPrecisionConfig:
 
     @property
     def unit_roundoff(self) -> float:
-        """Unit roundoff of the least precise stage: 2^-24 if any is single, else 2^-53."""
-        return 2.0**-24 if "s" in self.code else 2.0**-53
+        """Unit roundoff of the least precise stage."""
+        stages: list[Precision] = [getattr(self, field.name) for field in fields(self)]
+        return max(stage.unit_roundoff for stage in stages)
 
 
 @dataclass(frozen=True)

@@ -1,55 +1,101 @@
-"""Where a matrix's values come from: functions that write a rank's part of one block row at a time."""
+"""Where a matrix's values come from: functions that give a rank's part of the block rows, some columns at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from .backends import Backend, Buffer
+from .backends.base import Intake
 from .errors import ArgumentTypeError
 from .io import MatrixMeta, read_block_row
+from .kernels import ceil_div
 from .kernels.elementwise import fill
 from .layout import Layout
-from .partition import check_shape
+from .partition import block_range, check_shape
 
-# Writes this rank's part of the block row with the given global index into a (nm, Nt) float64 Buffer.
-BlockRowSource = Callable[[int, Buffer], None]
+# ``source(row, cols, intake)`` returns F[row, cols] as a (len(cols), Nt) float64 Buffer of the intake. Both indices are
+# global, and of this rank's share; rows and columns come in order.
+BlockRowSource = Callable[[int, range, Intake], Buffer]
+
+# Threads that copy at once saturate the memory of any host before there are more of them than this; and a thread with
+# less to copy than this is not worth waking.
+MOST_THREADS = 16
+LEAST_BYTES = 1 << 20
 
 
 def filled(backend: Backend, layout: Layout, formula: str, value: float = 0.0) -> BlockRowSource:
     """Return the source that fills by a formula (see `elementwise.fill`) of the index in the (Nd, Nm, Nt) array."""
     launch = fill(backend.target, formula)
 
-    def source(row: int, out: Buffer) -> None:
-        start = (row * layout.num_cols + layout.cols.start) * layout.block_size
-        launch(backend.wrap(out.array.reshape(-1)).view, start, value)
+    def source(row: int, cols: range, intake: Intake) -> Buffer:
+        values = intake.on_device(len(cols))
+        start = (row * layout.num_cols + cols.start) * layout.block_size
+        launch(backend.wrap(values.array.reshape(-1)).view, start, value)
+        return values
 
     return source
 
 
 def from_rows(backend: Backend, layout: Layout, rows: Callable[[int], npt.ArrayLike]) -> BlockRowSource:
-    """Return the source that takes its part of the global (Nm, Nt) block rows that a function returns."""
+    """Return the source that takes its part of the global (Nm, Nt) block rows that a function returns.
 
-    def source(row: int, out: Buffer) -> None:
+    The function is called once for each row.
+    """
+    copy = ParallelCopy(backend.threads)
+
+    @lru_cache(maxsize=1)
+    def block_row(row: int) -> npt.NDArray[Any]:
         values = np.asarray(rows(row))
         check_shape(values.shape, (layout.num_cols, layout.block_size), f"block row {row}")
         if values.dtype.kind not in "buif":
             raise ArgumentTypeError(f"block row {row}: expected real numbers, found dtype {values.dtype}")
-        mine = values[layout.cols.start : layout.cols.stop]
-        backend.upload(out.array, np.ascontiguousarray(mine, np.float64))
+        return values
+
+    def source(row: int, cols: range, intake: Intake) -> Buffer:
+        mine = block_row(row)[cols.start : cols.stop]
+        return intake.from_host(len(cols), partial(copy, source=mine))
 
     return source
 
 
-def from_directory(backend: Backend, layout: Layout, directory: Path, meta: MatrixMeta) -> BlockRowSource:
+def from_directory(directory: Path, meta: MatrixMeta) -> BlockRowSource:
     """Return the source that reads its part of the files of a matrix directory."""
 
-    def source(row: int, out: Buffer) -> None:
-        host = backend.host_view(out.array)
-        read_block_row(directory, meta, row, layout.cols, host)
-        backend.copy_from_host(out.array, host)
+    def source(row: int, cols: range, intake: Intake) -> Buffer:
+        return intake.from_host(len(cols), lambda host: read_block_row(directory, meta, row, cols, host))
 
     return source
+
+
+class ParallelCopy:
+    """Copies rows of real numbers of any dtype with several threads, which end with this object.
+
+    One thread copies a small part of what a host's memory can; NumPy lets others run meanwhile.
+
+    Parameters
+    ----------
+    threads : int
+        How many there may be.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = min(threads, MOST_THREADS)
+        self._pool = ThreadPoolExecutor(self._threads)
+
+    def __call__(self, destination: npt.NDArray[Any], source: npt.NDArray[Any]) -> None:
+        """Copy and convert ``source`` into ``destination``, of the same shape."""
+
+        def copy(rows: range) -> None:
+            np.copyto(destination[rows.start : rows.stop], source[rows.start : rows.stop], casting="same_kind")
+
+        total = len(destination)
+        parts = min(self._threads, total, ceil_div(destination.nbytes, LEAST_BYTES))
+        ranges = [block_range(total, parts, i) for i in range(parts)]
+        list(map(copy, ranges) if parts == 1 else self._pool.map(copy, ranges))

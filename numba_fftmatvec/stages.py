@@ -6,7 +6,7 @@ stage is built. A stage built without a buffer of its own writes to `destination
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,7 +16,10 @@ from .backends.base import Transform
 from .collectives import Collectives
 from .kernels.padding import copy_rows
 from .kernels.pairs import pack, unpack
-from .kernels.sbgemv import Problem, sbgemv
+from .kernels.problem import Problem
+from .kernels.sbgemv import sbgemv
+from .kernels.storage import Stored
+from .workspace import Workspace
 
 DOUBLE = np.dtype(np.float64)
 
@@ -78,14 +81,14 @@ class PackPairs:
 
     phase = "pad"
 
-    def __init__(self, backend: Backend, source: Any, rounding: Any, padded: Buffer, first: int) -> None:
+    def __init__(self, backend: Backend, source: Any, rounding: Any, padded: Buffer, first: int, apart: int) -> None:
         self._padded = padded
-        self._first = first
+        self._places = first, apart
         self._pack = pack(backend.target, source, rounding, padded.array.dtype)
 
     def run(self, source: Any, destination: Any) -> Any:
         """Convert, round, join and pad in one pass."""
-        self._pack(self._padded.view, source.view, self._first)
+        self._pack(self._padded.view, source.view, *self._places)
         return source
 
 
@@ -103,21 +106,44 @@ class TransformPairs:
         return self._result or source
 
 
+class Overlapped:
+    """A transform's chunks on two streams by turns: each hides what the other's kernels leave idle as they end."""
+
+    def __init__(self, phase: str, branches: Sequence[Any], chunks: Sequence[tuple[Stage, ...]]) -> None:
+        self.phase = phase
+        self._branches = branches
+        self._chunks = chunks
+
+    def run(self, source: Any, destination: Any) -> Any:
+        """Run each chunk's stages in order, and the next chunk's beside them."""
+        main, other = self._branches
+        value = source
+        with main.forked(other):
+            for turn, stages in enumerate(self._chunks):
+                value = source
+                with self._branches[turn % 2].active():
+                    for stage in stages:
+                        value = stage.run(value, destination)
+        return value
+
+
 class UnpackPairs:
     """Separate a chunk's complex rows into blocks of the wire's buffer, or of the product's result."""
 
     phase = "unpad"
 
-    def __init__(self, backend: Backend, rows: Buffer, rounding: Any, own: Buffer | None, first: int) -> None:
+    def __init__(
+        self, backend: Backend, rows: Buffer, rounding: Any, own: Buffer | None, first: int, apart: int
+    ) -> None:
         self._rows = rows
         self._own = own
-        self._first = first
+        self._places = first, apart
         self._unpack = unpack(backend.target, own.array.dtype if own else DOUBLE, rounding, rows.array.dtype)
 
     def run(self, source: Any, destination: Any) -> Any:
         """Convert, round, separate and unpad in one pass."""
         result = self._own or destination
-        self._unpack(self._rows.view, result.view, self._first)
+        self._unpack(self._rows.view, result.view, *self._places)
         return result
 
 
@@ -126,14 +152,15 @@ class SpectrumProduct:
 
     phase = "sbgemv"
 
-    def __init__(self, backend: Backend, problem: Problem, spectrum: Buffer, own: Buffer) -> None:
+    def __init__(self, workspace: Workspace, problem: Problem, spectrum: Stored, own: Buffer) -> None:
         self._spectrum = spectrum
         self._own = own
-        self._sbgemv = sbgemv(backend.target, problem, lambda shape, dtype: backend.empty(shape, dtype).view)
+        target = workspace.backend.target
+        self._sbgemv = sbgemv(target, problem, lambda shape, dtype: workspace.get("parts", shape, dtype).view)
 
     def run(self, source: Any, destination: Any) -> Any:
         """Read the spectrum once."""
-        self._sbgemv(self._own.view, self._spectrum.view, source.view)
+        self._sbgemv(self._own.view, self._spectrum, source.view)
         return self._own
 
 

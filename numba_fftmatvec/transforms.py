@@ -9,12 +9,12 @@ from .backends import Buffer
 from .kernels._launch import ceil_div
 from .layout import Layout
 from .precision import Precision
-from .stages import CopyRows, Fourier, PackPairs, Stage, TransformPairs, UnpackPairs
+from .stages import CopyRows, Fourier, Overlapped, PackPairs, Stage, TransformPairs, UnpackPairs
 from .workspace import Workspace
 
-# Pairs of rows are padded and transformed in chunks of this size: larger ones gain nothing more, smaller ones cost
-# launches, and the padded rows need this much memory whatever the number of rows.
-CHUNK_BYTES = 64 << 20
+# Pairs of rows are padded and transformed in chunks of this size, two at a time: larger ones gain nothing more, smaller
+# ones cost launches, and the padded rows need this much memory twice whatever the number of rows.
+CHUNK_BYTES = 32 << 20
 
 
 class Transforms(Protocol):
@@ -23,88 +23,125 @@ class Transforms(Protocol):
     def spectrum(self, space: str, precision: Precision) -> Buffer:
         """Return the buffer that holds a vector's spectrum."""
 
-    def forward(self, space: str, source: Any, rounding: Any, precision: Precision) -> tuple[Stage, ...]:
-        """Return the stages that pad and transform blocks of the dtype `source`, rounded to `rounding`."""
+    def forward(
+        self, space: str, source: Any, rounding: Any, precision: Precision, *, timed: bool
+    ) -> tuple[Stage, ...]:
+        """Return the stages that pad and transform blocks of the dtype `source`, rounded to `rounding`.
 
-    def inverse(self, space: str, precision: Precision, rounding: Any, own: Buffer | None) -> tuple[Stage, ...]:
+        With `timed` they run one after another, so that each of their phases can be timed.
+        """
+
+    def inverse(
+        self, space: str, precision: Precision, rounding: Any, own: Buffer | None, *, timed: bool
+    ) -> tuple[Stage, ...]:
         """Return the stages that transform back and unpad, into `own` or the product's result."""
 
 
 class RealTransforms:
-    """Real transforms of every block: scipy.fft works on several rows at once by itself."""
+    """Real transforms of every block of every vector: scipy.fft works on several rows at once by itself."""
 
-    def __init__(self, workspace: Workspace, layout: Layout) -> None:
+    def __init__(self, workspace: Workspace, layout: Layout, num_vecs: int) -> None:
         self._get = workspace.get
         self._backend: Any = workspace.backend
         self._layout = layout
+        self._num_vecs = num_vecs
 
     def spectrum(self, space: str, precision: Precision) -> Buffer:
-        """Return (blocks, frequencies)."""
-        shape = self._layout.local_blocks(space), self._layout.frequencies
+        """Return (vectors x blocks, frequencies)."""
+        shape = self._num_vecs * self._layout.local_blocks(space), self._layout.frequencies
         return self._get(f"spectra.{space}", shape, precision.complex)
 
-    def forward(self, space: str, source: Any, rounding: Any, precision: Precision) -> tuple[Stage, ...]:
+    def forward(
+        self, space: str, source: Any, rounding: Any, precision: Precision, *, timed: bool
+    ) -> tuple[Stage, ...]:
         """Return pad and FFT; the padded rows' tails stay zero."""
         padded = self._rows("padded", space, precision)
         transform = self._backend.rfft(self._layout.padded_size, padded, self.spectrum(space, precision))
         return CopyRows("pad", self._backend, source, rounding, padded), Fourier("fft", transform)
 
-    def inverse(self, space: str, precision: Precision, rounding: Any, own: Buffer | None) -> tuple[Stage, ...]:
+    def inverse(
+        self, space: str, precision: Precision, rounding: Any, own: Buffer | None, *, timed: bool
+    ) -> tuple[Stage, ...]:
         """Return IFFT and unpad."""
         time = self._rows("time", space, precision)
         transform = self._backend.irfft(self._layout.padded_size, self.spectrum(space, precision), time)
         return Fourier("ifft", transform), CopyRows("unpad", self._backend, precision.real, rounding, own)
 
     def _rows(self, name: str, space: str, precision: Precision) -> Buffer:
-        shape = self._layout.local_blocks(space), self._layout.padded_size
+        shape = self._num_vecs * self._layout.local_blocks(space), self._layout.padded_size
         return self._get(f"{name}.{space}", shape, precision.real)
 
 
 class PairedTransforms:
-    """Complex transforms of pairs of blocks, half as many (see `kernels.pairs`), in chunks of bounded memory."""
+    """Complex transforms of pairs of blocks, of one vector or of two, which are half as many (see `kernels.pairs`).
 
-    def __init__(self, workspace: Workspace, layout: Layout) -> None:
+    They go through in chunks, which bound the memory.
+    """
+
+    def __init__(self, workspace: Workspace, layout: Layout, num_vecs: int) -> None:
         self._get = workspace.get
         self._backend: Any = workspace.backend
         self._layout = layout
+        self._num_vecs = num_vecs
 
     def spectrum(self, space: str, precision: Precision) -> Buffer:
         """Return (pairs, padded size)."""
         shape = self._pairs(space), self._layout.padded_size
         return self._get(f"spectra.{space}", shape, precision.complex)
 
-    def forward(self, space: str, source: Any, rounding: Any, precision: Precision) -> tuple[Stage, ...]:
+    def forward(
+        self, space: str, source: Any, rounding: Any, precision: Precision, *, timed: bool
+    ) -> tuple[Stage, ...]:
         """Return pad and FFT of every chunk; the padded rows' tails stay zero."""
-        stages: list[Stage] = []
-        for first, padded, part in self._chunks("padded", space, precision):
-            stages.append(PackPairs(self._backend, source, rounding, padded, first))
-            transform = self._backend.fft(self._layout.padded_size, padded, part, inverse=False)
+        chunks: list[tuple[Stage, ...]] = []
+        for backend, first, padded, part, last in self._chunks("padded", space, precision, timed):
+            pack = PackPairs(backend, source, rounding, padded, first, self._apart(space))
+            transform = backend.fft(self._layout.padded_size, padded, part, inverse=False)
             # The next chunk reads the vector too: only the last one hands on what all of them have made.
-            last = 2 * (first + len(part.array)) >= self._layout.local_blocks(space)
-            stages.append(TransformPairs("fft", transform, self.spectrum(space, precision) if last else None))
-        return tuple(stages)
+            chunks.append((pack, TransformPairs("fft", transform, self.spectrum(space, precision) if last else None)))
+        return self._joined("fft", chunks, timed)
 
-    def inverse(self, space: str, precision: Precision, rounding: Any, own: Buffer | None) -> tuple[Stage, ...]:
+    def inverse(
+        self, space: str, precision: Precision, rounding: Any, own: Buffer | None, *, timed: bool
+    ) -> tuple[Stage, ...]:
         """Return IFFT and unpad of every chunk."""
-        stages: list[Stage] = []
-        for first, time, part in self._chunks("time", space, precision):
-            transform = self._backend.fft(self._layout.padded_size, part, time, inverse=True)
-            stages.append(TransformPairs("ifft", transform, None))
-            stages.append(UnpackPairs(self._backend, time, rounding, own, first))
-        return tuple(stages)
+        chunks: list[tuple[Stage, ...]] = []
+        for backend, first, time, part, _ in self._chunks("time", space, precision, timed):
+            transform = backend.fft(self._layout.padded_size, part, time, inverse=True)
+            unpack = UnpackPairs(backend, time, rounding, own, first, self._apart(space))
+            chunks.append((TransformPairs("ifft", transform, None), unpack))
+        return self._joined("ifft", chunks, timed)
+
+    def _joined(self, phase: str, chunks: list[tuple[Stage, ...]], timed: bool) -> tuple[Stage, ...]:
+        if timed or len(chunks) == 1:
+            return tuple(stage for stages in chunks for stage in stages)
+        return (Overlapped(phase, (self._backend, self._backend.branch()), chunks),)
+
+    def _apart(self, space: str) -> int:
+        """Return how far apart the rows of a pair are: neighbouring blocks, or the same block of the next vector."""
+        return 1 if self._num_vecs == 1 else self._layout.local_blocks(space)
 
     def _pairs(self, space: str) -> int:
-        return ceil_div(self._layout.local_blocks(space), 2)
+        apart = self._apart(space)
+        return ceil_div(self._num_vecs * self._layout.local_blocks(space), 2 * apart) * apart
 
-    def _chunks(self, name: str, space: str, precision: Precision) -> Iterator[tuple[int, Buffer, Buffer]]:
-        """Yield each chunk's first pair, its rows in time, which chunks share, and its part of the spectrum."""
+    def _chunks(
+        self, name: str, space: str, precision: Precision, timed: bool
+    ) -> Iterator[tuple[Any, int, Buffer, Buffer, bool]]:
+        """Yield for each chunk who computes it, its first pair, its rows in time, its spectrum, and if it is the last.
+
+        Chunks take turns with the backend and its branch, each of which has rows that its chunks share.
+        """
         pairs, length = self._pairs(space), self._layout.padded_size
         step = min(pairs, max(1, CHUNK_BYTES // (length * precision.complex.itemsize)))
-        rows = self._get(f"{name}.{space}", (step, length), precision.complex)
         spectrum = self.spectrum(space, precision)
-        for first in range(0, pairs, step):
+        for turn, first in enumerate(range(0, pairs, step)):
+            branch = 0 if timed else turn % 2
+            rows = self._get(f"{name}.{space}.{branch}", (step, length), precision.complex)
             part = spectrum.array[first : first + step]
-            yield first, self._backend.wrap(rows.array[: len(part)]), self._backend.wrap(part)
+            backend = self._backend.branch() if branch else self._backend
+            wrapped = self._backend.wrap(rows.array[: len(part)]), self._backend.wrap(part)
+            yield backend, first, *wrapped, first + step >= pairs
 
 
 TRANSFORMS: dict[str, type[RealTransforms] | type[PairedTransforms]] = {"cpu": RealTransforms, "cuda": PairedTransforms}

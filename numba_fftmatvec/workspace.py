@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .backends import Backend, Buffer
+
+
+@dataclass(frozen=True)
+class MemoryUsage:
+    """Bytes that a matrix holds on this rank: of device memory on a GPU, of host memory on the CPU.
+
+    Parameters
+    ----------
+    spectra : int
+        The stored spectra, primary and auxiliary, with their scales. One that several matrices share counts for each.
+    workspace : int
+        The buffers between the stages of products.
+    plans : int
+        Work areas of the FFT plans, which all matrices of the Comm share.
+    """
+
+    spectra: int
+    workspace: int
+    plans: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.spectra + self.workspace + self.plans
 
 
 class Workspace:
@@ -19,7 +44,12 @@ class Workspace:
         self.backend = backend
         self._buffers: dict[tuple[Any, ...], Buffer] = {}
 
-    def get(self, name: str, shape: tuple[int, int], dtype: Any) -> Buffer:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all buffers."""
+        return sum(int(buffer.array.nbytes) for buffer in self._buffers.values())
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Buffer:
         """Return a buffer that was zero when it was first asked for."""
         key = (name, shape, np.dtype(dtype))
         if key not in self._buffers:

@@ -126,9 +126,13 @@ def error_bound(name: str, F: Array, G: Array, operand: Array, unit_roundoff: fl
     return error
 
 
+# Of a fixed-point spectrum: half a step of each part, relative to the largest value that shares its scale.
+ROUNDOFFS = {"d": 2.0**-53, "s": 2.0**-24, "i": 2.0**-31, "h": 2.0**-15}
+
+
 def roundoff(code: str) -> float:
     """Return the unit roundoff of the least precise stage of a precision code."""
-    return 2.0**-24 if "s" in code else 2.0**-53
+    return max(ROUNDOFFS[letter] for letter in code)
 
 
 def hashed_doubles(shape: tuple[int, ...]) -> Array:

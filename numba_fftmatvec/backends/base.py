@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import ArgumentError, BackendError
 from ..kernels import Target
+from ..kernels.storage import Format
 
 ENVIRONMENT_VARIABLE = "NUMBA_FFTMATVEC_BACKEND"
 NAMES = ("auto", "cpu", "cuda")
@@ -28,13 +29,40 @@ Transform = Callable[[Buffer], Buffer]
 Program = Callable[[Buffer | None, Buffer | None], None]
 
 
+class Intake(Protocol):
+    """Where a matrix's values enter, some rows at a time: memory that the next rows use again."""
+
+    def on_device(self, count: int) -> Buffer:
+        """Return `count` rows of this backend's memory for kernels to fill; the next call gives the same memory."""
+
+    def from_host(self, count: int, write: Callable[[np.ndarray], None]) -> Buffer:
+        """Have `count` rows written on the host, and return them where kernels can read them.
+
+        Parameters
+        ----------
+        count : int
+            At most the rows of the intake.
+        write : callable
+            Writes the C-contiguous host array that it is given, at once.
+
+        Returns
+        -------
+        Buffer
+            What work that is queued before the next call may read.
+        """
+
+
 class Backend(Protocol):
-    """Arrays, transforms and clocks of one kind of device; everything is queued on `stream`, if there is one."""
+    """Arrays, transforms and clocks of one kind of device; everything is queued on `stream`, if there is one.
+
+    `threads` is this rank's share of the host's cores.
+    """
 
     name: str
     target: Target
     device: int | None
     stream: Any
+    threads: int
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
         """Allocate without initialising."""
@@ -60,6 +88,9 @@ class Backend(Protocol):
     def copy_from_host(self, array: Any, host: np.ndarray) -> None:
         """Fill an array from its `host_view`, complete on return."""
 
+    def intake(self, shape: tuple[int, int]) -> AbstractContextManager[Intake]:
+        """Return an Intake of float64 rows of the shape; its memory is in use until the context ends."""
+
     def rfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
         """Plan real-to-complex transforms of the rows of `source`, unnormalised.
 
@@ -67,7 +98,7 @@ class Backend(Protocol):
         library can write to it, else a new one.
         """
 
-    def accumulator(self, stored: np.dtype[Any], vector: np.dtype[Any]) -> np.dtype[Any]:
+    def accumulator(self, stored: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
         """Return the complex dtype that SBGEMV accumulates in."""
 
     def replayed(self, program: Program) -> Program:
@@ -94,6 +125,18 @@ class Backend(Protocol):
     def peak_bytes(self) -> int:
         """Return the most memory held so far: of the device's pool, or of the process on the CPU."""
 
+    def free_bytes(self) -> int | None:
+        """Return how much more memory this rank can have, None where that cannot be told.
+
+        Ranks that share a device, or the memory of a node, have equal shares of what is free.
+        """
+
+    def plan_bytes(self) -> int:
+        """Return the bytes of the work areas of all transforms that are planned; the backend's matrices share them."""
+
+    def trim(self) -> None:
+        """Give memory that is held but not used back to the system."""
+
     def device_name(self) -> str:
         """Return the name of the GPU or CPU."""
 
@@ -114,6 +157,12 @@ def cuda_devices() -> tuple[int, str]:
     except ImportError as error:
         return 0, f"{type(error).__name__}: {error}"
     return cuda.device_count()  # type: ignore[no-any-return]
+
+
+def share_of_cores(node_size: int) -> int:
+    """Return how many of the cores that this process may use are its own, where `node_size` ranks share the node."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // node_size)
 
 
 def select_backend(name: str, node_rank: int, node_size: int, stream: Any = None) -> Backend:
@@ -139,4 +188,8 @@ def select_backend(name: str, node_rank: int, node_size: int, stream: Any = None
     if not devices:
         raise BackendError(f"backend 'cuda': expected a working CUDA device, found none ({reason})")
     cuda = importlib.import_module(f"{__package__}.cuda")
-    return cuda.CudaBackend(node_rank % devices, stream)  # type: ignore[no-any-return]
+    device = node_rank % devices
+    sharing = len(range(device, node_size, devices))
+    return cuda.CudaBackend(  # type: ignore[no-any-return]
+        device, stream, sharing=sharing, threads=share_of_cores(node_size)
+    )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import resource
 import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,15 @@ import numpy as np
 import scipy.fft
 
 from ..kernels import Target
-from .base import Buffer, Program, Transform
+from ..kernels.storage import Format
+from .base import Buffer, Program, Transform, share_of_cores
+
+# Of each kind of control group that limits memory: its folder, the files with limit and usage, and the line of
+# memory.stat that says how much of the usage the system would give up.
+_CONTROL_GROUPS = {
+    "": ("", "memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
 
 
 def cpu_model() -> str:
@@ -26,6 +34,69 @@ def cpu_model() -> str:
     except OSError:
         found = None
     return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def available_bytes(root: Path = Path("/")) -> int | None:
+    """Return how much memory the system can still give: to all, or to this process's control groups if that is less.
+
+    Parameters
+    ----------
+    root : path
+        Of the file system.
+
+    Returns
+    -------
+    int or None
+        None where the system does not say.
+    """
+    found = re.search(r"^MemAvailable:\s*(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
+    rooms = [1024 * int(found[1])] if found else []
+    return min([*rooms, *_rooms_of_groups(root)], default=None)
+
+
+def _rooms_of_groups(root: Path) -> Iterator[int]:
+    """Yield what each control group of this process leaves: its own and those above it, which limit it as well."""
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in _CONTROL_GROUPS.keys() & set(controllers.split(",")):
+            folder, *names = _CONTROL_GROUPS[controller]
+            top = root / "sys/fs/cgroup" / folder
+            group = top / path.strip("/")
+            rooms = (_room(place, *names) for place in (group, *group.parents) if place.is_relative_to(top))
+            yield from (room for room in rooms if room is not None)
+
+
+def _room(group: Path, limit: str, usage: str, kept: str) -> int | None:
+    """Return how much memory a group may still take; None where it has no limit."""
+    try:
+        most, used = (int((group / name).read_text()) for name in (limit, usage))
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+    given_up = re.search(rf"^{kept} (\d+)$", _text(group / "memory.stat"), re.MULTILINE)
+    return max(0, most - used + (int(given_up[1]) if given_up else 0))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+class CpuIntake:
+    """One block of memory, which is written in place. See `Intake` for the methods."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._rows = np.empty(shape)
+
+    def on_device(self, count: int) -> Buffer:
+        """Return the first rows."""
+        return Buffer(self._rows[:count], self._rows[:count])
+
+    def from_host(self, count: int, write: Callable[[np.ndarray], None]) -> Buffer:
+        """Have the first rows written and return them."""
+        write(self._rows[:count])
+        return self.on_device(count)
 
 
 class CpuBackend:
@@ -43,8 +114,8 @@ class CpuBackend:
     stream = None
 
     def __init__(self, node_size: int = 1) -> None:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        self.threads = max(1, min(numba.config.NUMBA_NUM_THREADS, cores // node_size))
+        self._node_size = node_size
+        self.threads = min(numba.config.NUMBA_NUM_THREADS, share_of_cores(node_size))
         numba.set_num_threads(self.threads)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
@@ -77,6 +148,10 @@ class CpuBackend:
     def copy_from_host(self, array: Any, host: np.ndarray) -> None:
         """Nothing to do: both are the same memory."""
 
+    def intake(self, shape: tuple[int, int]) -> AbstractContextManager[CpuIntake]:
+        """Return one block of memory."""
+        return nullcontext(CpuIntake(shape))
+
     def rfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
         """Return a transform that allocates its result, as scipy.fft does."""
 
@@ -97,7 +172,7 @@ class CpuBackend:
 
         return transform
 
-    def accumulator(self, stored: np.dtype[Any], vector: np.dtype[Any]) -> np.dtype[Any]:
+    def accumulator(self, stored: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
         """Accumulate in double: a CPU core has it at half the speed of single, and memory is slower than either."""
         return np.dtype(np.complex128)
 
@@ -127,6 +202,18 @@ class CpuBackend:
     def peak_bytes(self) -> int:
         """Return the process's peak resident set."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def free_bytes(self) -> int | None:
+        """Return this rank's share of what the system says is available, within the limits of control groups."""
+        available = available_bytes()
+        return None if available is None else available // self._node_size
+
+    def plan_bytes(self) -> int:
+        """Return 0: scipy.fft keeps no work areas."""
+        return 0
+
+    def trim(self) -> None:
+        """Nothing is held back."""
 
     def device_name(self) -> str:
         """Return the processor's model name."""

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import cycle
+from typing import Any, Self
+from weakref import WeakValueDictionary
 
 import cupy
 import cupyx
 import numpy as np
 from cupy.cuda import cufft, nvtx
 
+from ..errors import CapacityError
 from ..kernels import Target
 from ..kernels._launch import require_cuda
+from ..kernels.storage import COMPLEX64, Format
 from .base import Buffer, Program, Transform
 
 # A batched cuFFT plan addresses its elements with 32 bits.
@@ -38,6 +46,9 @@ def device_count() -> tuple[int, str]:
     except Exception as error:  # the driver's and numba-cuda's errors share no base
         return 0, f"{type(error).__name__}: {error}"
 
+
+# Slots of an intake: one is filled by the host while another one is on its way.
+SLOTS = 2
 
 # The legacy default stream and the per-thread default stream.
 UNCAPTURABLE_STREAMS = {0, 1, 2}
@@ -98,6 +109,99 @@ class _Range:
         nvtx.RangePop()
 
 
+@contextmanager
+def _named_error(shape: tuple[int, ...], dtype: Any) -> Iterator[None]:
+    """Raise a CapacityError for CuPy's, which other ranks cannot rebuild."""
+    try:
+        yield
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        raise CapacityError(f"array of {shape}: expected {size} bytes of free device memory, found: {error}") from error
+
+
+def _event() -> Any:
+    return cupy.cuda.Event(disable_timing=True)
+
+
+@dataclass
+class _Slot:
+    """Rows on the device, and page-locked memory that they come through, with the events that say when both are free.
+
+    Parameters
+    ----------
+    device : cupy.ndarray
+        Rows for kernels to read.
+    uploaded : Event
+        After the last copy out of the page-locked memory.
+    read : Event
+        After everything that reads the device's rows.
+    """
+
+    device: Any
+    uploaded: Any
+    read: Any
+
+    @cached_property
+    def host(self) -> np.ndarray:
+        """Page-locked memory of the device array's shape; there is none until the host has something to write."""
+        pinned: np.ndarray = cupyx.empty_pinned(self.device.shape, self.device.dtype)
+        return pinned
+
+
+class CudaIntake:
+    """Slots that take turns. See `Intake` for the methods.
+
+    The host writes a slot while the one before is copied to the device on a stream of its own, and while the kernels
+    that read the one before that run on the backend's stream. Events order the streams; the host waits for a slot whose
+    last copy has not left it, and for nothing else.
+    """
+
+    def __init__(self, backend: CudaBackend, shape: tuple[int, int]) -> None:
+        self._backend = backend
+        self._copies = cupy.cuda.Stream(non_blocking=True)
+        with backend.active():
+            self._slots = [_Slot(cupy.empty(shape), _event(), _event()) for _ in range(SLOTS)]
+        for slot in self._slots:
+            # The pool hands out memory that work queued earlier on the backend's stream may still use.
+            slot.read.record(backend.stream)
+        self._turns = cycle(self._slots)
+        self._current = next(self._turns)
+
+    def on_device(self, count: int) -> Buffer:
+        """Return the first rows of a slot: both sides of it are on the backend's stream."""
+        return self._backend.wrap(self._current.device[:count])
+
+    def from_host(self, count: int, write: Callable[[np.ndarray], None]) -> Buffer:
+        """Have the next slot's first rows written, and queue their copy."""
+        self._current.read.record(self._backend.stream)  # all that reads what the last call returned is queued by now
+        slot = self._current = next(self._turns)
+        slot.uploaded.synchronize()
+        write(slot.host[:count])
+        self._copies.wait_event(slot.read)
+        slot.device[:count].set(slot.host[:count], stream=self._copies)
+        slot.uploaded.record(self._copies)
+        self._backend.stream.wait_event(slot.uploaded)
+        return self._backend.wrap(slot.device[:count])
+
+    def __enter__(self) -> Self:
+        """Return the intake itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Wait for the copies, after an error as well: they must not reach memory that has another use by then."""
+        self._copies.synchronize()
+
+
+class _Plan:
+    """A cuFFT plan of rows, and the bytes of its work area; CuPy's plans cannot be referred to weakly."""
+
+    def __init__(self, length: int, pitches: tuple[int, int], kind: int, batch: int) -> None:
+        layout = [(length,), (pitches[0],), 1, pitches[0], (pitches[1],), 1, pitches[1]]
+        plan = cufft.PlanNd(*layout, kind, batch, "C", 0, None)
+        self.fft: Callable[[Any, Any, int], None] = plan.fft
+        self.nbytes = int(plan.work_area.mem.size)
+
+
 class CudaBackend:
     """Arrays in a GPU's memory. See `Backend` for the methods.
 
@@ -108,12 +212,18 @@ class CudaBackend:
     stream : cupy.cuda.Stream, optional
         Where everything is queued. By default a new stream that orders itself with the legacy default stream, so that
         a caller's own CuPy or PyTorch work needs no synchronisation with ours.
+    sharing : int
+        How many ranks use this GPU.
+    threads : int
+        This rank's share of the host's cores.
     """
 
     name = "cuda"
 
-    def __init__(self, device: int, stream: Any = None) -> None:
+    def __init__(self, device: int, stream: Any = None, *, sharing: int = 1, threads: int = 1) -> None:
         self.device = device
+        self.threads = threads
+        self._sharing = sharing
         self._device = cupy.cuda.Device(device)
         self._device.use()
         numba_cuda = require_cuda()
@@ -124,15 +234,38 @@ class CudaBackend:
         capability = self._device.compute_capability
         self._strong_double = (int(capability[:-1]), int(capability[-1])) in STRONG_DOUBLE
         self._pinned: dict[int, np.ndarray] = {}
+        self._plans: WeakValueDictionary[tuple[int, ...], _Plan] = WeakValueDictionary()
+        self._branches: list[CudaBackend] = []
+        self._peak = 0
+
+    def branch(self) -> CudaBackend:
+        """Return this backend on a stream of its own, for work that `forked` overlaps with this one's."""
+        if not self._branches:
+            other = copy(self)
+            other.stream = cupy.cuda.Stream(non_blocking=True)
+            other.target = Target("cuda", require_cuda().external_stream(other.stream.ptr))
+            other._plans = WeakValueDictionary()  # work areas are used by one stream at a time
+            self._branches.append(other)
+        return self._branches[0]
+
+    @contextmanager
+    def forked(self, other: CudaBackend) -> Iterator[None]:
+        """Return a context in which the branch starts after what is queued here, and at whose end this waits for it."""
+        start, end = _event(), _event()
+        start.record(self.stream)
+        other.stream.wait_event(start)
+        yield
+        end.record(other.stream)
+        self.stream.wait_event(end)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
         """Allocate without initialising."""
-        with self.active():
+        with self.active(), _named_error(shape, dtype):
             return self.wrap(cupy.empty(shape, dtype))
 
     def zeros(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
         """Allocate and set to zero."""
-        with self.active():
+        with self.active(), _named_error(shape, dtype):
             return self.wrap(cupy.zeros(shape, dtype))
 
     def wrap(self, array: Any) -> Buffer:
@@ -169,6 +302,10 @@ class CudaBackend:
         array.set(host, stream=self.stream)
         self.stream.synchronize()
 
+    def intake(self, shape: tuple[int, int]) -> AbstractContextManager[CudaIntake]:
+        """Return slots of page-locked and device memory."""
+        return CudaIntake(self, shape)
+
     def rfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
         """Plan real transforms from `source` into `destination`."""
         run = self._plan(length, source, destination, _FORWARD[np.dtype(source.array.dtype)], cufft.CUFFT_FORWARD)
@@ -191,8 +328,7 @@ class CudaBackend:
         with self.active():
             for start in range(0, rows, step):
                 part = slice(start, min(start + step, rows))
-                layout = [(length,), (pitches[0],), 1, pitches[0], (pitches[1],), 1, pitches[1]]
-                plan = cufft.PlanNd(*layout, kind, part.stop - part.start, "C", 0, None)
+                plan = self._cufft_plan(length, pitches, kind, part.stop - part.start)
                 calls.append((plan, source.array[part], destination.array[part]))
 
         def run() -> None:
@@ -201,10 +337,18 @@ class CudaBackend:
 
         return run
 
-    def accumulator(self, stored: np.dtype[Any], vector: np.dtype[Any]) -> np.dtype[Any]:
+    def _cufft_plan(self, length: int, pitches: tuple[int, int], kind: int, batch: int) -> _Plan:
+        """Return a plan, the same one as long as it lives: its users run on one stream and can share a work area."""
+        key = (length, *pitches, kind, batch)
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._plans[key] = _Plan(length, pitches, kind, batch)
+        return plan
+
+    def accumulator(self, stored: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
         """Accumulate in double wherever that costs nothing: always, but for single spectra on GPUs weak in double."""
-        single = np.dtype(np.complex64)
-        return single if stored == single and not self._strong_double else np.dtype(np.complex128)
+        single = stored == COMPLEX64 and not self._strong_double
+        return np.dtype(np.complex64 if single else np.complex128)
 
     def replayed(self, program: Program) -> Program:
         """Return a program that replays CUDA graphs; the default streams cannot be captured, so there it is eager."""
@@ -233,8 +377,28 @@ class CudaBackend:
         return _Range(name)
 
     def peak_bytes(self) -> int:
-        """Return what CuPy's memory pool has taken from the device; the pool does not shrink by itself."""
-        return int(cupy.get_default_memory_pool().total_bytes())
+        """Return the most that CuPy's memory pool has held of the device, as far as `trim` and this have seen it."""
+        self._peak = max(self._peak, int(cupy.get_default_memory_pool().total_bytes()))
+        return self._peak
+
+    def free_bytes(self) -> int | None:
+        """Return this rank's share of the device's free memory and what CuPy's pool holds unused, within its limit."""
+        pool = cupy.get_default_memory_pool()
+        free = cupy.cuda.runtime.memGetInfo()[0] // self._sharing
+        limit = pool.get_limit()
+        more = min(free, max(0, limit - pool.total_bytes())) if limit else free
+        return int(more + pool.free_bytes())
+
+    def plan_bytes(self) -> int:
+        """Return the bytes of the work areas of all cuFFT plans."""
+        return sum(plan.nbytes for backend in (self, *self._branches) for plan in backend._plans.values())
+
+    def trim(self) -> None:
+        """Give the unused blocks of CuPy's pools back: device memory and page-locked memory."""
+        self.peak_bytes()  # what goes now counts
+        self.synchronize()
+        cupy.get_default_memory_pool().free_all_blocks()
+        cupy.get_default_pinned_memory_pool().free_all_blocks()
 
     def device_name(self) -> str:
         """Return the GPU's name."""

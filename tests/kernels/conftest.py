@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from machines import SIMULATED, TARGETS, Machine
 
-from numba_fftmatvec.kernels import elementwise, padding, pairs, reductions, sbgemv
+from numba_fftmatvec.kernels import elementwise, padding, pairs, reductions, sbgemv_cuda, storage
 
 
 @pytest.fixture(params=TARGETS)
@@ -19,10 +19,12 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         elementwise._compiled,
         elementwise._compiled_map,
         reductions._compiled,
-        sbgemv._compiled_add_parts,
+        sbgemv_cuda._compiled,
+        sbgemv_cuda._compiled_add,
+        storage._compiled,
     )
     if SIMULATED:
-        for module in (padding, pairs, elementwise, reductions, sbgemv):
+        for module in (padding, pairs, elementwise, reductions, sbgemv_cuda):
             monkeypatch.setattr(module, "THREADS", 8)
         monkeypatch.setattr(reductions, "PARTIALS", 3)
         monkeypatch.setattr(elementwise, "MAP_SHAPES", {1: (8, 2), 2: (8, 1), 3: (4, 3)})

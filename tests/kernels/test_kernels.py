@@ -7,9 +7,9 @@ from itertools import product
 
 import numpy as np
 import pytest
-from machines import CUDA_TARGETS, SIMULATED
+from machines import CUDA_TARGETS
 
-from numba_fftmatvec.kernels import elementwise, padding, reductions, sbgemv, storage
+from numba_fftmatvec.kernels import elementwise, padding, reductions
 from numba_fftmatvec.kernels import pairs as pairs_kernels
 from numba_fftmatvec.testing import generate_double
 
@@ -46,24 +46,6 @@ def test_unpad_takes_the_head(machine, size, source, rounding, destination) -> N
     launch = padding.copy_rows(machine.target, source, rounding, destination)
     head = machine.run(launch, np.full(size, np.nan, destination), values)
     np.testing.assert_array_equal(head, values[:, :columns].astype(rounding).astype(destination))
-
-
-@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
-def test_encode_scales_and_stores(machine, dtype) -> None:
-    stored = {np.complex64: storage.COMPLEX64, np.complex128: storage.COMPLEX128}[dtype]
-    values = random((3, 33), np.complex128)
-    pitch = stored.pitch(33)
-    launch = storage.encoder(machine.target, stored, 1 / 64)
-    real = np.dtype(dtype).type(0).real.dtype
-    row = machine.run(launch, np.zeros((3, pitch), dtype).view(real), values.view(np.float64)).view(dtype)
-    np.testing.assert_array_equal(row[:, :33], (values / 64).astype(dtype))
-
-
-def test_pitch_is_a_multiple_of_128_bytes() -> None:
-    for stored, frequencies in product((storage.COMPLEX64, storage.COMPLEX128), (1, 8, 9, 16, 17, 1001)):
-        pitch = stored.pitch(frequencies)
-        assert pitch * stored.dtype.itemsize % 128 == 0
-        assert 0 <= pitch - frequencies < 128 // stored.dtype.itemsize
 
 
 @pytest.mark.parametrize("size", [1, 17, 255, 257, 1031])
@@ -163,76 +145,6 @@ def test_reductions_never_lose_a_nan(reduce_on, place) -> None:
         assert np.isnan(reduce_on(name, x, x)), name
 
 
-def to_vector(machine, rows: np.ndarray, length: int) -> np.ndarray:
-    """Return rows of real transforms as the target's SBGEMV takes them: as they are, or in pairs on CUDA."""
-    if machine.name == "cpu":
-        return rows
-    time = np.fft.irfft(rows.astype(np.complex128), length)
-    if len(time) % 2:
-        time = np.vstack([time, np.zeros(length)])
-    return np.fft.fft(time[::2] + 1j * time[1::2]).astype(rows.dtype)
-
-
-def from_result(machine, result: np.ndarray, rows: int, length: int) -> np.ndarray:
-    """Return the real transforms that the target's SBGEMV left."""
-    frequencies = length // 2 + 1
-    if machine.name == "cpu":
-        return result[:, :frequencies]
-    z, mirrored = result[:, :length], np.conj(np.roll(result[:, length - 1 :: -1], 1, axis=1))
-    pairs = np.stack([(z + mirrored) / 2, (z - mirrored) / 2j], axis=1)
-    return pairs.reshape(-1, length)[:rows, :frequencies]
-
-
-def sbgemv_case(machine, sizes, dtypes, adjoint, tiling):
-    """Return the kernel's result, NumPy's in complex128, and sums of magnitudes that bound the rounding."""
-    rows, cols, length = sizes
-    stored, vector, result, _ = dtypes
-    frequencies = length // 2 + 1
-    spectrum = np.fft.rfft(random((rows, cols, length), np.float64))
-    operand = np.fft.rfft(random((rows if adjoint else cols, length), np.float64))
-    spectrum, operand = spectrum.astype(stored), operand.astype(vector)
-    taken = to_vector(machine, operand, length)
-    problem = sbgemv.Problem(rows, cols, length, adjoint, *dtypes)
-    launch = sbgemv.sbgemv(machine.target, problem, machine.allocate, tiling)
-    results = problem.results if machine.name == "cpu" else -(-problem.results // 2)
-    out = np.full((results, taken.shape[1] + 3), 9, result)
-    pad = [(0, 0), (0, 0), (0, 5)]  # runs of the stored spectrum are longer than what is used
-    found = machine.run(lambda r, s, v: launch(r, s, v), out, np.pad(spectrum, pad), taken)
-    assert (found[:, taken.shape[1] :] == 9).all()
-    wide = spectrum.astype(np.complex128)
-    indices, factor = ("dmk,dk->mk", wide.conj()) if adjoint else ("dmk,mk->dk", wide)
-    expected = np.einsum(indices, factor, operand.astype(np.complex128))
-    magnitude = np.einsum(indices, abs(wide), abs(operand).astype(np.float64))
-    # In pairs a row's rounding is relative to both rows of its pair, of the vector and of the result.
-    magnitude = np.full((problem.results, frequencies), magnitude.max()) if machine.name != "cpu" else magnitude
-    return from_result(machine, found, problem.results, length), expected, magnitude
-
-
-# The CPU kernel has no tiling; the simulator wants small blocks.
-TILINGS = [(8, 1), (8, 3), (16, 2)] if SIMULATED else [(32, 1), (64, 2)]
-DTYPES = [
-    (np.complex128,) * 4,
-    (np.complex64, np.complex128, np.complex128, np.complex128),
-    (np.complex64, np.complex64, np.complex64, np.complex128),
-    (np.complex64,) * 4,
-    (np.complex128, np.complex64, np.complex128, np.complex128),
-    (np.complex128, np.complex128, np.complex64, np.complex128),
-]
-
-
-@pytest.mark.parametrize("dtypes", DTYPES)
-@pytest.mark.parametrize("adjoint", [False, True])
-@pytest.mark.parametrize("sizes", [(1, 1, 2), (3, 5, 7), (5, 3, 64), (4, 17, 2), (1, 9, 34), (9, 13, 16)])
-@pytest.mark.parametrize("tiling", TILINGS)
-def test_sbgemv(machine, sizes, adjoint, dtypes, tiling) -> None:
-    found, expected, magnitude = sbgemv_case(machine, sizes, dtypes, adjoint, sbgemv.Tiling(*tiling))
-    narrow = np.dtype(np.complex64)
-    unit = 2.0**-24 if narrow in [np.dtype(d) for d in dtypes[1:]] else 2.0**-53
-    # Sums of n complex products: gamma_(2n + 2) in each part (Higham, section 3.6), and the result's own rounding.
-    terms = 2 * max(sizes[:2]) + 6
-    assert (abs(found - expected) <= 2 * terms * unit * magnitude).all()
-
-
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)  # the CPU transforms rows as they are
 @pytest.mark.parametrize("rows", [1, 2, 5])
 @pytest.mark.parametrize("columns", [1, 7, 33])
@@ -260,43 +172,24 @@ def test_pairs(machine, rows, columns, real, rounding, packed) -> None:
         launch(machine.put(joined), machine.put(values), 1)
 
 
-@pytest.mark.parametrize("adjoint", [False, True])
-def test_the_chosen_tiling_runs(machine, adjoint) -> None:
-    found, expected, magnitude = sbgemv_case(machine, (3, 40, 16), DTYPES[0], adjoint, None)
-    assert (abs(found - expected) <= 100 * 2.0**-53 * magnitude).all()
-
-
-def test_tilings_cover_every_row_and_term() -> None:
-    for results, reduced, frequencies, itemsize in product((1, 2, 3, 1000), (1, 7, 5000), (1, 501, 4097), (8, 16)):
-        tiling = sbgemv.choose_tiling(results, reduced, frequencies, itemsize)
-        assert tiling.threads % 32 == 0
-        assert 1 <= tiling.chunks <= max(1, reduced)
-
-
-def test_tiles_of_the_cpu_share_the_rows_fairly() -> None:
-    for results, frequencies, threads in product((1, 3, 500, 100_000), (1, 201, 4097), (1, 2, 64)):
-        rows = sbgemv.adjoint_tile(results, frequencies, threads)
-        assert 1 <= rows <= results
-        assert (rows - 1) * min(frequencies, sbgemv.BLOCK_FREQUENCIES) <= sbgemv.TILE_SUMS
-        assert -(-results // rows) >= min(threads, results) / 2  # no thread waits for another's second tile alone
-
-
-@pytest.mark.parametrize(
-    ("arrays", "error", "message"),
-    [
-        ({"result": (9, 4)}, ValueError, "result's spectrum: expected shape"),
-        ({"vector": (9, 4)}, ValueError, "vector's spectrum: expected shape"),
-        ({"spectrum": (2, 4, 4)}, ValueError, "spectrum: expected shape"),
-        ({"spectrum": (2, 3, 1)}, ValueError, "spectrum: expected runs of at least 3 frequencies, found 1"),
-    ],
-)
-def test_sbgemv_refuses_arrays_that_do_not_fit(machine, arrays, error, message) -> None:
-    rows = (2, 3) if machine.name == "cpu" else (1, 2)
-    shapes = {"result": (rows[0], 4), "spectrum": (2, 3, 4), "vector": (rows[1], 4)} | arrays
-    problem = sbgemv.Problem(2, 3, 4, False, *DTYPES[0])
-    launch = sbgemv.sbgemv(machine.target, problem, machine.allocate)
-    with pytest.raises(error, match=message):
-        launch(*[machine.put(np.zeros(shape, np.complex128)) for shape in shapes.values()])
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
+@pytest.mark.parametrize(("vectors", "blocks"), [(2, 1), (3, 2), (4, 3), (5, 1)])
+def test_pairs_of_vectors(machine, vectors, blocks) -> None:
+    """A pair is the same block of two vectors; the last of an odd number is paired with zeros."""
+    values = random((vectors * blocks, 6), np.float64)
+    pairs = -(-vectors // 2) * blocks
+    launch = pairs_kernels.pack(machine.target, "d", "d", "D")
+    joined = machine.run(lambda out, v: launch(out, v, 0, blocks), np.full((pairs, 8), 9, "D"), values)
+    by_vector = np.concatenate([values.reshape(vectors, blocks, 6), np.zeros((vectors % 2, blocks, 6))])
+    expected = (by_vector[::2] + 1j * by_vector[1::2]).reshape(pairs, 6)
+    np.testing.assert_array_equal(joined[:, :6], expected)
+    launch = pairs_kernels.unpack(machine.target, "d", "d", "D")
+    for first in (0, pairs - 1):
+        part = np.ascontiguousarray(joined[first:])
+        back = machine.run(lambda out, v, at=first: launch(v, out, at, blocks), np.full(values.shape, 9.0), part)
+        written = [row for row in range(len(values)) if row // (2 * blocks) * blocks + row % blocks >= first]
+        np.testing.assert_array_equal(back[written], values[written])
+        assert (np.delete(back, written, axis=0) == 9).all()
 
 
 def test_launchers_refuse_other_dtypes(machine) -> None:

@@ -14,8 +14,8 @@ from machines import SIMULATED
 
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator's own run")
 def test_every_kernel_in_the_simulator() -> None:
-    tests = Path(__file__).with_name("test_kernels.py")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tests)]
+    tests = [str(Path(__file__).with_name(name)) for name in ("test_kernels.py", "test_sbgemv.py", "test_storage.py")]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert run.returncode == 0, run.stdout + run.stderr

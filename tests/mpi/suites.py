@@ -12,7 +12,20 @@ from numpy.typing import NDArray
 
 import reference
 from mpi.files import read_matrix, read_vector
-from mpi.tasks import CHECKSUM, CODES, FILLS, NORM_ORDERS, SHAPES, SINGLE_STAGE_CODES, Failure, operands
+from mpi.tasks import (
+    CHECKSUM,
+    CODES,
+    FILLS,
+    FIXED_CODES,
+    NORM_ORDERS,
+    SEVERAL,
+    SEVERAL_CODES,
+    SHAPES,
+    SINGLE_STAGE_CODES,
+    Failure,
+    many,
+    operands,
+)
 from reference import PRODUCTS
 
 Array = NDArray[Any]
@@ -73,12 +86,31 @@ class GridSuite:
             assert found["getters"] == {name: found[name] for name in found["getters"]}
 
     @pytest.mark.parametrize("name", PRODUCTS)
-    @pytest.mark.parametrize("code", CODES)
+    @pytest.mark.parametrize("code", CODES + FIXED_CODES)
     @pytest.mark.parametrize("shape", SHAPES, ids=str)
     def test_product(self, results: Results, shape: tuple[int, int, int], code: str, name: str) -> None:
         found = agreed([rank[shape, code, name] for rank in section(results, "products")])
         error = np.linalg.norm(found - exact(shape, name))
         assert error <= bound(shape, name, reference.roundoff(code))
+
+    @pytest.mark.parametrize("count", SEVERAL)
+    @pytest.mark.parametrize("name", PRODUCTS)
+    @pytest.mark.parametrize("code", SEVERAL_CODES)
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_product_of_several(
+        self, results: Results, shape: tuple[int, int, int], code: str, name: str, count: int
+    ) -> None:
+        """Each vector's result has its own bound, but that two of them share a transform and its rounding."""
+        found = [rank[shape, code, name, count] for rank in section(results, "several")]
+        assert all(repeats for _, repeats in found)
+        y = agreed([values for values, _ in found])
+        F, G, _ = operands(shape)
+        x = many(shape, PRODUCTS[name].source, count)
+        for i in range(count):
+            partner = x[i ^ 1] if (i ^ 1) < count else x[i]
+            u = reference.roundoff(code)
+            allowed = sum(reference.error_bound(name, F, G, operand, u) for operand in (x[i], partner))
+            assert np.linalg.norm(y[i] - reference.product(name, F, G, x[i])) <= allowed
 
     @pytest.mark.parametrize("name", PRODUCTS)
     @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -21,6 +21,9 @@ Array = NDArray[Any]
 # (Nd, Nm, Nt): neither 2 nor 3 divides Nd or Nm; an odd and an even number of steps, the latter a power of 2.
 SHAPES = ((5, 7, 13), (7, 5, 16))
 CODES = tuple("".join(letters) for letters in itertools.product("ds", repeat=5))
+FIXED_CODES = ("ddidd", "ddhdd", "ssiss", "dshsd")
+SEVERAL_CODES = ("ddddd", "dssdd", "ddidd", "ddhdd")
+SEVERAL = (2, 3, 19)  # right-hand sides: even, odd, and more than go through at a time
 SINGLE_STAGE_CODES = tuple(code for code in CODES if code.count("s") == 1)
 FILLS = ("ones", "zeros", "doubles", "consecutive")
 NORM_ORDERS = (2, 1, 0, -1, float("inf"))
@@ -75,7 +78,7 @@ def everything(setting: Setting) -> dict[str, Any]:
 
     with fm.Comm(MPI.COMM_WORLD, *setting.grid, backend=setting.backend, collectives=setting.collectives) as comm:
         results = {"grid": grid(comm), "folder": setting.folder}
-        for section in (products, dots, vectors, matrices, files, reference):
+        for section in (products, several, dots, vectors, matrices, files, reference):
             try:
                 results[section.__name__] = section(comm, setting)
             except Exception:
@@ -127,11 +130,37 @@ def multiply(matrix: Any, name: str, operand: Array) -> Any:
 def products(comm: Any, setting: Setting) -> dict[Any, Array]:
     """Return every product in every precision, by (shape, code, name)."""
     results = {}
-    for shape, code in itertools.product(SHAPES, CODES):
+    for shape, code in itertools.product(SHAPES, CODES + FIXED_CODES):
         F, G, x = operands(shape)
         matrix = build(comm, F, G, code)
         for name, flags in PRODUCTS.items():
             results[shape, code, name] = multiply(matrix, name, x[flags.source]).gather()
+    return results
+
+
+def many(shape: tuple[int, int, int], space: str, count: int) -> Array:
+    """Return `count` vectors of a space, of magnitudes that differ."""
+    _, _, x = operands(shape)
+    rolled = np.stack([np.roll(x[space], i, axis=1) for i in range(count)])
+    return rolled * 2.0 ** np.arange(count)[:, None, None]
+
+
+def several(comm: Any, setting: Setting) -> dict[Any, Any]:
+    """Return products of several vectors, and whether a second run has the same bits, by (shape, code, name, count)."""
+    results = {}
+    for shape, code, count in itertools.product(SHAPES, SEVERAL_CODES, SEVERAL):
+        F, G, _ = operands(shape)
+        matrix = build(comm, F, G, code)
+        for name, flags in PRODUCTS.items():
+            x = matrix.get_vec({"col": "input", "row": "output"}[flags.source], num_vecs=count)
+            y = matrix.get_vec({"col": "input", "row": "output"}[flags.target], num_vecs=count)
+            x.scatter(many(shape, flags.source, count))
+            method = getattr(matrix, {"matvec": "matmat", "transpose_matvec": "transpose_matmat"}[flags.method])
+            runs = []
+            for _ in range(3):  # by then a GPU replays its graph
+                method(x, y, use_aux_mat=flags.use_aux_mat, full=flags.full)
+                runs.append(y.gather())
+            results[shape, code, name, count] = runs[0], all(np.array_equal(runs[0], run) for run in runs)
     return results
 
 

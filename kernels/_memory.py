@@ -1,0 +1,176 @@
+"""Wide loads and stores in CUDA kernels: neighbouring values by one instruction of up to 16 bytes.
+
+Numba moves a complex number part by part. These intrinsics tell the compiler what it cannot know: that addresses are
+aligned to what is moved, and that nothing writes what a kernel loads. In the simulator they are plain functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from numba import config, types
+
+WIDEST = 16
+SHARED_SPACE = 3  # NVVM's number of the address space
+
+
+@cache
+def load(count: int) -> Callable[..., Any]:
+    """Return ``load(pointer, offset)``: a tuple of `count` values, aligned to the smaller of their size and 16 bytes.
+
+    Nothing may write them while the kernel runs.
+    """
+    if config.ENABLE_CUDASIM:
+        return lambda pointer, offset: tuple(pointer[offset : offset + count])
+    from llvmlite import ir  # numba's own
+    from numba.cuda.extending import intrinsic
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        item = context.get_data_type(signature.args[0].dtype)
+        size = context.get_abi_sizeof(item)
+        step = min(count, WIDEST // size)
+        values = []
+        for first in range(0, count, step):
+            at = builder.gep(arguments[0], [builder.add(arguments[1], ir.Constant(ir.IntType(64), first))])
+            wide = builder.load(builder.bitcast(at, ir.VectorType(item, step).as_pointer()), align=step * size)
+            wide.set_metadata("invariant.load", builder.module.add_metadata([]))
+            values += [builder.extract_element(wide, ir.Constant(ir.IntType(32), i)) for i in range(step)]
+        return context.make_tuple(builder, signature.return_type, values)
+
+    @intrinsic
+    def wide_load(context, pointer, offset):
+        return types.UniTuple(pointer.dtype, count)(pointer, types.int64), codegen
+
+    return wide_load  # type: ignore[no-any-return]
+
+
+@cache
+def load_shared(count: int) -> Callable[..., Any]:
+    """Return ``load(array, index)``: the tuple ``array[index : index + count]`` of a flat shared array, aligned too."""
+    if config.ENABLE_CUDASIM:
+        return lambda array, index: tuple(array[index : index + count])
+    from llvmlite import ir
+    from numba.cuda.extending import intrinsic
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _align_shared(builder.module)
+        base = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        item = context.get_data_type(signature.args[0].dtype)
+        at = builder.bitcast(builder.gep(base, [arguments[1]]), ir.VectorType(item, count).as_pointer())
+        wide = builder.load(at, align=count * context.get_abi_sizeof(item))
+        values = [builder.extract_element(wide, ir.Constant(ir.IntType(32), i)) for i in range(count)]
+        return context.make_tuple(builder, signature.return_type, values)
+
+    @intrinsic
+    def wide_load(context, array, index):
+        return types.UniTuple(array.dtype, count)(array, types.int64), codegen
+
+    return wide_load  # type: ignore[no-any-return]
+
+
+@cache
+def store_two() -> Callable[..., Any]:
+    """Return ``store(pointer, offset, first, second)``, of two values aligned to the size of both."""
+    if config.ENABLE_CUDASIM:
+
+        def store(pointer: Any, offset: int, first: Any, second: Any) -> None:
+            pointer[offset], pointer[offset + 1] = first, second
+
+        return store
+    from llvmlite import ir
+    from numba.cuda.extending import intrinsic
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer, offset, *values = arguments
+        item = values[0].type
+        wide = ir.Constant(ir.VectorType(item, 2), ir.Undefined)
+        for i, value in enumerate(values):
+            wide = builder.insert_element(wide, value, ir.Constant(ir.IntType(32), i))
+        at = builder.bitcast(builder.gep(pointer, [offset]), wide.type.as_pointer())
+        builder.store(wide, at, align=2 * context.get_abi_sizeof(item))
+        return context.get_dummy_value()
+
+    @intrinsic
+    def wide_store(context, pointer, offset, first, second):
+        return types.void(pointer, types.int64, pointer.dtype, pointer.dtype), codegen
+
+    return wide_store  # type: ignore[no-any-return]
+
+
+@cache
+def copy_async(count: int) -> Callable[..., Any]:
+    """Return ``copy(shared, index, pointer, offset)``, which starts to copy `count` values, of 4, 8 or 16 bytes in all.
+
+    They go from global memory to ``shared[index:]`` of a flat array past the registers; the thread that started a copy
+    may read them after `wait_for`.
+    """
+    if config.ENABLE_CUDASIM:
+
+        def copy(shared: Any, index: int, pointer: Any, offset: int) -> None:
+            shared[index : index + count] = pointer[offset : offset + count]
+
+        return copy
+    from llvmlite import ir
+    from numba.cuda.extending import intrinsic
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _align_shared(builder.module)
+        shared, index, pointer, offset = arguments
+        array = context.make_array(signature.args[0])(context, builder, shared)
+        size = count * context.get_abi_sizeof(context.get_data_type(signature.args[2].dtype))
+        i64 = ir.IntType(64)
+        addresses = [
+            builder.ptrtoint(builder.gep(base, [at]), i64) for base, at in ((array.data, index), (pointer, offset))
+        ]
+        text = (
+            "{ .reg .u64 wide; .reg .u32 to; cvta.to.shared.u64 wide, $0; cvt.u32.u64 to, wide; "
+            f"cp.async.ca.shared.global [to], [$1], {size}; }}"
+        )
+        assembly = ir.InlineAsm(ir.FunctionType(ir.VoidType(), [i64, i64]), text, "l,l,~{memory}", side_effect=True)
+        builder.call(assembly, addresses)
+        return context.get_dummy_value()
+
+    @intrinsic
+    def start_copy(context, shared, index, pointer, offset):
+        return types.void(shared, types.int64, pointer, types.int64), codegen
+
+    return start_copy  # type: ignore[no-any-return]
+
+
+def _align_shared(module: Any) -> None:
+    """Align a kernel's shared arrays to the widest access: numba aligns them to one element, simulators to nothing."""
+    for value in module.global_values:
+        if getattr(value, "addrspace", 0) == SHARED_SPACE:
+            value.align = WIDEST
+
+
+@cache
+def commit() -> Callable[[], Any]:
+    """Return ``commit()``: the copies that this thread started since the last one are a group."""
+    return _statement("cp.async.commit_group;")
+
+
+@cache
+def wait_for(pending: int) -> Callable[[], Any]:
+    """Return ``wait()``: until at most the last `pending` groups of this thread are under way."""
+    return _statement(f"cp.async.wait_group {pending};")
+
+
+def _statement(text: str) -> Callable[[], Any]:
+    if config.ENABLE_CUDASIM:
+        return lambda: None
+    from llvmlite import ir
+    from numba.cuda.extending import intrinsic
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        assembly = ir.InlineAsm(ir.FunctionType(ir.VoidType(), []), text, "~{memory}", side_effect=True)
+        builder.call(assembly, [])
+        return context.get_dummy_value()
+
+    @intrinsic
+    def statement(context):
+        return types.void(), codegen
+
+    return statement  # type: ignore[no-any-return]

@@ -1,0 +1,83 @@
+"""What an SBGEMV is asked for: sizes, operation, and the dtypes on its edges."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ._launch import ceil_div, check
+from .storage import Format, Stored
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One SBGEMV: sizes of this rank's share of the spectrum and the dtypes on the edges.
+
+    Parameters
+    ----------
+    num_rows, num_cols, length : int
+        Block rows and block columns of the spectrum, and the length of its real transforms.
+    adjoint : bool
+        F* instead of F.
+    stored : Format
+        How the spectrum is stored.
+    vector, result, accumulator : dtype
+        Complex dtypes of the operand, of the result and of the sums.
+    num_vecs : int
+        Right-hand sides.
+    """
+
+    num_rows: int
+    num_cols: int
+    length: int
+    adjoint: bool
+    stored: Format
+    vector: Any
+    result: Any
+    accumulator: Any
+    num_vecs: int = 1
+
+    @property
+    def frequencies(self) -> int:
+        """Frequencies of a real transform."""
+        return self.length // 2 + 1
+
+    @property
+    def results(self) -> int:
+        """Rows of the result."""
+        return self.num_cols if self.adjoint else self.num_rows
+
+    @property
+    def reduced(self) -> int:
+        """Terms of each sum."""
+        return self.num_rows if self.adjoint else self.num_cols
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of the stored spectrum."""
+        return self.stored.nbytes(self.num_rows, self.num_cols, self.frequencies)
+
+    def rows(self, blocks: int, *, paired: bool) -> int:
+        """Return the rows of a vector's spectrum: one for each block of each vector, or for each pair (see `pairs`)."""
+        if not paired:
+            return self.num_vecs * blocks
+        return ceil_div(blocks, 2) if self.num_vecs == 1 else ceil_div(self.num_vecs, 2) * blocks
+
+    def check(self, result: Any, spectrum: Stored, vector: Any, *, paired: bool) -> None:
+        """Raise TypeError or ValueError for an array that does not fit the problem."""
+        least = self.length if paired else self.frequencies
+        scales = self.stored.scales(self.frequencies)
+        check(spectrum.values, self.stored.part, (self.num_rows, self.num_cols, None), "spectrum")
+        check(vector, np.dtype(self.vector), (self.rows(self.reduced, paired=paired), None), "vector's spectrum")
+        check(result, np.dtype(self.result), (self.rows(self.results, paired=paired), None), "result's spectrum")
+        if scales:
+            check(spectrum.scales, np.float64, (self.num_rows, self.num_cols, scales), "spectrum's scales")
+        for name, width, expected in (
+            ("spectrum", spectrum.values.shape[2] // 2, self.frequencies),
+            ("vector's spectrum", vector.shape[1], least),
+            ("result's spectrum", result.shape[1], least),
+        ):
+            if width < expected:
+                raise ValueError(f"{name}: expected runs of at least {expected} frequencies, found {width}")

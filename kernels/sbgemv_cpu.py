@@ -1,0 +1,302 @@
+"""SBGEMV on the CPU: vector and result hold a row of frequencies for each block of each right-hand side.
+
+A task sums a tile of the result: some rows at a block of neighbouring frequencies. What it reads of the spectrum it
+decodes in registers, to complex conjugates for F*. Four terms of a sum are added at a time, so that sums stay in
+registers for longer, and what is read next is fetched ahead: runs are too short for the processor to foresee the next.
+
+Memory is the bottleneck of one right-hand side. For several, arithmetic is as slow: real and imaginary parts of a block
+of frequencies are split into lanes once, in cache, and used for all vectors, two rows of the result at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import complex128, get_num_threads, njit, prange, types
+from numba.extending import intrinsic
+
+from ._launch import ceil_div, cpu_formula, cpu_kernel, specialise
+from .problem import Problem
+from .storage import RUN, Format, Stored
+
+BLOCK_FREQUENCIES = 512
+LANES = RUN  # frequencies of a block for several right-hand sides: those of one scale
+TILE_SUMS = 1 << 16  # complex128: 1 MiB, a core's share of cache
+TERMS = 4
+LINE = 64  # bytes of a line of cache, and of the widest vector
+
+
+@intrinsic
+def _prefetch(context, address):
+    def codegen(context, builder, signature, arguments):
+        word, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
+        function_type = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], function_type)
+        to_read, second_level, data = word(0), word(2), word(1)
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), to_read, second_level, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+def _fetch(array, i, j, start, stop):
+    # Beyond the end of the array nothing comes of it.
+    address = np.int64(array.ctypes.data) + (i * array.shape[1] + j) * array.strides[1]
+    for offset in range(start * array.itemsize, stop * array.itemsize, LINE):
+        _prefetch(address + offset)
+
+
+def _scale_fixed(scales, d, m, run):
+    return scales[d, m, run]
+
+
+def _scale_float(scales, d, m, run):
+    return 1.0
+
+
+def _product(parts, scale, vector, k):
+    return complex(parts[2 * k] * scale, parts[2 * k + 1] * (SIGN * scale)) * vector[k]  # noqa: F821
+
+
+def _add_four(total, values, scales, vector, row, term, start, stop):
+    d, m = (term, row) if ADJOINT else (row, term)  # noqa: F821
+    for begin in range(start, stop, RUN):
+        end, run = min(begin + RUN, stop), begin // RUN
+        for i in range(TERMS):
+            fetch(values, d + i * DOWN, m + i * RIGHT + AHEAD, 2 * begin, 2 * end)  # noqa: F821
+        a0 = values[d, m, 2 * begin : 2 * end]
+        a1 = values[d + DOWN, m + RIGHT, 2 * begin : 2 * end]  # noqa: F821
+        a2 = values[d + 2 * DOWN, m + 2 * RIGHT, 2 * begin : 2 * end]  # noqa: F821
+        a3 = values[d + 3 * DOWN, m + 3 * RIGHT, 2 * begin : 2 * end]  # noqa: F821
+        s0 = scale(scales, d, m, run)  # noqa: F821
+        s1 = scale(scales, d + DOWN, m + RIGHT, run)  # noqa: F821
+        s2 = scale(scales, d + 2 * DOWN, m + 2 * RIGHT, run)  # noqa: F821
+        s3 = scale(scales, d + 3 * DOWN, m + 3 * RIGHT, run)  # noqa: F821
+        v0, v1 = vector[0, term, begin:end], vector[0, term + 1, begin:end]
+        v2, v3 = vector[0, term + 2, begin:end], vector[0, term + 3, begin:end]
+        sums = total[begin - start : end - start]
+        for k in range(end - begin):
+            first = product(a0, s0, v0, k) + product(a1, s1, v1, k)  # noqa: F821
+            second = product(a2, s2, v2, k) + product(a3, s3, v3, k)  # noqa: F821
+            sums[k] += first + second
+
+
+def _add_one(total, values, scales, vector, row, term, start, stop):
+    d, m = (term, row) if ADJOINT else (row, term)  # noqa: F821
+    for begin in range(start, stop, RUN):
+        end = min(begin + RUN, stop)
+        a, v = values[d, m, 2 * begin : 2 * end], vector[0, term, begin:end]
+        s = scale(scales, d, m, begin // RUN)  # noqa: F821
+        sums = total[begin - start : end - start]
+        for k in range(end - begin):
+            sums[k] += product(a, s, v, k)  # noqa: F821
+
+
+def _sum_one(result, values, scales, vector, first, last, start, stop):
+    total = np.zeros((last - first, stop - start), complex128)
+    terms = vector.shape[1]
+    fours = terms // TERMS * TERMS
+    for term in range(0, fours, TERMS):
+        for row in range(first, last):
+            add_four(total[row - first], values, scales, vector, row, term, start, stop)  # noqa: F821
+    for term in range(fours, terms):
+        for row in range(first, last):
+            add_one(total[row - first], values, scales, vector, row, term, start, stop)  # noqa: F821
+    for row in range(first, last):
+        sums, out = total[row - first], result[0, row, start:stop]
+        for k in range(stop - start):
+            out[k] = sums[k]
+
+
+def _decode(lanes, values, scales, row, term, terms, start, stop):
+    # Beyond the last term that one again, since the number of loads must be constant: `_split` has zeros to go with it.
+    for i in range(TERMS):
+        other = min(term + i, terms - 1)
+        d, m = (other, row) if ADJOINT else (row, other)  # noqa: F821
+        parts, s = values[d, m, 2 * start : 2 * stop], scale(scales, d, m, start // RUN)  # noqa: F821
+        real, imag = lanes[2 * i], lanes[2 * i + 1]
+        for k in range(stop - start):
+            real[k] = parts[2 * k] * s
+            imag[k] = parts[2 * k + 1] * (SIGN * s)  # noqa: F821
+
+
+def _split(lanes, vector, term, start, stop):
+    terms = vector.shape[1]
+    for v in range(vector.shape[0]):
+        for i in range(TERMS):
+            fetch(vector, v, term + TERMS + i, start, stop)  # noqa: F821
+        for i in range(TERMS):
+            other = min(term + i, terms - 1)
+            one = 1.0 if other == term + i else 0.0
+            values, real, imag = vector[v, other, start:stop], lanes[v, 2 * i], lanes[v, 2 * i + 1]
+            for k in range(stop - start):
+                real[k] = one * values[k].real
+                imag[k] = one * values[k].imag
+
+
+def _products(real, imag, a, x, k):
+    # Written out: a loop over the terms would keep the compiler from making vectors of the lanes.
+    real += a[k] * x[k]
+    imag += a[k] * x[LANES + k]
+    real -= a[LANES + k] * x[LANES + k]
+    imag += a[LANES + k] * x[k]
+    real += a[2 * LANES + k] * x[2 * LANES + k]
+    imag += a[2 * LANES + k] * x[3 * LANES + k]
+    real -= a[3 * LANES + k] * x[3 * LANES + k]
+    imag += a[3 * LANES + k] * x[2 * LANES + k]
+    real += a[4 * LANES + k] * x[4 * LANES + k]
+    imag += a[4 * LANES + k] * x[5 * LANES + k]
+    real -= a[5 * LANES + k] * x[5 * LANES + k]
+    imag += a[5 * LANES + k] * x[4 * LANES + k]
+    real += a[6 * LANES + k] * x[6 * LANES + k]
+    imag += a[6 * LANES + k] * x[7 * LANES + k]
+    real -= a[7 * LANES + k] * x[7 * LANES + k]
+    imag += a[7 * LANES + k] * x[6 * LANES + k]
+    return real, imag
+
+
+def _add_lanes(total, other_total, a, b, vectors, count):
+    for v in range(vectors.shape[0]):
+        sums, others, x = total[v], other_total[v], vectors[v]
+        for k in range(count):
+            first = products(sums[k], sums[LANES + k], a, x, k)  # noqa: F821
+            second = products(others[k], others[LANES + k], b, x, k)  # noqa: F821
+            sums[k], sums[LANES + k] = first
+            others[k], others[LANES + k] = second
+
+
+def _aligned_zeros(size):
+    values = np.zeros(size + LINE // 8)
+    first = -(np.int64(values.ctypes.data) // 8) % (LINE // 8)
+    return values[first : first + size]
+
+
+def _sum_several(result, values, scales, vector, first, last, start, stop):
+    num_vecs, terms = vector.shape[:2]
+    rows = (last - first + 1) // 2 * 2
+    count = (stop - start + 7) // 8 * 8  # whole vectors; the lanes beyond the block's end are not stored
+    total = zeros(rows * num_vecs * 2 * LANES).reshape(rows, num_vecs, 2 * LANES)  # noqa: F821
+    block, vectors = zeros(2 * 2 * TERMS * LANES), zeros(num_vecs * 2 * TERMS * LANES)  # noqa: F821
+    a, x = block.reshape(2, 2 * TERMS * LANES), vectors.reshape(num_vecs, 2 * TERMS * LANES)
+    a_lanes, x_lanes = block.reshape(2, 2 * TERMS, LANES), vectors.reshape(num_vecs, 2 * TERMS, LANES)
+    for term in range(0, terms, TERMS):
+        split(x_lanes, vector, term, start, stop)  # noqa: F821
+        for row in range(first, last, 2):
+            ahead, later = (row + 2, term) if row + 2 < last else (first, term + TERMS)
+            for i in range(2):
+                fetch_four(values, ahead + i, later, start, stop)  # noqa: F821
+                # Where there is no second row, the first again, for sums that are not stored.
+                decode(a_lanes[i], values, scales, min(row + i, last - 1), term, terms, start, stop)  # noqa: F821
+            add_lanes(total[row - first], total[row - first + 1], a[0], a[1], x, count)  # noqa: F821
+    for v in range(num_vecs):
+        for row in range(first, last):
+            sums, out = total[row - first, v], result[v, row, start:stop]
+            for k in range(stop - start):
+                out[k] = complex(sums[k], sums[LANES + k])
+
+
+def _fetch_four(values, row, term, start, stop):
+    for i in range(TERMS):
+        d, m = (term + i, row) if ADJOINT else (row, term + i)  # noqa: F821
+        fetch(values, d, m, 2 * start, 2 * stop)  # noqa: F821
+
+
+def _sbgemv_cpu(result, values, scales, vector, frequencies, rows):
+    blocks = (frequencies + WIDTH - 1) // WIDTH  # noqa: F821
+    tiles = (result.shape[1] + rows - 1) // rows
+    for task in prange(tiles * blocks):
+        first, start = task // blocks * rows, task % blocks * WIDTH  # noqa: F821
+        last, stop = min(first + rows, result.shape[1]), min(start + WIDTH, frequencies)  # noqa: F821
+        sum_tile(result, values, scales, vector, first, last, start, stop)  # noqa: F821
+
+
+def _function(template: Callable[..., Any], name: str, **bindings: Any) -> Any:
+    """Compile what a kernel calls: unlike a formula, a loop nest that stays a function of its own."""
+    options = {"nogil": True, "fastmath": {"contract"}, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return njit(**options)(specialise(template, name, **bindings))
+
+
+def _one(name: str, adjoint: bool, bindings: dict[str, Any]) -> Any:
+    """Return the loop nest for one right-hand side."""
+    product = cpu_formula(specialise(_product, name, SIGN=bindings["SIGN"]))
+    # Four terms are neighbours in a column of blocks, for F in a row; the blocks read next are those to their right.
+    steps = {"DOWN": int(adjoint), "RIGHT": int(not adjoint), "AHEAD": 1 if adjoint else TERMS}
+    add_four = _function(_add_four, name, **bindings, **steps, product=product)
+    add_one = _function(_add_one, name, **bindings, product=product)
+    sum_tile = _function(_sum_one, name, add_four=add_four, add_one=add_one)
+    return specialise(_sbgemv_cpu, name, WIDTH=BLOCK_FREQUENCIES, sum_tile=sum_tile)
+
+
+def _several(name: str, adjoint: bool, bindings: dict[str, Any]) -> Any:
+    """Return the loop nest for several right-hand sides."""
+    functions = {
+        "zeros": _function(_aligned_zeros, name),
+        "split": _function(_split, name, fetch=bindings["fetch"]),
+        "fetch_four": _function(_fetch_four, name, **bindings),
+        "decode": _function(_decode, name, **bindings),
+        "add_lanes": _function(_add_lanes, name, products=cpu_formula(_products)),
+    }
+    sum_tile = _function(_sum_several, name, **functions)
+    return specialise(_sbgemv_cpu, name, WIDTH=LANES, sum_tile=sum_tile)
+
+
+@cache
+def _compiled(stored: Format, vector: Any, result: Any, adjoint: bool, several: bool) -> Any:
+    # One signature for each cache file: numba's cache is safe for concurrent processes only then.
+    operation = f"{'adjoint' if adjoint else 'forward'}_{'several' if several else 'one'}"
+    name = f"{operation}_{stored.part.char}{vector.char}{result.char}"
+    scale = cpu_formula(_scale_fixed if stored.is_fixed else _scale_float)
+    bindings = {"ADJOINT": adjoint, "SIGN": -1.0 if adjoint else 1.0, "scale": scale, "fetch": cpu_formula(_fetch)}
+    kernel = cpu_kernel((_several if several else _one)(name, adjoint, bindings))
+    kernel(*(np.empty((0, 0, 0), dtype) for dtype in (result, stored.part, np.float64, vector)), 0, 1)
+    return kernel
+
+
+def adjoint_tile(results: int, frequencies: int, threads: int) -> int:
+    """Return how many rows of the result of F* a thread sums at a time, for one right-hand side.
+
+    Neighbouring rows are neighbours in memory: a tile of them is read in one run from each block row. The longer the
+    better, so there are as few tiles for each thread as the cache allows, and as many for one thread as for another.
+    """
+    return _fair_tile(results, min(frequencies, BLOCK_FREQUENCIES), threads)
+
+
+def several_tile(results: int, frequencies: int, num_vecs: int, threads: int) -> int:
+    """Return how many rows of the result a thread sums at a time for several right-hand sides, of F or F*.
+
+    Each tile splits the vectors once more: so threads share blocks of frequencies where there are enough of them.
+    """
+    shares = 1 if frequencies >= 8 * threads * LANES else threads
+    return min(results, 2 * ceil_div(_fair_tile(results, num_vecs * LANES, shares), 2))
+
+
+def _fair_tile(results: int, sums: int, threads: int) -> int:
+    """Return the most rows, of so many sums each, that fit into the cache in as many tiles for each thread."""
+    rounds = results * sums // (threads * TILE_SUMS) + 1
+    return ceil_div(results, threads * rounds)
+
+
+def build(problem: Problem) -> Callable[[Any, Stored, Any], None]:
+    """Compile and return the launcher; see `sbgemv.sbgemv`."""
+    several = problem.num_vecs > 1
+    dtypes = np.dtype(problem.vector), np.dtype(problem.result)
+    kernel = _compiled(problem.stored, *dtypes, problem.adjoint, several)
+    results, frequencies, threads = problem.results, problem.frequencies, get_num_threads()
+    if several:
+        rows = several_tile(results, frequencies, problem.num_vecs, threads)
+    else:
+        rows = adjoint_tile(results, frequencies, threads) if problem.adjoint else 1
+
+    def launch(result: Any, spectrum: Stored, vector: Any) -> None:
+        problem.check(result, spectrum, vector, paired=False)
+        by_vector = [
+            array.reshape(problem.num_vecs, blocks, array.shape[1])
+            for array, blocks in ((result, results), (vector, problem.reduced))
+        ]
+        kernel(by_vector[0], *spectrum, by_vector[1], frequencies, rows)
+
+    return launch

@@ -1,0 +1,511 @@
+"""SBGEMV on CUDA: one thread owns a few frequencies of a few rows of the result, and walks along the sum.
+
+Neighbouring threads own neighbouring frequencies, so both F and F* read the spectrum once, coalesced, by wide loads.
+There are two loop nests, for one right-hand side and for several. Where there are too few results to fill the device
+the sum is split: among the layers of a block, which add up in shared memory, and among chunks, whose sums a second
+kernel adds, in order. Vector and result hold pairs of real rows as complex rows (see `pairs`), of one vector or of two.
+"""
+
+# ruff: noqa: F821 (the names in capitals and some others are bound by `specialise`)
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numba import types as nbtypes
+
+from ._launch import (
+    MAX_GRID_Y,
+    THREADS,
+    CudaKernel,
+    Target,
+    ceil_div,
+    configure,
+    cuda,
+    pointer,
+    pointer_type,
+    resident_blocks,
+    scalar_type,
+    specialise,
+)
+from ._memory import commit, copy_async, load, load_shared, store_two, wait_for
+from .problem import Problem
+from .storage import COMPLEX64, COMPLEX128, FIXED16, FIXED32, FORMATS, RUN, Format, Stored
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What a block of threads computes: the part of a launch's shape that kernels are specialised for.
+
+    Parameters
+    ----------
+    rows : int
+        Rows of the result of each thread; an even number for one right-hand side.
+    threads : int
+        Threads along the frequencies.
+    width : int
+        Frequencies of each thread; 1 for several right-hand sides.
+    layers : int
+        Layers of threads: each sums a part, or for several right-hand sides has rows or vectors of its own.
+    pairs, groups : int
+        Pairs of right-hand sides of each thread, and how many layers share its rows for other pairs; 0 and 1 for one.
+    stages : int
+        Terms of the sum that shared memory holds at a time, for several right-hand sides.
+    """
+
+    rows: int
+    threads: int
+    width: int = 1
+    layers: int = 1
+    pairs: int = 0
+    groups: int = 1
+    stages: int = 1
+
+    @property
+    def block_rows(self) -> int:
+        """Rows of the result of a block."""
+        return self.rows * (self.layers // self.groups if self.pairs else 1)
+
+    def blocks(self, problem: Problem) -> int:
+        """Return the number of blocks of a problem whose sums are not split, for as many pairs as a block has."""
+        return ceil_div(problem.results, self.block_rows) * ceil_div(problem.frequencies, self.width * self.threads)
+
+    def groups_of_pairs(self, problem: Problem) -> int:
+        """Return the number of times that a problem's pairs of right-hand sides need a block's."""
+        return ceil_div(problem.num_vecs, 2 * self.pairs * self.groups) if self.pairs else 1
+
+
+# As measured on an H100; see docs/performance.md.
+SMALL_BYTES = 64 << 20  # a spectrum that caches hold: latency counts, not bandwidth
+SMALL_THREADS = 120_000
+FEW_ROWS = 10
+TILES = {
+    COMPLEX128: Tile(rows=2, threads=64),
+    COMPLEX64: Tile(rows=4, threads=64, width=2),
+    FIXED32: Tile(rows=4, threads=64, width=2),
+    FIXED16: Tile(rows=4, threads=64, width=2),
+}
+MAX_PAIRS = 4  # of a thread: with five rows, as many sums as registers allow
+MAX_GROUPS = 2
+LAST_WAVE = {COMPLEX128: 0.4, COMPLEX64: 0.4, FIXED32: 1.0, FIXED16: 1.0}  # decoding needs all threads there are
+RAMP = 0.1
+SHORTEST_CHUNK = 4  # pairs of terms of one layer
+MAX_CHUNKS = 256
+
+
+def choose_tile(problem: Problem) -> Tile:
+    """Return the tile for a problem, by its sizes and formats alone."""
+    stored, results = problem.stored, problem.results
+    if problem.num_vecs > 1:
+        total = ceil_div(problem.num_vecs, 2)
+        groups = min(ceil_div(total, MAX_PAIRS), MAX_GROUPS)
+        pairs = min(ceil_div(total, groups), MAX_PAIRS)
+        row_groups, stages = (2, 4) if problem.adjoint and groups > 1 else (4, 3)
+        return Tile(5, threads=32, layers=row_groups * groups, pairs=pairs, groups=groups, stages=stages)
+    if problem.stored_bytes <= SMALL_BYTES:
+        threads = ceil_div(results, 2) * problem.frequencies
+        layers = min(SMALL_THREADS // threads, ceil_div(problem.reduced, 2) // 2, 32)
+        layers = 1 << (max(layers, 1).bit_length() - 1)
+        return Tile(2, threads=16 if layers >= 16 else 32, layers=layers)
+    if results <= FEW_ROWS:  # all rows to a thread: the vector is read once
+        rows = 2 * ceil_div(results, 2)
+        return Tile(rows, 64, width=2, layers=2) if stored.is_fixed else Tile(rows, 32, layers=8)
+    tile = TILES[stored]
+    return replace(tile, layers=2) if stored == COMPLEX64 and not problem.adjoint else tile
+
+
+def choose_chunks(problem: Problem, tile: Tile, resident: int) -> int:
+    """Return how many parts the sums are split into, for a device that holds `resident` blocks at a time.
+
+    A model of what was measured: a last wave takes as long as a part `LAST_WAVE` of the blocks at least, the first one
+    a part `RAMP` of a wave more, and each chunk writes and reads its sums. On one device the same problem is always
+    summed in the same order.
+    """
+    blocks = tile.blocks(problem) * tile.groups_of_pairs(problem)
+    summing = 1 if tile.pairs else tile.layers
+    most = max(1, min(ceil_div(problem.reduced, 2) // (SHORTEST_CHUNK * summing), MAX_CHUNKS))
+    if not tile.pairs and problem.stored_bytes <= SMALL_BYTES:
+        return 1
+    sums = 4 * problem.rows(problem.results, paired=True) * problem.length * np.dtype(problem.accumulator).itemsize
+
+    def cost(chunks: int) -> float:
+        waves = blocks * chunks / resident
+        whole = math.floor(waves)
+        last = max(waves - whole, LAST_WAVE[problem.stored]) if waves > whole else 0.0
+        return (whole + last + RAMP) / waves + (chunks * sums / problem.stored_bytes if chunks > 1 else 0.0)
+
+    return min(range(1, most + 1), key=cost)
+
+
+def _one_cuda(
+    result, spectrum, scales, vector, results, terms, frequencies, length,
+    row_step, term_step, row_scales, term_scales, vector_pitch, result_pitch, chunk,
+):  # fmt: skip
+    k_tiles = (frequencies + THREADS * WIDTH - 1) // (THREADS * WIDTH)
+    first = np.int64(cuda.blockIdx.x // k_tiles) * ROWS
+    k = (np.int64(cuda.blockIdx.x % k_tiles) * THREADS + cuda.threadIdx.x) * WIDTH
+    part = np.int64(cuda.blockIdx.y)
+    inside = k < frequencies
+    if LAYERS == 1 and not inside:
+        return
+    k = min(k, (frequencies - 1) // WIDTH * WIDTH)
+    real = cuda.local.array(SUMS, REAL)
+    imag = cuda.local.array(SUMS, REAL)
+    for i in range(SUMS):
+        real[i] = ZERO
+        imag[i] = ZERO
+    v = cuda.local.array(TERMS, REAL)
+    pairs = (terms + 1) // 2
+    start = part * chunk
+    stop = min(start + chunk, pairs)
+    if LAYERS > 1:
+        share = (stop - start + LAYERS - 1) // LAYERS
+        start = min(start + share * cuda.threadIdx.y, stop)
+        stop = min(start + share, stop)
+    for pair in range(start, stop):
+        both = 2 * pair + 1 < terms
+        for j in range(WIDTH):
+            kj = min(k + j, frequencies - 1)
+            mirror = length - kj if kj > 0 else kj
+            z = load_two(vector, 2 * (pair * vector_pitch + kj))
+            w = load_two(vector, 2 * (pair * vector_pitch + mirror))
+            z_real, z_imag, w_real, w_imag = REAL(z[0]), REAL(z[1]), REAL(w[0]), REAL(w[1])
+            # Twice the transform of the pair's first row, and of its second.
+            v[0, j] = z_real + w_real
+            v[1, j] = z_imag - w_imag
+            v[2, j] = z_imag + w_imag if both else ZERO
+            v[3, j] = w_real - z_real if both else ZERO
+        for r in range(ROWS):
+            row = min(first + r, results - 1)
+            for term in range(2):
+                other = term if both else 0
+                a = load_run(spectrum, row * row_step + (2 * pair + other) * term_step + 2 * k)
+                if SCALED:
+                    scale = REAL(scales[row * row_scales + (2 * pair + other) * term_scales + k // RUN])
+                for j in range(WIDTH):
+                    a_real, a_imag = REAL(a[2 * j]), SIGN * REAL(a[2 * j + 1])
+                    if SCALED:
+                        a_real, a_imag = a_real * scale, a_imag * scale
+                    v_real, v_imag = v[2 * term, j], v[2 * term + 1, j]
+                    i = r * WIDTH + j
+                    real[i] = cuda.fma(a_real, v_real, real[i])
+                    real[i] = cuda.fma(-a_imag, v_imag, real[i])
+                    imag[i] = cuda.fma(a_real, v_imag, imag[i])
+                    imag[i] = cuda.fma(a_imag, v_real, imag[i])
+    if LAYERS > 1:
+        sums = cuda.shared.array(SHARED, REAL)
+        y = cuda.threadIdx.y
+        if y > 0:
+            for i in range(SUMS):
+                sums[y - 1, 2 * i, cuda.threadIdx.x] = real[i]
+                sums[y - 1, 2 * i + 1, cuda.threadIdx.x] = imag[i]
+        cuda.syncthreads()
+        if y > 0 or not inside:
+            return
+        for other in range(LAYERS - 1):
+            for i in range(SUMS):
+                real[i] += sums[other, 2 * i, cuda.threadIdx.x]
+                imag[i] += sums[other, 2 * i + 1, cuda.threadIdx.x]
+    # The transform of a pair of real rows whose own are y0 and y1: y0 + i y1 at k, conj y0 + i conj y1 at L - k.
+    rows = (results + 1) // 2
+    for r in range(0, ROWS, 2):
+        row = (first + r) // 2
+        if row < rows:
+            one = ONE if first + r + 1 < results else ZERO
+            for j in range(WIDTH):
+                if k + j < frequencies:
+                    i = r * WIDTH + j
+                    real0, imag0 = HALF * real[i], HALF * imag[i]
+                    real1, imag1 = HALF * real[i + WIDTH] * one, HALF * imag[i + WIDTH] * one
+                    mirror = length - k - j if k + j > 0 else k + j
+                    at = 2 * (part * rows + row) * result_pitch
+                    store(result, at + 2 * (k + j), OUT(real0 - imag1), OUT(imag0 + real1))
+                    if mirror != k + j:
+                        store(result, at + 2 * mirror, OUT(real0 + imag1), OUT(real1 - imag0))
+
+
+def _several_cuda(
+    result, spectrum, scales, vector, results, terms, frequencies, length,
+    row_step, term_step, row_scales, term_scales, vector_pitch, result_pitch, chunk, pairs,
+):  # fmt: skip
+    k_tiles = (frequencies + THREADS - 1) // THREADS
+    lane, layer = np.int64(cuda.threadIdx.x), np.int64(cuda.threadIdx.y)
+    k = np.int64(cuda.blockIdx.x % k_tiles) * THREADS + lane
+    inside = k < frequencies
+    k = min(k, frequencies - 1)
+    mirror = length - k if k > 0 else k
+    block_row = np.int64(cuda.blockIdx.x // k_tiles) * BLOCK_ROWS
+    block_pair = np.int64(cuda.blockIdx.z) * BLOCK_PAIRS
+    row_in_block = layer // GROUPS * ROWS
+    pair_in_block = layer % GROUPS * PAIRS
+    part = np.int64(cuda.blockIdx.y)
+    start = part * chunk
+    stop = min(start + chunk, terms)
+    # What one term needs of spectrum and vectors goes to shared memory, STAGES - 1 terms ahead. Addresses advance by
+    # steps: computing them anew would take as long as the arithmetic.
+    spectra = cuda.shared.array(SPECTRA, PART)
+    vectors = cuda.shared.array(VECTORS, VECTOR)
+    own = 2 * (layer * THREADS + lane)
+    part_at = cuda.local.array(PART_COPIES, nbtypes.int64)
+    value_at = cuda.local.array(VALUE_COPIES, nbtypes.int64)
+    for i in range(PART_COPIES):
+        row = min(block_row + layer + i * LAYERS, results - 1)
+        part_at[i] = row * row_step + start * term_step + 2 * k
+    for i in range(VALUE_COPIES):
+        item = layer + i * LAYERS
+        pair = min(block_pair + item // 2, pairs - 1)
+        value_at[i] = 2 * ((pair * terms + start) * vector_pitch + (k if item % 2 == 0 else mirror))
+    for ahead in range(STAGES - 1):
+        if start + ahead < stop:
+            for i in range(PART_COPIES):
+                if layer + i * LAYERS < BLOCK_ROWS:
+                    copy_part(spectra, ahead * PART_SLOT + i * LAYER_SLOT + own, spectrum, part_at[i])
+                part_at[i] += term_step
+            for i in range(VALUE_COPIES):
+                if layer + i * LAYERS < 2 * BLOCK_PAIRS:
+                    copy_value(vectors, ahead * VALUE_SLOT + i * LAYER_SLOT + own, vector, value_at[i])
+                value_at[i] += 2 * vector_pitch
+        commit()
+    sums = cuda.local.array(SUMS, REAL)
+    a = cuda.local.array(FACTORS, REAL)
+    scale_at = cuda.local.array(ROWS, nbtypes.int64)
+    for r in range(ROWS):
+        row = min(block_row + row_in_block + r, results - 1)
+        scale_at[r] = row * row_scales + start * term_scales + k // RUN
+        for p in range(PAIRS):
+            for i in range(4):
+                sums[r, p, i] = ZERO
+    rows_from = 2 * (row_in_block * THREADS + lane)
+    pairs_from = 2 * (2 * pair_in_block * THREADS + lane)
+    slot, free = 0, STAGES - 1
+    for term in range(start, stop):
+        wait()
+        cuda.syncthreads()  # all have what this term needs, and are done with what the next copies overwrite
+        if term + STAGES - 1 < stop:
+            for i in range(PART_COPIES):
+                if layer + i * LAYERS < BLOCK_ROWS:
+                    copy_part(spectra, free * PART_SLOT + i * LAYER_SLOT + own, spectrum, part_at[i])
+                part_at[i] += term_step
+            for i in range(VALUE_COPIES):
+                if layer + i * LAYERS < 2 * BLOCK_PAIRS:
+                    copy_value(vectors, free * VALUE_SLOT + i * LAYER_SLOT + own, vector, value_at[i])
+                value_at[i] += 2 * vector_pitch
+        commit()
+        for r in range(ROWS):
+            stored = load_part(spectra, slot * PART_SLOT + r * LANE_SLOT + rows_from)
+            a[r, 0], a[r, 1] = REAL(stored[0]), SIGN * REAL(stored[1])
+            if SCALED:
+                scale = REAL(scales[scale_at[r]])
+                scale_at[r] += term_scales
+                a[r, 0], a[r, 1] = a[r, 0] * scale, a[r, 1] * scale
+        for p in range(PAIRS):
+            at = slot * VALUE_SLOT + 2 * p * LANE_SLOT + pairs_from
+            z, w = load_value(vectors, at), load_value(vectors, at + LANE_SLOT)
+            z_real, z_imag, w_real, w_imag = REAL(z[0]), REAL(z[1]), REAL(w[0]), REAL(w[1])
+            for r in range(ROWS):
+                # The matrix is real: its transform at L - k is the conjugate of that at k.
+                sums[r, p, 0] = cuda.fma(a[r, 0], z_real, sums[r, p, 0])
+                sums[r, p, 0] = cuda.fma(-a[r, 1], z_imag, sums[r, p, 0])
+                sums[r, p, 1] = cuda.fma(a[r, 0], z_imag, sums[r, p, 1])
+                sums[r, p, 1] = cuda.fma(a[r, 1], z_real, sums[r, p, 1])
+                sums[r, p, 2] = cuda.fma(a[r, 0], w_real, sums[r, p, 2])
+                sums[r, p, 2] = cuda.fma(a[r, 1], w_imag, sums[r, p, 2])
+                sums[r, p, 3] = cuda.fma(a[r, 0], w_imag, sums[r, p, 3])
+                sums[r, p, 3] = cuda.fma(-a[r, 1], w_real, sums[r, p, 3])
+        free = slot
+        slot = slot + 1 if slot < STAGES - 1 else 0
+    for r in range(ROWS):
+        for p in range(PAIRS):
+            row, pair = block_row + row_in_block + r, block_pair + pair_in_block + p
+            if inside and row < results and pair < pairs:
+                at = 2 * ((part * pairs + pair) * results + row) * result_pitch
+                store(result, at + 2 * k, OUT(sums[r, p, 0]), OUT(sums[r, p, 1]))
+                if mirror != k:
+                    store(result, at + 2 * mirror, OUT(sums[r, p, 2]), OUT(sums[r, p, 3]))
+
+
+def _add_cuda(result, parts, rows, length, result_pitch, chunks):
+    k = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
+    row = np.int64(cuda.blockIdx.y)
+    if k >= length:
+        return
+    while row < rows:
+        real = imag = ZERO
+        for part in range(chunks):
+            y = load_two(parts, 2 * ((part * rows + row) * length + k))
+            real += y[0]
+            imag += y[1]
+        store(result, 2 * (row * result_pitch + k), OUT(real), OUT(imag))
+        row += cuda.gridDim.y
+
+
+def _real(dtype: Any) -> Any:
+    return np.dtype(dtype).type(0).real.dtype
+
+
+def sbgemv_kernel(stored: Format, vector: Any, result: Any, accumulator: Any, adjoint: bool, tile: Tile) -> CudaKernel:
+    """Return the CUDA kernel for a format, complex dtypes, an operation and a tile."""
+    real, out, values = (_real(dtype) for dtype in (accumulator, result, vector))
+    bindings: dict[str, Any] = {
+        "ROWS": tile.rows,
+        "THREADS": tile.threads,
+        "LAYERS": tile.layers,
+        "REAL": real.type,
+        "OUT": out.type,
+        "ZERO": real.type(0),
+        "SIGN": real.type(-1 if adjoint else 1),
+        "SCALED": stored.is_fixed,
+        "store": store_two(),
+        **(_several(tile, stored.part, values) if tile.pairs else _one(tile, real)),
+    }
+    kinds = "".join(np.dtype(dtype).char for dtype in (vector, result, accumulator))
+    name = f"{'adjoint' if adjoint else 'forward'}_{stored.name}_{kinds}"
+    pointers = [pointer_type(dtype) for dtype in (out, stored.part, np.float64, values)]
+    sizes = [scalar_type(np.int64)] * (12 if tile.pairs else 11)
+    return CudaKernel(specialise(_several_cuda if tile.pairs else _one_cuda, name, **bindings), (*pointers, *sizes))
+
+
+def _one(tile: Tile, real: Any) -> dict[str, Any]:
+    sums = tile.rows * tile.width
+    return {
+        "WIDTH": tile.width,
+        "ONE": real.type(1),
+        "HALF": real.type(0.5),
+        "SUMS": sums,
+        "TERMS": (4, tile.width),
+        "SHARED": (max(1, tile.layers - 1), 2 * sums, tile.threads),
+        "load_two": load(2),
+        "load_run": load(2 * tile.width),
+    }
+
+
+def _several(tile: Tile, part: Any, value: Any) -> dict[str, Any]:
+    lane, layer = 2 * tile.threads, 2 * tile.threads * tile.layers
+    block_pairs = tile.pairs * tile.groups
+    return {
+        "PAIRS": tile.pairs,
+        "GROUPS": tile.groups,
+        "STAGES": tile.stages,
+        "BLOCK_ROWS": tile.block_rows,
+        "BLOCK_PAIRS": block_pairs,
+        "PART": part.type,
+        "VECTOR": value.type,
+        "SUMS": (tile.rows, tile.pairs, 4),
+        "FACTORS": (tile.rows, 2),
+        "LANE_SLOT": lane,
+        "LAYER_SLOT": layer,
+        "PART_SLOT": lane * tile.block_rows,
+        "VALUE_SLOT": lane * 2 * block_pairs,
+        "SPECTRA": tile.stages * lane * tile.block_rows,
+        "VECTORS": tile.stages * lane * 2 * block_pairs,
+        "PART_COPIES": ceil_div(tile.block_rows, tile.layers),
+        "VALUE_COPIES": ceil_div(2 * block_pairs, tile.layers),
+        "copy_part": copy_async(2),
+        "copy_value": copy_async(2),
+        "load_part": load_shared(2),
+        "load_value": load_shared(2),
+        "commit": commit(),
+        "wait": wait_for(tile.stages - 2),
+    }
+
+
+def add_kernel(parts: Any, result: Any) -> CudaKernel:
+    """Return the CUDA kernel that adds the sums of chunks."""
+    real, out = _real(parts), _real(result)
+    bindings = {"ZERO": real.type(0), "OUT": out.type, "load_two": load(2), "store": store_two()}
+    function = specialise(_add_cuda, f"{np.dtype(parts).char}{np.dtype(result).char}", **bindings)
+    return CudaKernel(function, (pointer_type(out), pointer_type(real), *[scalar_type(np.int64)] * 4))
+
+
+@cache
+def _compiled(*key: Any) -> Any:
+    return sbgemv_kernel(*key).compile()
+
+
+@cache
+def _compiled_add(parts: Any, result: Any) -> Any:
+    return add_kernel(parts, result).compile()
+
+
+def build(
+    target: Target,
+    problem: Problem,
+    allocate: Callable[..., Any],
+    tile: Tile | None = None,
+    chunks: int | None = None,
+) -> Callable[[Any, Stored, Any], None]:
+    """Compile and return the launcher; see `sbgemv.sbgemv`."""
+    tile = tile or choose_tile(problem)
+    vector, result, sums = (np.dtype(d) for d in (problem.vector, problem.result, problem.accumulator))
+    key = problem.stored, vector, sums, sums, problem.adjoint, tile
+    block = tile.threads, tile.layers
+    if chunks is None:
+        chunks = choose_chunks(problem, tile, resident_blocks(_compiled(*key), math.prod(block)))
+    terms = problem.reduced if tile.pairs else ceil_div(problem.reduced, 2)
+    chunk = ceil_div(terms, chunks)
+    chunks = ceil_div(terms, chunk)
+    pairs = ceil_div(problem.num_vecs, 2)
+    grid = tile.blocks(problem), chunks, tile.groups_of_pairs(problem)
+    kernel = _compiled(*key) if chunks > 1 else _compiled(problem.stored, vector, result, sums, problem.adjoint, tile)
+    multiply = configure(kernel, grid, block, target.stream)
+    scales = max(1, problem.stored.scales(problem.frequencies))
+    rows = problem.rows(problem.results, paired=True)
+    parts = allocate((chunks, rows, problem.length), sums) if chunks > 1 else None
+    if chunks > 1:
+        add_grid = ceil_div(problem.length, THREADS), min(rows, MAX_GRID_Y)
+        add = configure(_compiled_add(sums, result), add_grid, THREADS, target.stream)
+
+    more = (pairs,) if tile.pairs else ()
+
+    def launch(out: Any, spectrum: Stored, operand: Any) -> None:
+        problem.check(out, spectrum, operand, paired=True)
+        steps = [(problem.num_cols * run, run) for run in (spectrum.values.shape[2], scales)]
+        (row_step, term_step), (row_scales, term_scales) = (s[::-1] if problem.adjoint else s for s in steps)
+        sums_of, pitch = (out, out.shape[1]) if parts is None else (parts, problem.length)
+        sizes = (problem.results, problem.reduced, problem.frequencies, problem.length)
+        strides = (row_step, term_step, row_scales, term_scales, operand.shape[1], pitch)
+        arrays = (sums_of, spectrum.values, spectrum.scales, operand)
+        multiply(*map(_pointer, arrays), *map(np.int64, (*sizes, *strides, chunk, *more)))
+        if parts is not None:
+            add(_pointer(out), _pointer(parts), *map(np.int64, (rows, problem.length, out.shape[1], chunks)))
+
+    return launch
+
+
+def _pointer(array: Any) -> Any:
+    return pointer(array, _real(array.dtype))
+
+
+def specialisations() -> dict[str, CudaKernel]:
+    """Return CUDA kernels that this module can launch, by name: every loop nest, format and dtype, on a few tiles."""
+    double: Any = np.dtype(np.complex128)
+    single: Any = np.dtype(np.complex64)
+    dtypes: dict[str, tuple[Any, Any, Any]] = {
+        "D": (double, double, double),
+        "F": (single, single, double),
+        "M": (double, single, double),
+        "S": (single, single, single),
+    }
+    tiles = {
+        "one": TILES,
+        "layers": dict.fromkeys(FORMATS, Tile(2, 32, layers=4)),
+        "few": {
+            stored: Tile(FEW_ROWS, 32 if not stored.is_fixed else 64, 1 + stored.is_fixed, 2) for stored in FORMATS
+        },
+        "several": dict.fromkeys(FORMATS, Tile(4, 32, layers=4, pairs=MAX_PAIRS, groups=2, stages=4)),
+    }
+    kernels = {}
+    for stored, adjoint, (kind, triple), (name, tile) in product(FORMATS, (False, True), dtypes.items(), tiles.items()):
+        if (kind == "S") <= (stored == COMPLEX64) and (kind == "D" or name in ("one", "several")):
+            label = f"sbgemv_{name}_{'adjoint' if adjoint else 'forward'}_{stored.name}_{kind}"
+            vector, result, sums = triple
+            kernels[label] = sbgemv_kernel(stored, vector, result, sums, adjoint, tile[stored])
+    for parts, result in product((double, single), repeat=2):
+        kernels[f"add_{parts.char}{result.char}"] = add_kernel(parts, result)
+    return kernels

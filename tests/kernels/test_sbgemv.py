@@ -1,0 +1,203 @@
+"""SBGEMV on every target, for every format, one right-hand side and several, against NumPy at awkward sizes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+import numpy as np
+import pytest
+from machines import CUDA_TARGETS, SIMULATED
+
+from numba_fftmatvec.kernels import sbgemv_cpu, storage
+from numba_fftmatvec.kernels.problem import Problem
+from numba_fftmatvec.kernels.sbgemv import sbgemv
+from numba_fftmatvec.kernels.sbgemv_cuda import SMALL_BYTES, Tile, choose_chunks, choose_tile
+
+DOUBLE, SINGLE = np.complex128, np.complex64
+# Of vector, result and sums.
+DTYPES = [(DOUBLE, DOUBLE, DOUBLE), (SINGLE, SINGLE, DOUBLE), (SINGLE, DOUBLE, DOUBLE), (DOUBLE, SINGLE, DOUBLE)]
+SIZES = [(1, 1, 2), (3, 5, 7), (5, 3, 64), (4, 17, 2), (1, 9, 34), (9, 13, 16), (2, 3, 200)]
+
+
+def stored_spectrum(problem: Problem) -> tuple[storage.Stored, np.ndarray]:
+    """Return a random spectrum as it is stored, with longer runs than are used, and the values that it stands for."""
+    stored, frequencies = problem.stored, problem.frequencies
+    random = np.random.default_rng(problem.num_rows)
+    shape = problem.num_rows, problem.num_cols, stored.pitch(frequencies)
+    transforms = random.standard_normal((*shape, 2)) @ np.array([1, 1j])
+    transforms[..., frequencies:] = 9
+    # A transform of real values is real at both ends.
+    transforms[..., 0] = transforms[..., 0].real
+    if problem.length % 2 == 0:
+        transforms[..., frequencies - 1] = transforms[..., frequencies - 1].real
+    parts = transforms.view(np.float64)
+    if not stored.is_fixed:
+        values, scales = parts.astype(stored.part), np.zeros((1, 1, 1))
+    else:
+        scales = np.full((*shape[:2], stored.scales(frequencies)), 16.0 / stored.largest)
+        scales *= random.uniform(0.75, 1.0, scales.shape)
+        wide = np.repeat(scales, 2 * storage.RUN, axis=-1)
+        wide = np.pad(wide, [(0, 0), (0, 0), (0, max(0, parts.shape[-1] - wide.shape[-1]))], mode="edge")
+        values = np.rint(parts / wide[..., : parts.shape[-1]]).astype(stored.part)
+    meant = storage.decode(stored, values, scales)[..., :frequencies]
+    return storage.Stored(values, scales), meant
+
+
+def paired(rows: np.ndarray, length: int, num_vecs: int) -> np.ndarray:
+    """Return the complex transforms of pairs of real rows, (num_vecs, blocks, length) in time."""
+    blocks = rows.shape[1]
+    if num_vecs == 1:
+        rows = np.concatenate([rows[0], np.zeros((blocks % 2, length))])
+        return np.fft.fft(rows[::2] + 1j * rows[1::2])
+    rows = np.concatenate([rows, np.zeros((num_vecs % 2, blocks, length))])
+    return np.fft.fft(rows[::2] + 1j * rows[1::2]).reshape(-1, length)
+
+
+def unpaired(transforms: np.ndarray, blocks: int, num_vecs: int) -> np.ndarray:
+    """Return the real rows of pairs' transforms, (num_vecs, blocks, length)."""
+    time = np.fft.ifft(transforms)
+    length = time.shape[-1]
+    if num_vecs == 1:
+        return np.stack([time.real, time.imag], axis=1).reshape(-1, length)[None, :blocks]
+    time = time.reshape(-1, blocks, length)
+    return np.stack([time.real, time.imag], axis=1).reshape(-1, blocks, length)[:num_vecs]
+
+
+def check(machine, problem: Problem, tile: Tile | None = None, chunks: int | None = None) -> None:
+    """Run one problem and compare it, in time, with NumPy's in complex128.
+
+    Sums of n complex products: gamma_(2n + 2) in each part (Higham, Accuracy and Stability, section 3.6), relative to
+    the sum of magnitudes, and the rounding of operand and result. In pairs a row's rounding is relative to both rows.
+    """
+    spectrum, meant = stored_spectrum(problem)
+    operand = np.random.default_rng(7).standard_normal((problem.num_vecs, problem.reduced, problem.length))
+    transforms = np.fft.rfft(operand)
+    on_cpu = machine.name == "cpu"
+    rows = transforms.reshape(-1, problem.frequencies) if on_cpu else paired(operand, problem.length, problem.num_vecs)
+    launch = sbgemv(machine.target, problem, machine.allocate, tile, chunks)
+    width = rows.shape[1]
+    out = np.full((problem.rows(problem.results, paired=not on_cpu), width + 3), 9, problem.result)
+    found = machine.run(
+        lambda r, v, s, x: launch(r, storage.Stored(v, s), x), out, *spectrum, rows.astype(problem.vector)
+    )
+    assert (found[:, width:] == 9).all()
+    found = found[:, :width].astype(np.complex128)
+    factor, letters = (meant.conj(), "dmk,rdk->rmk") if problem.adjoint else (meant, "dmk,rmk->rdk")
+    expected = np.einsum(letters, factor, transforms)
+    magnitude = np.einsum(letters, abs(meant), abs(transforms)).max()
+    own = found if on_cpu else np.fft.rfft(unpaired(found, problem.results, problem.num_vecs))
+    kinds = [np.dtype(dtype) for dtype in (problem.vector, problem.result, problem.accumulator)]
+    unit = 2.0**-24 if np.dtype(SINGLE) in kinds else 2.0**-53
+    assert (abs(own.reshape(expected.shape) - expected) <= 2 * (2 * problem.reduced + 8) * unit * magnitude).all()
+
+
+# The CPU has no tiles; the simulator wants small blocks.
+SMALL = (8,) if SIMULATED else (32, 64)
+ONE = [(Tile(2, n), 1) for n in SMALL] + [
+    (Tile(2, SMALL[0], layers=4), 1),
+    (Tile(4, SMALL[0], width=2), 3),
+    (Tile(4, SMALL[0], width=2, layers=2), 2),
+    (Tile(10, SMALL[0]), 2),
+]
+SEVERAL = [
+    (1, Tile(4, SMALL[0], layers=4, pairs=1, stages=3), 1),
+    (2, Tile(4, SMALL[0], layers=4, pairs=2, groups=2, stages=4), 3),
+    (3, Tile(2, SMALL[0], layers=2, pairs=3, stages=2), 2),
+]
+
+
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
+@pytest.mark.parametrize(("tile", "chunks"), ONE, ids=str)
+@pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("sizes", SIZES if not SIMULATED else [(3, 5, 7), (5, 9, 34)])
+def test_tiles(machine, sizes, adjoint, stored, tile, chunks) -> None:
+    check(machine, Problem(*sizes, adjoint, stored, *DTYPES[0]), tile, chunks)
+
+
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
+@pytest.mark.parametrize(("pairs", "tile", "chunks"), SEVERAL, ids=str)
+@pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("sizes", SIZES if not SIMULATED else [(5, 6, 10)])
+def test_tiles_of_several(machine, sizes, adjoint, stored, pairs, tile, chunks) -> None:
+    """With one block of pairs, an odd number of vectors, and more of them than a block has."""
+    for num_vecs in (2 * pairs, 2 * pairs * tile.groups + 3):
+        check(machine, Problem(*sizes, adjoint, stored, *DTYPES[0], num_vecs), tile, chunks)
+
+
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
+@pytest.mark.parametrize("dtypes", [*DTYPES, (SINGLE, SINGLE, SINGLE)])
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
+def test_dtypes(machine, stored, adjoint, dtypes) -> None:
+    check(machine, Problem(3, 5, 16, adjoint, stored, *dtypes), Tile(2, SMALL[0]))
+    check(machine, Problem(3, 5, 16, adjoint, stored, *dtypes, num_vecs=3), SEVERAL[0][1])
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
+@pytest.mark.parametrize("num_vecs", [1, 2, 5] if SIMULATED else [1, 2, 3, 5, 16, 17])
+def test_the_chosen_tile(machine, num_vecs, stored, adjoint) -> None:
+    sizes = (3, 9, 16) if SIMULATED else (13, 40, 130)
+    problem = Problem(*sizes, adjoint, stored, *DTYPES[0], num_vecs)
+    check(machine, problem)
+
+
+def test_tiles_and_chunks_cover_every_row_and_term() -> None:
+    for rows, cols, frequencies, num_vecs in product((1, 2, 3, 11, 1000), (1, 7, 5000), (1, 501, 4097), (1, 2, 16, 33)):
+        for stored, adjoint in product(storage.FORMATS, (False, True)):
+            problem = Problem(rows, cols, 2 * frequencies - 2 or 1, adjoint, stored, *DTYPES[0], num_vecs)
+            tile = choose_tile(problem)
+            assert tile.pairs or tile.rows % 2 == 0
+            assert 32 <= tile.threads * tile.layers <= 1024
+            assert tile.layers % tile.groups == 0
+            chunks = choose_chunks(problem, tile, 264)
+            assert 1 <= chunks <= max(1, problem.reduced)
+            if num_vecs == 1 and problem.stored_bytes <= SMALL_BYTES:
+                assert chunks == 1
+
+
+def test_chunks_fill_the_device() -> None:
+    """Where blocks are few: the last wave must not be nearly empty."""
+    problem = Problem(10, 20000, 2000, False, storage.COMPLEX128, *DTYPES[0])
+    tile = choose_tile(problem)
+    for resident in (100, 264, 1000):
+        waves = tile.blocks(problem) * choose_chunks(problem, tile, resident) / resident
+        assert waves > 1
+        assert not 0 < waves % 1 < 0.3
+
+
+def test_the_same_problem_is_always_cut_the_same_way() -> None:
+    problem = Problem(100, 5000, 2000, False, storage.COMPLEX64, *DTYPES[0])
+    assert choose_tile(problem) == choose_tile(replace(problem))
+
+
+def test_tiles_of_the_cpu_share_the_rows_fairly() -> None:
+    for results, frequencies, threads in product((1, 3, 500, 100_000), (1, 201, 4097), (1, 2, 64)):
+        rows = sbgemv_cpu.adjoint_tile(results, frequencies, threads)
+        assert 1 <= rows <= results
+        assert (rows - 1) * min(frequencies, sbgemv_cpu.BLOCK_FREQUENCIES) <= sbgemv_cpu.TILE_SUMS
+        assert -(-results // rows) >= min(threads, results) / 2  # no thread waits for another's second tile alone
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "error", "message"),
+    [
+        ("result", (9, 4), ValueError, "result's spectrum: expected shape"),
+        ("vector", (9, 4), ValueError, "vector's spectrum: expected shape"),
+        ("spectrum", (2, 4, 8), ValueError, "spectrum: expected shape"),
+        ("spectrum", (2, 3, 2), ValueError, "spectrum: expected runs of at least 3 frequencies, found 1"),
+        ("scales", (2, 3, 2), ValueError, "spectrum's scales: expected shape"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(machine, name, shape, error, message) -> None:
+    problem = Problem(2, 3, 4, False, storage.FIXED32, *DTYPES[0])
+    rows = [problem.rows(n, paired=machine.name != "cpu") for n in (2, 3)]
+    shapes = {"result": (rows[0], 4), "spectrum": (2, 3, 8), "scales": (2, 3, 1), "vector": (rows[1], 4)}
+    dtypes = {"result": DOUBLE, "spectrum": np.int32, "scales": np.float64, "vector": DOUBLE}
+    arrays = {k: machine.put(np.zeros(s, dtypes[k])) for k, s in (shapes | {name: shape}).items()}
+    launch = sbgemv(machine.target, problem, machine.allocate)
+    with pytest.raises(error, match=message):
+        launch(arrays["result"], storage.Stored(arrays["spectrum"], arrays["scales"]), arrays["vector"])
