@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python install --quiet
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-report clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fftmatvec -n 4 -pr 2 -pc 2 -g -Nm 200 -Nd 20 -Nt 100 -t --backend cpu
@@ -19,6 +19,9 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.installed
 	$(BIN)/fftmatvec -g -Nm 500 -Nd 50 -Nt 200 -t
+
+bench-report: $(VENV)/.installed
+	$(BIN)/python bench/report.py
 
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

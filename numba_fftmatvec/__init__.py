@@ -8,17 +8,20 @@ from .errors import (
     ArgumentError,
     ArgumentTypeError,
     BackendError,
+    CapacityError,
     ChecksumError,
     ClosedError,
     FFTMatvecError,
     FileError,
     FileFormatError,
     GridError,
+    NonFiniteError,
     PrecisionError,
     RemoteError,
     ShapeError,
     SpaceError,
     UninitializedError,
+    VectorIndexError,
     VerificationError,
 )
 from .matrix import Matrix
@@ -26,6 +29,7 @@ from .operators import TransposedMatrix
 from .precision import MatvecConfig, MatvecPrecisionConfig, Precision
 from .testing import Tester, generate_double
 from .timing import PHASES, PhaseTimer
+from .tuning import Candidate, TuningResult, tune
 from .vector import Vector
 
 __version__ = "0.1.0"
@@ -35,6 +39,8 @@ __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
     "BackendError",
+    "Candidate",
+    "CapacityError",
     "ChecksumError",
     "ClosedError",
     "Comm",
@@ -45,6 +51,7 @@ __all__ = [
     "Matrix",
     "MatvecConfig",
     "MatvecPrecisionConfig",
+    "NonFiniteError",
     "PhaseTimer",
     "Precision",
     "PrecisionError",
@@ -53,8 +60,11 @@ __all__ = [
     "SpaceError",
     "Tester",
     "TransposedMatrix",
+    "TuningResult",
     "UninitializedError",
     "Vector",
+    "VectorIndexError",
     "VerificationError",
     "generate_double",
+    "tune",
 ]

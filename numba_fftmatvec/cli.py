@@ -127,7 +127,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("-Nt", type=_positive, metavar="N", help="block size: time steps (default 7)")
     add("-nm", type=_positive, metavar="N", help="block columns of each rank, without -g (default 3)")
     add("-nd", type=_positive, metavar="N", help="block rows of each rank, without -g (default 2)")
-    code = "precision, d or s, of broadcast and pad, FFT, SBGEMV, IFFT, unpad and reduce (default ddddd)"
+    code = "of broadcast and pad, FFT, SBGEMV, IFFT, unpad and reduce: d or s; SBGEMV also i or h (default ddddd)"
     add("-prec", dest="precision", type=_precision, default="ddddd", metavar="CODE", help=code)
     add("-rand", dest="doubles", action="store_true", help="data that float32 cannot represent, instead of ones")
     add("-t", dest="check", action="store_true", help="check: ones by the exact answer, else by the dot test")

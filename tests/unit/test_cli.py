@@ -62,7 +62,9 @@ def test_every_flag_of_the_original() -> None:
         ("-g -Nm many", "-Nm: expected a positive integer, found 'many'"),
         ("-Nt", "-Nt: expected one argument"),
         ("-prec ddx", "-prec: precision code: expected 5 letters, found 'ddx'"),
-        ("-prec ddxdd", "expected letters of d, s, found 'x'"),
+        ("-prec ddxdd", "-prec: precision code 'ddxdd': expected letters of d, s, i, h, found 'x'"),
+        ("-prec dhddd", "-prec: precision of fft: expected DOUBLE or SINGLE, found FIXED16, a format of sbgemv"),
+        ("-prec ddddi", "-prec: precision of unpad_and_reduce: expected DOUBLE or SINGLE, found FIXED32"),
         ("--backend tpu", "--backend: expected one of auto, cpu, cuda, found 'tpu'"),
         ("--collectives tcp", "--collectives: expected one of auto, mpi, nccl, found 'tcp'"),
         ("--path d --tol -1", "--tol: expected a number that is not negative, found '-1'"),
@@ -86,6 +88,12 @@ def test_bad_arguments_say_expected_and_found(line: str, message: str, capsys: p
     assert message in errors
 
 
+def test_help_tells_the_letters_of_precisions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["-h"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "unpad and reduce: d or s; SBGEMV also i or h (default ddddd)" in text
+
+
 def test_help_lists_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["-h"]) == 0
     text = capsys.readouterr().out
@@ -97,7 +105,10 @@ def run(*argv: str) -> int:
     return cli.main(["--backend", "cpu", "-N", "3", *argv])
 
 
-@pytest.mark.parametrize(("precision", "largest", "item"), [("ddddd", 1e-14, 16), ("dssdd", 1e-5, 8)])
+@pytest.mark.parametrize(
+    ("precision", "largest", "item"),
+    [("ddddd", 1e-14, 16), ("dssdd", 1e-5, 8), ("ddidd", 1e-8, 8), ("DDHDD", 1e-3, 4)],
+)
 def test_results_are_checked_and_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str, largest: float, item: int
 ) -> None:
@@ -114,7 +125,7 @@ def test_results_are_checked_and_written(
     assert all(record["spectrum_bytes"] >= 6 * 4 * 10 * item for record in records)
 
 
-@pytest.mark.parametrize("precision", ["ddddd", "sssss"])
+@pytest.mark.parametrize("precision", ["ddddd", "sssss", "ddidd", "sshss"])
 def test_other_data_is_checked_by_the_dot_test(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str
 ) -> None:

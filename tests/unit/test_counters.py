@@ -1,0 +1,117 @@
+"""What the benchmarks read of NVIDIA's tools: Nsight Compute's CSV and compute-sanitizer's summaries."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+
+def load(name: str) -> ModuleType:
+    """Import a programme of bench/, which is no package."""
+    path = Path(__file__).resolve().parents[2] / "bench" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"bench_{name}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look their annotations up
+    spec.loader.exec_module(module)
+    return module
+
+
+counters, sanitize = load("counters"), load("sanitize")
+
+DRAM, READ, REGISTERS = (counters.METRICS[key] for key in ("dram_percent", "dram_bytes_read", "registers_per_thread"))
+FORWARD = "_ZN15numba_fftmatvec7kernels6sbgemv29_sbgemv_cuda_nw_DDDD_445d1605B2v1B8abcdefghE5ArrayIdLi3EE"
+ADJOINT = "_ZN15numba_fftmatvec7kernels11sbgemv_cuda22_one_cuda_c_0a1b2c3d_4B2v1E5ArrayIdLi3EE"
+HEADER = (
+    '"ID","Process ID","Process Name","Host Name","Kernel Name","Context","Stream","Block Size","Grid Size","Device",'
+    '"CC","Section Name","Metric Name","Metric Unit","Metric Value"'
+)
+
+
+def line(number: int, kernel: str, metric: str, unit: str, value: str) -> str:
+    where = '"python3.12","127.0.0.1"', '"1","13","(64, 1, 1)","(800, 1, 1)","0","9.0","Command line profiler metrics"'
+    return f'"{number}","811",{where[0]},"{kernel}",{where[1]},"{metric}","{unit}","{value}"'
+
+
+SAMPLE = "\n".join(
+    [
+        "==PROF== Connected to process 811 (/usr/bin/python3.12)",
+        "==WARNING== Some counters are shared with other users of the device",
+        HEADER,
+        line(0, "product_marker", DRAM, "%", "0"),
+        line(1, FORWARD, DRAM, "%", "91.50"),
+        line(1, FORWARD, READ, "byte", "8,008,000,000"),
+        line(1, FORWARD, REGISTERS, "register/thread", "64"),
+        line(2, "product_marker", DRAM, "%", "n/a"),
+        line(3, FORWARD, DRAM, "%", "92.50"),
+        line(3, FORWARD, READ, "byte", "n/a"),
+        "==PROF== a note between",
+        line(4, "product_marker", DRAM, "%", "0"),
+        line(5, ADJOINT, DRAM, "%", "80"),
+        "==PROF== Disconnected from process 811",
+    ]
+)
+
+
+def test_launches_have_the_metrics_of_their_lines() -> None:
+    launches = counters.parse_csv(SAMPLE)
+    assert [launch.kernel for launch in launches[1::2]] == [FORWARD, FORWARD, ADJOINT]
+    assert launches[1].metrics == {DRAM: 91.5, READ: 8.008e9, REGISTERS: 64.0}
+    assert launches[2].metrics == {}
+    assert launches[3].metrics == {DRAM: 92.5}
+
+
+def test_a_second_header_is_no_launch() -> None:
+    assert counters.parse_csv("\n".join([SAMPLE, HEADER])) == counters.parse_csv(SAMPLE)
+
+
+@pytest.mark.parametrize("text", ["", "==ERROR== Failed to find metric", HEADER])
+def test_a_run_without_kernels_has_no_launches(text: str) -> None:
+    assert counters.parse_csv(text) == []
+
+
+def test_products_begin_at_markers() -> None:
+    launches = counters.parse_csv(SAMPLE)
+    products = counters.split_products(launches)
+    assert [[launch.kernel for launch in product] for product in products] == [[FORWARD], [FORWARD], [ADJOINT]]
+    assert (
+        counters.split_products(launches[1:])[0] == launches[3:4]
+    )  # what came before the first marker is no product's
+    assert counters.split_products([launches[0], launches[0]]) == [[], []]
+
+
+def test_a_summary_has_the_medians_of_what_was_counted() -> None:
+    products = counters.split_products(counters.parse_csv(SAMPLE))
+    (forward,) = counters.summarise(products[:2])
+    assert forward == {
+        "kernel": "_sbgemv_cuda_nw_DDDD_445d1605",
+        "launches": 2,
+        "dram_percent": 92.0,
+        "dram_bytes_read": 8.008e9,
+        "registers_per_thread": 64.0,
+    }
+    assert [summary["kernel"] for summary in counters.summarise(products)] == [
+        "_sbgemv_cuda_nw_DDDD_445d1605",
+        "_one_cuda_c_0a1b2c3d_4",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("output", "errors"),
+    [
+        ("", None),
+        ("========= COMPUTE-SANITIZER\n========= ERROR SUMMARY: 0 errors\n", 0),
+        ("========= ERROR SUMMARY: 1 error\n", 1),
+        ("========= ERROR SUMMARY: 128 errors\n========= ERROR SUMMARY: 108 errors were not printed. Use ...\n", 128),
+        ("========= ERROR SUMMARY: 2 errors\nran 3 of 4 kernels\n========= ERROR SUMMARY: 0 errors\n", 2),
+        ("========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n", 0),
+        ("========= RACECHECK SUMMARY: 1 hazard displayed (1 error, 0 warnings)\n", 1),
+        ("========= RACECHECK SUMMARY: 3 hazards displayed (2 errors, 1 warning)\n", 2),
+    ],
+)
+def test_the_sanitizers_errors_are_counted(output: str, errors: int | None) -> None:
+    assert sanitize.count_errors(output) == errors
