@@ -7,6 +7,7 @@ error of a result is its distance from the all-double product of the same operan
 from __future__ import annotations
 
 import argparse
+import itertools
 import statistics
 from functools import partial
 from pathlib import Path
@@ -22,35 +23,42 @@ WARM_UP_SECONDS = 0.2
 
 # (Nm, Nd, Nt) and the precision codes timed there.
 SHAPES = {
-    (5000, 100, 1000): ("ddddd", "dssdd", "sssss"),
+    (5000, 100, 1000): ("ddddd", "dssdd", "sssss", "ddidd", "ddhdd"),
     (20000, 10, 1000): ("ddddd",),
     (1000, 1000, 500): ("ddddd",),
     (500, 20, 200): ("ddddd",),
     (100, 10, 100): ("ddddd",),
 }
-SMALL_SHAPES = {(500, 50, 200): ("ddddd", "dssdd"), (100, 10, 100): ("ddddd",)}
+SMALL_SHAPES = {(500, 50, 200): ("ddddd", "dssdd", "ddidd", "ddhdd"), (100, 10, 100): ("ddddd",)}
+# Right-hand sides timed together, besides one, at the first shape.
+SEVERAL = (4, 16)
 
 
-def measure(comm: fm.Comm, shape: tuple[int, int, int], codes: tuple[str, ...], repetitions: int) -> list[dict]:
-    """Return the records of F and F* for every code, the first of which is the reference of the errors."""
+def measure(
+    comm: fm.Comm, shape: tuple[int, int, int], codes: tuple[str, ...], counts: tuple[int, ...], repetitions: int
+) -> list[dict]:
+    """Return the records of F and F* for every code, the first of which is the reference, and number of vectors."""
     nm, nd, nt = shape
     records, exact = [], {}
     for code in codes:
         config = fm.MatvecPrecisionConfig.from_code(code)
         matrix = fm.Matrix(comm, nm, nd, nt, global_sizes=True, p_config=config)
         matrix.init_mat_doubles()
-        for op, product, spaces in (
-            ("F", matrix.matvec, ("input", "output")),
-            ("F*", matrix.transpose_matvec, ("output", "input")),
+        for count, (op, product, spaces) in itertools.product(
+            counts,
+            (
+                ("F", matrix.matmat, ("input", "output")),
+                ("F*", matrix.transpose_matmat, ("output", "input")),
+            ),
         ):
-            x, y = map(matrix.get_vec, spaces)
+            x, y = (matrix.get_vec(space, num_vecs=count) for space in spaces)
             x.init_vec_doubles()
             run = partial(product, x, y)
             one = min(time_runs(comm, run, 5))
             time_runs(comm, run, int(WARM_UP_SECONDS / one))
             seconds = time_runs(comm, run, max(repetitions, int(WARM_UP_SECONDS / one)))
             result = y.gather()
-            reference = exact.setdefault(op, result)
+            reference = exact.setdefault((op, count), result)
             records.append(
                 {
                     "benchmark": "matvec",
@@ -59,7 +67,7 @@ def measure(comm: fm.Comm, shape: tuple[int, int, int], codes: tuple[str, ...], 
                     "precision": code,
                     "ranks": 1,
                     "grid": [1, 1],
-                    "num_vecs": 1,
+                    "num_vecs": count,
                     "median_ms": 1e3 * statistics.median(seconds),
                     "min_ms": 1e3 * min(seconds),
                     "rel_error": float(np.linalg.norm(result - reference) / np.linalg.norm(reference)),
@@ -67,7 +75,14 @@ def measure(comm: fm.Comm, shape: tuple[int, int, int], codes: tuple[str, ...], 
                     "spectrum_bytes": matrix.nbytes,
                 }
             )
-            print("{op:>3} {shape} {precision}: median {median_ms:.4f} ms, min {min_ms:.4f}".format(**records[-1]))
+            line = (
+                "{op:>3} {shape} {precision} R={num_vecs}: median {median_ms:.4f} ms, min {min_ms:.4f}, {rel_error:.1e}"
+            )
+            print(line.format(**records[-1]), flush=True)
+            x.close()
+            y.close()
+        matrix.close()
+        comm.backend.trim()
     return records
 
 
@@ -80,7 +95,9 @@ def main() -> None:
     options = parser.parse_args()
     comm = fm.Comm(backend=options.backend)
     shapes = SHAPES if comm.backend.name == "cuda" else SMALL_SHAPES
-    records = [record for item in shapes.items() for record in measure(comm, *item, options.repetitions)]
+    records = []
+    for number, (shape, codes) in enumerate(shapes.items()):
+        records += measure(comm, shape, codes, (1, *SEVERAL) if number == 0 else (1,), options.repetitions)
     write_results(options.json, records, comm.backend.device_name())
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import cupy
+from _timing import median_seconds
 
 import numba_fftmatvec as fm
 from numba_fftmatvec.kernels.reductions import PARTIALS, reduction
@@ -29,19 +30,6 @@ CUPY = {
     "multiply_add": ("float64 x, float64 y, float64 z", "x * y + z"),
     "power": ("float64 x, float64 a", "pow(x, a)"),
 }
-
-
-def median_seconds(backend, run: Callable[[], object], repetitions: int) -> float:
-    """Return the median time of a run between events on the stream."""
-    for _ in range(3):
-        run()
-    moments = []
-    for _ in range(repetitions):
-        start = backend.timestamp()
-        run()
-        moments.append((start, backend.timestamp()))
-    backend.synchronize()
-    return statistics.median(backend.elapsed(*pair) for pair in moments)
 
 
 def host_microseconds(comm: fm.Comm, run: Callable[[], object], repetitions: int = 2000) -> float:

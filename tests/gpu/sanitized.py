@@ -1,0 +1,232 @@
+"""Every kernel at small sizes, or one planted bug: what bench/sanitize.py runs under NVIDIA's compute-sanitizer.
+
+Each array is an allocation of its own, not a part of a pool's: so an access past its end is one past an allocation, and
+memory that nobody wrote is known as such. Kernels are launched by themselves where the launcher is simple, and as parts
+of products, whose plans choose among SBGEMV's many kernels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import pkgutil
+import re
+import sys
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numba import float64
+
+import numba_fftmatvec as fm
+from numba_fftmatvec import kernels
+from numba_fftmatvec.kernels import CudaKernel, Target, elementwise, padding, pairs, reductions, storage
+from numba_fftmatvec.kernels._launch import array_type, cuda
+from numba_fftmatvec.kernels.problem import Problem
+from numba_fftmatvec.kernels.sbgemv import sbgemv
+from numba_fftmatvec.kernels.sbgemv_cuda import FEW_ROWS, TILES, Tile
+from numba_fftmatvec.kernels.storage import Stored
+
+THREADS = 64
+REALS = (np.float32, np.float64)
+FORMAT_CODES = ("ddddd", "ddsdd", "ddidd", "ddhdd")
+MIXED_CODES = ("sssss", *(f"d{fft}{stored}{ifft}d" for fft, stored, ifft in product("ds", "dsih", "ds")))
+# (Nm, Nd, Nt): odd and even, tall and wide, sums that are split and sums that are not.
+SIZES = ((5, 3, 7), (1, 1, 1), (2, 70, 40), (70, 2, 40), (33, 17, 65))
+
+
+# The planted bugs
+
+
+def _write_past_the_end_cuda(out):
+    out[cuda.threadIdx.x] = 1.0
+
+
+def _race_cuda(out):
+    shared = cuda.shared.array(THREADS, float64)
+    i = cuda.threadIdx.x
+    shared[i] = float64(i)
+    out[i] = shared[THREADS - 1 - i]  # another warp's value, without a barrier
+
+
+def _divergent_barrier_cuda(out):
+    i = cuda.threadIdx.x
+    if i < 16:
+        cuda.syncthreads()
+        out[i] = 1.0
+
+
+def _read_uninitialised_cuda(out, values):
+    out[cuda.threadIdx.x] = values[cuda.threadIdx.x]
+
+
+def bugs() -> dict[str, CudaKernel]:
+    """Return the kernel with the bug that each tool must find."""
+    vector = array_type(np.float64, 1)
+    return {
+        "memcheck": CudaKernel(_write_past_the_end_cuda, (vector,)),
+        "racecheck": CudaKernel(_race_cuda, (vector,)),
+        "synccheck": CudaKernel(_divergent_barrier_cuda, (vector,)),
+        "initcheck": CudaKernel(_read_uninitialised_cuda, (vector, vector)),
+    }
+
+
+def plant(tool: str) -> None:
+    """Launch a bug; the tools stop some of them, which the driver then calls a failed launch."""
+    size = THREADS - 1 if tool == "memcheck" else THREADS
+    arrays = [cuda.to_device(np.zeros(size))]
+    if tool == "initcheck":
+        arrays.append(cuda.device_array(size))
+    try:
+        bugs()[tool].compile()[1, THREADS](*arrays)
+        cuda.synchronize()
+    except Exception as error:
+        print(f"the driver: {error}")
+
+
+# The kernels by themselves
+
+
+def random(shape: tuple[int, ...], dtype: Any) -> Any:
+    values = np.random.default_rng(sum(shape)).standard_normal(shape)
+    return cuda.to_device(values.astype(dtype))
+
+
+def launch_vectors(target: Target, size: int = 257) -> None:
+    out, *operands = (random((size,), np.float64) for _ in range(4))
+    for name in elementwise.FILLS:
+        elementwise.fill(target, name)(out, 3, 1.5)
+    for name, (arity, _) in elementwise.MAPS.items():
+        elementwise.mapping(target, name)(out, *operands[:arity], a=1.5, b=0.5)
+    partials = cuda.device_array(reductions.PARTIALS + 1)
+    for name in reductions.TERMS:
+        reductions.reduction(target, name)(partials, *operands[:2])
+        assert np.isfinite(partials.copy_to_host()).all(), name
+
+
+def launch_rows(target: Target) -> None:
+    for source, rounding, destination in product(REALS, repeat=3):
+        copy = padding.copy_rows(target, source, rounding, destination)
+        copy(random((5, 66), destination), random((5, 33), source))
+        copy(random((5, 33), destination), random((5, 66), source))
+        packed = np.complex64 if destination == np.float32 else np.complex128
+        for kernel in (pairs.pack, pairs.unpack):
+            kernel(target, source, rounding, packed)(random((3, 66), packed), random((5, 33), source), 0)
+
+
+def launch_encoders(target: Target, rows: int = 3, frequencies: int = 101) -> None:
+    for stored in storage.FORMATS:
+        values, scales = (shape[1:] for shape in stored.shapes(1, rows, frequencies))
+        transforms = random((rows, 2 * storage.COMPLEX128.pitch(frequencies)), np.float64)
+        # A row's tail is not written, but decoded.
+        v, s = cuda.to_device(np.zeros(values, stored.part)), cuda.device_array(scales, np.float64)
+        storage.encoder(target, stored, 0.5)(v, s, transforms)
+        storage.decoder(target, stored)(transforms, v, s)
+
+
+def launch_sbgemv(target: Target, rows: int = 11, cols: int = 21, length: int = 130) -> None:
+    """Launch the tiles that products of this size do not choose, with sums in chunks."""
+    few = {stored: Tile(FEW_ROWS, 32, 1 + stored.is_fixed, 2) for stored in storage.FORMATS}
+    double = np.dtype(np.complex128)
+    for stored, adjoint, tiles in product(storage.FORMATS, (False, True), (TILES, few)):
+        problem = Problem(rows, cols, length, adjoint, stored, double, double, double)
+        shapes = stored.shapes(rows, cols, problem.frequencies)
+        spectrum = Stored(cuda.to_device(np.ones(shapes.values, stored.part)), cuda.to_device(np.ones(shapes.scales)))
+        vector, result = (
+            random((problem.rows(n, paired=True), length), double) for n in (problem.reduced, problem.results)
+        )
+        launch = sbgemv(target, problem, cuda.device_array, tiles[stored], 2)
+        launch(result, spectrum, vector)
+        assert np.isfinite(result.copy_to_host()).all(), (stored.name, adjoint)
+
+
+# Products
+
+
+def apply_products(comm: fm.Comm, shape: tuple[int, int, int], code: str, num_vecs: int = 1) -> None:
+    """Apply F and F*, one vector at a time or several."""
+    nm, nd, nt = shape
+    config = fm.MatvecPrecisionConfig.from_code(code)
+    with fm.Matrix(comm, nm, nd, nt, global_sizes=True, p_config=config) as matrix:
+        matrix.init_mat_doubles()
+        one = (matrix.matvec, matrix.transpose_matvec)
+        products = one if num_vecs == 1 else (matrix.matmat, matrix.transpose_matmat)
+        several = {} if num_vecs == 1 else {"num_vecs": num_vecs}
+        x, y = (fm.Vector(comm, n, nt, s, True, **several) for n, s in ((nm, "col"), (nd, "row")))
+        x.init_vec_doubles()
+        for apply, operand, result in zip(products, (x, y), (y, x), strict=True):
+            apply(operand, result)
+            assert np.isfinite(result.gather()).all(), (shape, code, num_vecs)
+
+
+def run_everything(quick: bool) -> None:
+    """Run the kernels."""
+    import cupy
+
+    cupy.cuda.set_allocator(None)  # no pool: every array is an allocation of its own
+    comm = fm.Comm(backend="cuda")
+    target = comm.backend.target
+    launch_vectors(target)
+    launch_rows(target)
+    launch_encoders(target)
+    launch_sbgemv(target)
+    if quick:
+        apply_products(comm, SIZES[0], "ddddd")
+        return
+    for shape, code in [*product(SIZES, FORMAT_CODES), *((SIZES[-1], code) for code in MIXED_CODES)]:
+        apply_products(comm, shape, code)
+    for num_vecs, code in [*product((2, 5, 16), FORMAT_CODES), (3, "sssss"), (3, "dssdd")]:
+        apply_products(comm, SIZES[-1], code, num_vecs)
+    apply_products(comm, SIZES[0], "ddddd", 3)
+
+
+def every_kernel() -> set[str]:
+    """Return the names of all kernels of the library."""
+    modules = [
+        importlib.import_module(f"{kernels.__name__}.{found.name}") for found in pkgutil.iter_modules(kernels.__path__)
+    ]
+    found = [getattr(module, "specialisations", dict)() for module in modules]
+    return {kernel.function.__name__ for every in found for kernel in every.values()}
+
+
+def family(kernel: str) -> str:
+    """Return the loop nest that a kernel specialises."""
+    found = re.match(r"_?\w+?_cuda(?=_)", kernel)
+    return found[0] if found else kernel
+
+
+def watch_compilations() -> set[str]:
+    """Return a set that the names of kernels join when they are compiled, as launchers do with what they run."""
+    ran: set[str] = set()
+    compile_kernel = CudaKernel.compile
+
+    def compile_and_note(kernel: CudaKernel) -> Any:
+        ran.add(kernel.function.__name__)
+        return compile_kernel(kernel)
+
+    CudaKernel.compile = compile_and_note  # type: ignore[method-assign]
+    return ran
+
+
+def main() -> None:
+    """Run every kernel and say how many there are, or plant a bug."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bug", choices=bugs())
+    parser.add_argument("--quick", action="store_true", help="a few kernels instead of all")
+    options = parser.parse_args()
+    if options.bug:
+        plant(options.bug)
+        return
+    ran = watch_compilations()
+    run_everything(options.quick)
+    known = every_kernel()
+    for name in sorted(known - ran):
+        print(f"not run: {name}")
+    print(f"ran {len(ran & known)} of {len(known)} kernels")
+    missing = {family(name) for name in known} - {family(name) for name in ran}
+    if missing and not options.quick:
+        sys.exit(f"expected a kernel of every loop nest to run, found none of {', '.join(sorted(missing))}")
+
+
+if __name__ == "__main__":
+    main()
