@@ -44,6 +44,7 @@ def measure(
         config = fm.MatvecPrecisionConfig.from_code(code)
         matrix = fm.Matrix(comm, nm, nd, nt, global_sizes=True, p_config=config)
         matrix.init_mat_doubles()
+        one_vector = {"F": matrix.matvec, "F*": matrix.transpose_matvec}
         for count, (op, product, spaces) in itertools.product(
             counts,
             (
@@ -53,7 +54,7 @@ def measure(
         ):
             x, y = (matrix.get_vec(space, num_vecs=count) for space in spaces)
             x.init_vec_doubles()
-            run = partial(product, x, y)
+            run = partial(product if count > 1 else one_vector[op], x, y)
             one = min(time_runs(comm, run, 5))
             time_runs(comm, run, int(WARM_UP_SECONDS / one))
             seconds = time_runs(comm, run, max(repetitions, int(WARM_UP_SECONDS / one)))
