@@ -196,6 +196,74 @@ add(
 )
 
 
+def several(s: Workbench, space: str, count: Any, blocks: int | None = None) -> Any:
+    """Return a vector of several right-hand sides with values."""
+    made = fm.Vector(s.comm, blocks or {"col": NM, "row": ND}[space], NT, space, global_sizes=True, num_vecs=count)
+    made.init_vec_ones()
+    return made
+
+
+add("no right-hand side", errors.ShapeError, ("num_vecs", "0"), lambda s: several(s, "col", 0))
+add("half a right-hand side", errors.ArgumentTypeError, ("num_vecs", "1.5"), lambda s: several(s, "col", 1.5))
+add(
+    "matvec of several vectors",
+    errors.ShapeError,
+    ("operand of F", "3"),
+    lambda s: s.matrix.matvec(several(s, "col", 3), s.y),
+)
+add(
+    "result of fewer vectors",
+    errors.ShapeError,
+    ("result of F*", "3", "2"),
+    lambda s: s.matrix.transpose_matmat(several(s, "row", 3), several(s, "col", 2)),
+)
+add(
+    "matmat of vectors of other blocks",
+    errors.ShapeError,
+    ("operand of F", "7", "8"),
+    lambda s: s.matrix.matmat(several(s, "col", 2, NM + 1), several(s, "row", 2)),
+)
+add("matmat of an array", errors.ArgumentTypeError, ("ndarray",), lambda s: s.matrix.matmat(F[0], s.y))
+add("no such right-hand side", errors.VectorIndexError, ("0 .. 2", "3"), lambda s: several(s, "col", 3).get_vector(3))
+add(
+    "fixed point for a transform",
+    errors.PrecisionError,
+    ("fft", "FIXED16"),
+    lambda s: fm.MatvecPrecisionConfig.from_code("dhddd"),
+)
+add(
+    "NaN in fixed point",
+    errors.NonFiniteError,
+    ("row 2", "column 3", "fixed16"),
+    lambda s: fixed_point_matrix(s, np.nan),
+)
+add(
+    "infinity in fixed point",
+    errors.NonFiniteError,
+    ("row 2", "column 3", "fixed16"),
+    lambda s: fixed_point_matrix(s, np.inf),
+)
+add(
+    "more than memory",
+    errors.CapacityError,
+    ("bytes",),
+    lambda s: fm.Matrix(s.comm, 10**6, 10**6, 100, global_sizes=True).init_mat_ones(),
+)
+add(
+    "precision of a matrix without values",
+    errors.UninitializedError,
+    ("with_precision",),
+    lambda s: s.blank().with_precision(fm.MatvecPrecisionConfig()),
+)
+
+
+def fixed_point_matrix(s: Workbench, value: float) -> Any:
+    """Return a matrix with one value that fixed point cannot have."""
+    blocks = F.copy()
+    blocks[2, 3, 1] = value
+    return fm.Matrix.from_array(s.comm, blocks, fm.MatvecPrecisionConfig.from_code("ddhdd"))
+
+
 def closed(s: Workbench) -> Workbench:
     """Return a bench whose Comm is closed."""
     comm = s.new_comm(*s.grid)

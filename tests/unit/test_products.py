@@ -215,3 +215,48 @@ def test_sizes_that_no_file_has_allocate_nothing(comm: Any, tmp_path: Any) -> No
     with pytest.raises(fm.FileError, match="vec_000000"):
         small_matrix.init_mat_from_file(str(small))
     assert small_matrix.is_initialized()  # it failed before the present values went
+
+
+@pytest.mark.parametrize(("code", "digits"), [("ddidd", 1e-8), ("ddhdd", 1e-3)])
+@pytest.mark.parametrize("name", ["F", "F*"])
+def test_weak_columns_keep_their_digits_in_fixed_point(comm: Any, code: str, digits: float, name: str) -> None:
+    """Blocks whose magnitudes differ by 1e9: one scale for all of a row would leave nothing of the weak ones."""
+    _, Nm, Nt = SHAPE
+    weights = 10.0 ** -np.linspace(0, 9, Nm)
+    weak = F * weights[None, :, None]
+    matrix = build(comm, weak, G, code)
+    for m in range(Nm):
+        alone = np.zeros((Nm, Nt))
+        alone[m] = X["col"][m]
+        operand = alone if name == "F" else X["row"]
+        found = multiply(matrix, name, operand).gather()
+        expected = reference.product(name, weak, G, operand)
+        if name == "F*":
+            found, expected = found[m], expected[m]
+        assert np.linalg.norm(found - expected) <= digits * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("code", ["ddddd", "dssdd", "ddidd", "ddhdd"])
+def test_another_precision_of_the_same_values(comm: Any, code: str) -> None:
+    matrix = build(comm, F, G)
+    other = matrix.with_precision(fm.MatvecPrecisionConfig.from_code(code))
+    assert other.get_precision_config().code == code
+    assert (other.nbytes == matrix.nbytes) == (code == "ddddd")
+    matrix.init_mat_from_array(2 * F)  # the other one keeps its values
+    for name, flags in PRODUCTS.items():
+        check(multiply(other, name, X[flags.source]), name, F, G, X[flags.source], code)
+    check(multiply(matrix, "F", X["col"]), "F", 2 * F, G, X["col"])
+    other.close()
+    check(multiply(matrix, "F", X["col"]), "F", 2 * F, G, X["col"])
+
+
+def test_matrix_times_several_vectors(comm: Any) -> None:
+    matrix = build(comm, F, G)
+    x = matrix.get_vec("input", num_vecs=3)
+    x.scatter(np.stack([X["col"], 2 * X["col"], -X["col"]]))
+    y = matrix @ x
+    for i, factor in enumerate((1, 2, -1)):
+        check(y.get_vector(i), "F", F, G, factor * X["col"])
+    back = matrix.T @ y
+    assert back.shape == (3, SHAPE[1], SHAPE[2])
+    check(matrix @ x.get_vector(1), "F", F, G, 2 * X["col"])
