@@ -43,6 +43,16 @@ def _prefetch(context, address):
     return types.void(types.int64), codegen
 
 
+@intrinsic
+def _stay_apart(context):
+    # Called by a function so that it is not merged into its callers, all of which numba optimises one after the other.
+    def codegen(context, builder, signature, arguments):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
 def _fetch(array, i, j, start, stop):
     # Beyond the end of the array nothing comes of it.
     address = np.int64(array.ctypes.data) + (i * array.shape[1] + j) * array.strides[1]
@@ -113,6 +123,7 @@ def _sum_one(result, values, scales, vector, first, last, start, stop):
 
 
 def _decode(lanes, values, scales, row, term, terms, start, stop):
+    _stay_apart()
     # Beyond the last term that one again, since the number of loads must be constant: `_split` has zeros to go with it.
     for i in range(TERMS):
         other = min(term + i, terms - 1)
@@ -124,7 +135,15 @@ def _decode(lanes, values, scales, row, term, terms, start, stop):
             imag[k] = parts[2 * k + 1] * (SIGN * s)  # noqa: F821
 
 
+def _fetch_four(values, row, term, start, stop):
+    _stay_apart()
+    for i in range(TERMS):
+        d, m = (term + i, row) if ADJOINT else (row, term + i)  # noqa: F821
+        fetch(values, d, m, 2 * start, 2 * stop)  # noqa: F821
+
+
 def _split(lanes, vector, term, start, stop):
+    _stay_apart()
     terms = vector.shape[1]
     for v in range(vector.shape[0]):
         for i in range(TERMS):
@@ -139,27 +158,18 @@ def _split(lanes, vector, term, start, stop):
 
 
 def _products(real, imag, a, x, k):
-    # Written out: a loop over the terms would keep the compiler from making vectors of the lanes.
-    real += a[k] * x[k]
-    imag += a[k] * x[LANES + k]
-    real -= a[LANES + k] * x[LANES + k]
-    imag += a[LANES + k] * x[k]
-    real += a[2 * LANES + k] * x[2 * LANES + k]
-    imag += a[2 * LANES + k] * x[3 * LANES + k]
-    real -= a[3 * LANES + k] * x[3 * LANES + k]
-    imag += a[3 * LANES + k] * x[2 * LANES + k]
-    real += a[4 * LANES + k] * x[4 * LANES + k]
-    imag += a[4 * LANES + k] * x[5 * LANES + k]
-    real -= a[5 * LANES + k] * x[5 * LANES + k]
-    imag += a[5 * LANES + k] * x[4 * LANES + k]
-    real += a[6 * LANES + k] * x[6 * LANES + k]
-    imag += a[6 * LANES + k] * x[7 * LANES + k]
-    real -= a[7 * LANES + k] * x[7 * LANES + k]
-    imag += a[7 * LANES + k] * x[6 * LANES + k]
+    # One index and an offset: with an index for each part the compiler's vector instructions are not what runs.
+    for i in range(TERMS):
+        at = 2 * i * LANES + k
+        real += a[at] * x[at]
+        imag += a[at] * x[at + LANES]
+        real -= a[at + LANES] * x[at + LANES]
+        imag += a[at + LANES] * x[at]
     return real, imag
 
 
 def _add_lanes(total, other_total, a, b, vectors, count):
+    _stay_apart()
     for v in range(vectors.shape[0]):
         sums, others, x = total[v], other_total[v], vectors[v]
         for k in range(count):
@@ -176,6 +186,7 @@ def _aligned_zeros(size):
 
 
 def _sum_several(result, values, scales, vector, first, last, start, stop):
+    _stay_apart()
     num_vecs, terms = vector.shape[:2]
     rows = (last - first + 1) // 2 * 2
     count = (stop - start + 7) // 8 * 8  # whole vectors; the lanes beyond the block's end are not stored
@@ -199,12 +210,6 @@ def _sum_several(result, values, scales, vector, first, last, start, stop):
                 out[k] = complex(sums[k], sums[LANES + k])
 
 
-def _fetch_four(values, row, term, start, stop):
-    for i in range(TERMS):
-        d, m = (term + i, row) if ADJOINT else (row, term + i)  # noqa: F821
-        fetch(values, d, m, 2 * start, 2 * stop)  # noqa: F821
-
-
 def _sbgemv_cpu(result, values, scales, vector, frequencies, rows):
     blocks = (frequencies + WIDTH - 1) // WIDTH  # noqa: F821
     tiles = (result.shape[1] + rows - 1) // rows
@@ -215,7 +220,7 @@ def _sbgemv_cpu(result, values, scales, vector, frequencies, rows):
 
 
 def _function(template: Callable[..., Any], name: str, **bindings: Any) -> Any:
-    """Compile what a kernel calls: unlike a formula, a loop nest that stays a function of its own."""
+    """Compile a loop nest that kernels call; without wrappers for Python, which would take as long as itself."""
     options = {"nogil": True, "fastmath": {"contract"}, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     return njit(**options)(specialise(template, name, **bindings))
 
@@ -244,14 +249,19 @@ def _several(name: str, adjoint: bool, bindings: dict[str, Any]) -> Any:
     return specialise(_sbgemv_cpu, name, WIDTH=LANES, sum_tile=sum_tile)
 
 
-@cache
-def _compiled(stored: Format, vector: Any, result: Any, adjoint: bool, several: bool) -> Any:
-    # One signature for each cache file: numba's cache is safe for concurrent processes only then.
+def _nest(stored: Format, vector: Any, result: Any, adjoint: bool, several: bool) -> Any:
+    """Return the kernel's loop nest, before compilation."""
     operation = f"{'adjoint' if adjoint else 'forward'}_{'several' if several else 'one'}"
     name = f"{operation}_{stored.part.char}{vector.char}{result.char}"
     scale = cpu_formula(_scale_fixed if stored.is_fixed else _scale_float)
     bindings = {"ADJOINT": adjoint, "SIGN": -1.0 if adjoint else 1.0, "scale": scale, "fetch": cpu_formula(_fetch)}
-    kernel = cpu_kernel((_several if several else _one)(name, adjoint, bindings))
+    return (_several if several else _one)(name, adjoint, bindings)
+
+
+@cache
+def _compiled(stored: Format, vector: Any, result: Any, adjoint: bool, several: bool) -> Any:
+    # One signature for each cache file: numba's cache is safe for concurrent processes only then.
+    kernel = cpu_kernel(_nest(stored, vector, result, adjoint, several))
     kernel(*(np.empty((0, 0, 0), dtype) for dtype in (result, stored.part, np.float64, vector)), 0, 1)
     return kernel
 

@@ -1,0 +1,124 @@
+"""The CPU's SBGEMV where its loops begin and end: blocks of frequencies, of terms, of rows, tiles, whole vectors."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from numba_fftmatvec.kernels import Target, sbgemv_cpu, storage
+from numba_fftmatvec.kernels.problem import Problem
+
+DOUBLE = np.complex128
+# Block rows, block columns and frequencies: one of each; runs of a scale, blocks of frequencies and whole vectors of
+# the processor, one more and one less; numbers of terms and rows that four and two divide or do not.
+SIZES = [
+    *[(1, 1, n) for n in (1, 2, 7, 8, 9)],
+    *[(5, 7, n) for n in (63, 64, 65)],
+    *[(2, 3, n) for n in (127, 128, 129, 511, 512, 513)],
+    *[(rows, cols, 11) for rows in (1, 4, 13) for cols in (1, 8, 17)],
+]
+
+
+def random(shape: tuple[int, ...], seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((*shape, 2)) @ np.array([1, 1j])
+
+
+def stored_spectrum(problem: Problem) -> tuple[storage.Stored, np.ndarray]:
+    """Return a spectrum as the encoder leaves it, NaNs beyond its runs, and the values that it stands for.
+
+    The blocks' magnitudes differ by up to 1e9, so that a scale from elsewhere would show.
+    """
+    stored, frequencies = problem.stored, problem.frequencies
+    shapes = stored.shapes(problem.num_rows, problem.num_cols, frequencies)
+    values, scales = np.zeros(shapes.values, stored.part), np.zeros(shapes.scales)
+    blocks = random((problem.num_rows, problem.num_cols, frequencies), frequencies)
+    blocks *= 10.0 ** (np.arange(problem.num_rows * problem.num_cols) % 10).reshape(*blocks.shape[:2], 1)
+    encode = storage.encoder(Target("cpu"), stored, 1.0)
+    for row in range(problem.num_rows):
+        encode(values[row], scales[row % len(scales)], blocks[row].view(np.float64))
+    meant = storage.decode(stored, values, scales)[..., :frequencies]
+    if not stored.is_fixed:
+        values[..., 2 * frequencies :] = np.nan
+    return storage.Stored(values, scales), meant
+
+
+def check(problem: Problem) -> None:
+    """Compare with einsum in complex128.
+
+    Sums of n complex products: gamma_(2n + 2) in each part (Higham, Accuracy and Stability, section 3.6), relative to
+    the sum of magnitudes.
+    """
+    spectrum, meant = stored_spectrum(problem)
+    frequencies = problem.frequencies
+    vectors = random((problem.num_vecs, problem.reduced, frequencies), 1)
+    operand = np.full((problem.num_vecs * problem.reduced, frequencies + 2), np.nan, DOUBLE)
+    operand[:, :frequencies] = vectors.reshape(-1, frequencies)
+    found = np.full((problem.num_vecs * problem.results, frequencies + 3), 9, DOUBLE)
+    sbgemv_cpu.build(problem)(found, spectrum, operand)
+    assert (found[:, frequencies:] == 9).all()
+    factor, letters = (meant.conj(), "dmk,rdk->rmk") if problem.adjoint else (meant, "dmk,rmk->rdk")
+    expected = np.einsum(letters, factor, vectors)
+    magnitude = np.einsum(letters, abs(meant), abs(vectors))
+    error = abs(found[:, :frequencies].reshape(expected.shape) - expected)
+    assert (error <= 2 * (2 * problem.reduced + 4) * 2.0**-53 * magnitude).all()
+
+
+def problem(sizes: tuple[int, int, int], adjoint: bool, stored: storage.Format, num_vecs: int) -> Problem:
+    rows, cols, frequencies = sizes
+    return Problem(rows, cols, 2 * frequencies - 1, adjoint, stored, DOUBLE, DOUBLE, DOUBLE, num_vecs)
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
+@pytest.mark.parametrize("num_vecs", [1, 2, 3, 5, 16, 17])
+def test_sizes(num_vecs, stored, adjoint) -> None:
+    for sizes in SIZES:
+        check(problem(sizes, adjoint, stored, num_vecs))
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("num_vecs", [1, 3])
+def test_several_tiles(monkeypatch, num_vecs, adjoint) -> None:
+    """Tiles that do not divide the rows, in more than one block of frequencies."""
+    monkeypatch.setattr(sbgemv_cpu, "TILE_SUMS", 3 * sbgemv_cpu.BLOCK_FREQUENCIES)
+    check(problem((11, 23, 700), adjoint, storage.COMPLEX128, num_vecs))
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("num_vecs", [1, 2])
+def test_a_value_that_is_not_finite_stays_in_its_row_and_frequency(num_vecs, adjoint) -> None:
+    """What is read beyond the last term or row is multiplied by zero or dropped: it must not be another row's."""
+    where = problem((5, 7, 9), adjoint, storage.COMPLEX128, num_vecs)
+    spectrum, _ = stored_spectrum(where)
+    spectrum.values[-1, -1, 2 * 4] = np.nan
+    found = np.zeros((num_vecs * where.results, 9), DOUBLE)
+    sbgemv_cpu.build(where)(found, spectrum, random((num_vecs * where.reduced, 9), 1))
+    expected = np.zeros((num_vecs, where.results, 9), bool)
+    expected[:, -1, 4] = True
+    np.testing.assert_array_equal(np.isnan(found).reshape(expected.shape), expected)
+
+
+def test_results_are_the_same_for_each_number_of_threads() -> None:
+    """How rows are tiled must not change an order of additions."""
+    for adjoint, num_vecs in product((False, True), (1, 4)):
+        wanted = problem((9, 13, 70), adjoint, storage.FIXED32, num_vecs)
+        spectrum, _ = stored_spectrum(wanted)
+        operand = random((num_vecs * wanted.reduced, 70), 1)
+        found = [np.zeros((num_vecs * wanted.results, 70), DOUBLE) for _ in range(2)]
+        for result, threads in zip(found, (1, 7), strict=True):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sbgemv_cpu, "get_num_threads", lambda count=threads: count)
+                sbgemv_cpu.build(wanted)(result, spectrum, operand)
+        np.testing.assert_array_equal(*found)
+
+
+def test_tiles_for_several_share_the_rows_fairly() -> None:
+    for results, frequencies, num_vecs, threads in product((1, 3, 500, 100_000), (1, 201, 4097), (2, 16), (1, 2, 64)):
+        rows = sbgemv_cpu.several_tile(results, frequencies, num_vecs, threads)
+        assert 1 <= rows <= results
+        assert rows % 2 == 0 or rows == results  # two rows at a time
+        assert (rows - 2) * num_vecs * sbgemv_cpu.LANES <= sbgemv_cpu.TILE_SUMS
+        if frequencies < 8 * threads * sbgemv_cpu.LANES:
+            assert -(-results // rows) >= min(threads, results // 2) / 2
