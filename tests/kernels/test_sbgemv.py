@@ -1,4 +1,4 @@
-"""SBGEMV on every target, for every format, one right-hand side and several, against NumPy at awkward sizes."""
+"""SBGEMV's CUDA kernels for every format, one right-hand side and several, against NumPy at awkward sizes."""
 
 from __future__ import annotations
 
@@ -136,6 +136,7 @@ def test_dtypes(machine, stored, adjoint, dtypes) -> None:
     check(machine, Problem(3, 5, 16, adjoint, stored, *dtypes, num_vecs=3), SEVERAL[0][1])
 
 
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)  # the CPU has no tiles: see test_sbgemv_cpu
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
 @pytest.mark.parametrize("num_vecs", [1, 2, 5] if SIMULATED else [1, 2, 3, 5, 16, 17])
