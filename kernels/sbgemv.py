@@ -17,8 +17,8 @@ import numpy as np
 from . import sbgemv_cpu, sbgemv_cuda
 from ._launch import CudaKernel, Target
 from .problem import Problem
-from .sbgemv_cuda import Tile
 from .storage import Stored
+from .tiles import Tile
 
 Sbgemv = Callable[[Any, Stored, Any], None]
 

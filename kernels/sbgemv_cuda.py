@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -36,111 +35,8 @@ from ._launch import (
 )
 from ._memory import commit, copy_async, load, load_shared, store_two, wait_for
 from .problem import Problem
-from .storage import COMPLEX64, COMPLEX128, FIXED16, FIXED32, FORMATS, RUN, Format, Stored
-
-
-@dataclass(frozen=True)
-class Tile:
-    """What a block of threads computes: the part of a launch's shape that kernels are specialised for.
-
-    Parameters
-    ----------
-    rows : int
-        Rows of the result of each thread; an even number for one right-hand side.
-    threads : int
-        Threads along the frequencies.
-    width : int
-        Frequencies of each thread; 1 for several right-hand sides.
-    layers : int
-        Layers of threads: each sums a part, or for several right-hand sides has rows or vectors of its own.
-    pairs, groups : int
-        Pairs of right-hand sides of each thread, and how many layers share its rows for other pairs; 0 and 1 for one.
-    stages : int
-        Terms of the sum that shared memory holds at a time, for several right-hand sides.
-    """
-
-    rows: int
-    threads: int
-    width: int = 1
-    layers: int = 1
-    pairs: int = 0
-    groups: int = 1
-    stages: int = 1
-
-    @property
-    def block_rows(self) -> int:
-        """Rows of the result of a block."""
-        return self.rows * (self.layers // self.groups if self.pairs else 1)
-
-    def blocks(self, problem: Problem) -> int:
-        """Return the number of blocks of a problem whose sums are not split, for as many pairs as a block has."""
-        return ceil_div(problem.results, self.block_rows) * ceil_div(problem.frequencies, self.width * self.threads)
-
-    def groups_of_pairs(self, problem: Problem) -> int:
-        """Return the number of times that a problem's pairs of right-hand sides need a block's."""
-        return ceil_div(problem.num_vecs, 2 * self.pairs * self.groups) if self.pairs else 1
-
-
-# As measured on an H100; see docs/performance.md.
-SMALL_BYTES = 64 << 20  # a spectrum that caches hold: latency counts, not bandwidth
-SMALL_THREADS = 120_000
-FEW_ROWS = 10
-TILES = {
-    COMPLEX128: Tile(rows=2, threads=64),
-    COMPLEX64: Tile(rows=4, threads=64, width=2),
-    FIXED32: Tile(rows=4, threads=64, width=2),
-    FIXED16: Tile(rows=4, threads=64, width=2),
-}
-MAX_PAIRS = 4  # of a thread: with five rows, as many sums as registers allow
-MAX_GROUPS = 2
-LAST_WAVE = {COMPLEX128: 0.4, COMPLEX64: 0.4, FIXED32: 1.0, FIXED16: 1.0}  # decoding needs all threads there are
-RAMP = 0.1
-SHORTEST_CHUNK = 4  # pairs of terms of one layer
-MAX_CHUNKS = 256
-
-
-def choose_tile(problem: Problem) -> Tile:
-    """Return the tile for a problem, by its sizes and formats alone."""
-    stored, results = problem.stored, problem.results
-    if problem.num_vecs > 1:
-        total = ceil_div(problem.num_vecs, 2)
-        groups = min(ceil_div(total, MAX_PAIRS), MAX_GROUPS)
-        pairs = min(ceil_div(total, groups), MAX_PAIRS)
-        row_groups, stages = (2, 4) if problem.adjoint and groups > 1 else (4, 3)
-        return Tile(5, threads=32, layers=row_groups * groups, pairs=pairs, groups=groups, stages=stages)
-    if problem.stored_bytes <= SMALL_BYTES:
-        threads = ceil_div(results, 2) * problem.frequencies
-        layers = min(SMALL_THREADS // threads, ceil_div(problem.reduced, 2) // 2, 32)
-        layers = 1 << (max(layers, 1).bit_length() - 1)
-        return Tile(2, threads=16 if layers >= 16 else 32, layers=layers)
-    if results <= FEW_ROWS:  # all rows to a thread: the vector is read once
-        rows = 2 * ceil_div(results, 2)
-        return Tile(rows, 64, width=2, layers=2) if stored.is_fixed else Tile(rows, 32, layers=8)
-    tile = TILES[stored]
-    return replace(tile, layers=2) if stored == COMPLEX64 and not problem.adjoint else tile
-
-
-def choose_chunks(problem: Problem, tile: Tile, resident: int) -> int:
-    """Return how many parts the sums are split into, for a device that holds `resident` blocks at a time.
-
-    A model of what was measured: a last wave takes as long as a part `LAST_WAVE` of the blocks at least, the first one
-    a part `RAMP` of a wave more, and each chunk writes and reads its sums. On one device the same problem is always
-    summed in the same order.
-    """
-    blocks = tile.blocks(problem) * tile.groups_of_pairs(problem)
-    summing = 1 if tile.pairs else tile.layers
-    most = max(1, min(ceil_div(problem.reduced, 2) // (SHORTEST_CHUNK * summing), MAX_CHUNKS))
-    if not tile.pairs and problem.stored_bytes <= SMALL_BYTES:
-        return 1
-    sums = 4 * problem.rows(problem.results, paired=True) * problem.length * np.dtype(problem.accumulator).itemsize
-
-    def cost(chunks: int) -> float:
-        waves = blocks * chunks / resident
-        whole = math.floor(waves)
-        last = max(waves - whole, LAST_WAVE[problem.stored]) if waves > whole else 0.0
-        return (whole + last + RAMP) / waves + (chunks * sums / problem.stored_bytes if chunks > 1 else 0.0)
-
-    return min(range(1, most + 1), key=cost)
+from .storage import COMPLEX64, FORMATS, RUN, Format, Stored
+from .tiles import FEW_ROWS, MAX_PAIRS, TILES, Tile, choose_chunks, choose_tile
 
 
 def _one_cuda(

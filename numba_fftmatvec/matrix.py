@@ -16,7 +16,6 @@ from .comm import Comm
 from .errors import (
     ArgumentTypeError,
     ChecksumError,
-    ClosedError,
     FileFormatError,
     ShapeError,
     UninitializedError,
@@ -313,12 +312,6 @@ class Matrix(MatrixProducts):
         for spectrum in spectra:
             spectrum.owners.add(self)
         self._spectra = spectra
-
-    def check_open(self) -> None:
-        """Raise a ClosedError if `close` was called, here or on the Comm."""
-        if self._closed:
-            raise ClosedError("matrix: expected an open one, found one that was closed")
-        self.comm.check_open()
 
     def close(self) -> None:
         """Give the memory back: spectra, plans and their buffers. Local; safe to call twice."""

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from .arithmetic import check_operand
 from .backends import Buffer
 from .comm import Comm
-from .errors import ArgumentError, UninitializedError
+from .errors import ArgumentError, ClosedError, UninitializedError
 from .pipeline import LegBuilder, Pipeline, build_pipelines
 from .precision import MatvecConfig
 from .sizes import MatrixSizes
@@ -50,6 +50,7 @@ class MatrixProducts(MatrixSizes):
     """The products of a `Matrix`, which sets the attributes."""
 
     comm: Comm
+    _closed: bool
     _spectra: list[Spectrum]
     _workspace: Workspace
     _pipelines: dict[int, dict[str, Pipeline]]  # by the number of right-hand sides, and the product's name
@@ -166,8 +167,10 @@ class MatrixProducts(MatrixSizes):
         return shape if num_vecs == 1 else (num_vecs, *shape)
 
     def check_open(self) -> None:
-        """Raise a ClosedError if the matrix or its Comm was closed."""
-        raise NotImplementedError
+        """Raise a ClosedError if `close` was called, here or on the Comm."""
+        if self._closed:
+            raise ClosedError("matrix: expected an open one, found one that was closed")
+        self.comm.check_open()
 
     def __matmul__(self, x: Vector) -> Vector:
         """Return ``F x`` in a new vector, for one right-hand side or several."""

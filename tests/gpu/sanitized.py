@@ -24,8 +24,8 @@ from numba_fftmatvec.kernels import CudaKernel, Target, elementwise, padding, pa
 from numba_fftmatvec.kernels._launch import array_type, cuda
 from numba_fftmatvec.kernels.problem import Problem
 from numba_fftmatvec.kernels.sbgemv import sbgemv
-from numba_fftmatvec.kernels.sbgemv_cuda import FEW_ROWS, TILES, Tile
 from numba_fftmatvec.kernels.storage import Stored
+from numba_fftmatvec.kernels.tiles import FEW_ROWS, TILES, Tile
 
 THREADS = 64
 REALS = (np.float32, np.float64)

@@ -12,7 +12,7 @@ from machines import CUDA_TARGETS, SIMULATED
 from numba_fftmatvec.kernels import sbgemv_cpu, storage
 from numba_fftmatvec.kernels.problem import Problem
 from numba_fftmatvec.kernels.sbgemv import sbgemv
-from numba_fftmatvec.kernels.sbgemv_cuda import SMALL_BYTES, Tile, choose_chunks, choose_tile
+from numba_fftmatvec.kernels.tiles import SMALL_BYTES, Tile, choose_chunks, choose_tile
 
 DOUBLE, SINGLE = np.complex128, np.complex64
 # Of vector, result and sums.
