@@ -34,9 +34,9 @@ def load(count: int) -> Callable[..., Any]:
         values = []
         for first in range(0, count, step):
             at = builder.gep(arguments[0], [builder.add(arguments[1], ir.Constant(ir.IntType(64), first))])
-            wide = builder.load(builder.bitcast(at, ir.VectorType(item, step).as_pointer()), align=step * size)
+            wide, parts = _load_vector(builder, at, item, step, step * size)
             wide.set_metadata("invariant.load", builder.module.add_metadata([]))
-            values += [builder.extract_element(wide, ir.Constant(ir.IntType(32), i)) for i in range(step)]
+            values += parts
         return context.make_tuple(builder, signature.return_type, values)
 
     @intrinsic
@@ -51,16 +51,14 @@ def load_shared(count: int) -> Callable[..., Any]:
     """Return ``load(array, index)``: the tuple ``array[index : index + count]`` of a flat shared array, aligned too."""
     if config.ENABLE_CUDASIM:
         return lambda array, index: tuple(array[index : index + count])
-    from llvmlite import ir
     from numba.cuda.extending import intrinsic
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _align_shared(builder.module)
         base = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         item = context.get_data_type(signature.args[0].dtype)
-        at = builder.bitcast(builder.gep(base, [arguments[1]]), ir.VectorType(item, count).as_pointer())
-        wide = builder.load(at, align=count * context.get_abi_sizeof(item))
-        values = [builder.extract_element(wide, ir.Constant(ir.IntType(32), i)) for i in range(count)]
+        at = builder.gep(base, [arguments[1]])
+        _, values = _load_vector(builder, at, item, count, count * context.get_abi_sizeof(item))
         return context.make_tuple(builder, signature.return_type, values)
 
     @intrinsic
@@ -137,6 +135,14 @@ def copy_async(count: int) -> Callable[..., Any]:
         return types.void(shared, types.int64, pointer, types.int64), codegen
 
     return start_copy  # type: ignore[no-any-return]
+
+
+def _load_vector(builder: Any, address: Any, item: Any, count: int, size: int) -> tuple[Any, list[Any]]:
+    """Emit one load of `count` items, `size` bytes in all; return the instruction and the items."""
+    from llvmlite import ir
+
+    wide = builder.load(builder.bitcast(address, ir.VectorType(item, count).as_pointer()), align=size)
+    return wide, [builder.extract_element(wide, ir.Constant(ir.IntType(32), i)) for i in range(count)]
 
 
 def _align_shared(module: Any) -> None:

@@ -144,7 +144,7 @@ def _several_cuda(
     start = part * chunk
     stop = min(start + chunk, terms)
     # What one term needs of spectrum and vectors goes to shared memory, STAGES - 1 terms ahead. Addresses advance by
-    # steps: computing them anew would take as long as the arithmetic.
+    # steps: computed anew they would be most of the loop's instructions.
     spectra = cuda.shared.array(SPECTRA, PART)
     vectors = cuda.shared.array(VECTORS, VECTOR)
     own = 2 * (layer * THREADS + lane)

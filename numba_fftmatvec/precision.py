@@ -26,13 +26,18 @@ class Precision(enum.Enum):
 
     @property
     def real(self) -> np.dtype[Any]:
-        """The real dtype of a floating-point precision."""
-        return np.dtype({"d": "float64", "s": "float32"}[self.value])
+        """The real dtype of a floating-point precision; a PrecisionError for a fixed-point format."""
+        return self._dtype({"d": "float64", "s": "float32"})
 
     @property
     def complex(self) -> np.dtype[Any]:
-        """The complex dtype of a floating-point precision."""
-        return np.dtype({"d": "complex128", "s": "complex64"}[self.value])
+        """The complex dtype of a floating-point precision; a PrecisionError for a fixed-point format."""
+        return self._dtype({"d": "complex128", "s": "complex64"})
+
+    def _dtype(self, names: dict[str, str]) -> np.dtype[Any]:
+        if self.is_fixed:
+            raise PrecisionError(f"dtype of a precision: expected DOUBLE or SINGLE, found {self.name}, which has none")
+        return np.dtype(names[self.value])
 
     @property
     def is_fixed(self) -> bool:

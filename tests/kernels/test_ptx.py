@@ -79,4 +79,3 @@ def test_spectra_are_read_16_bytes_at_a_time() -> None:
             ptx = specialisations()[f"sbgemv_one_{operation}_{stored}_D"].ptx((9, 0))
             assert f"ld.global.nc.{load}" in ptx, stored
             assert "fma.rn.f64" in ptx
-            assert "mul.rn.f64" not in ptx

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -168,11 +167,6 @@ def test_chunks_fill_the_device() -> None:
         waves = tile.blocks(problem) * choose_chunks(problem, tile, resident) / resident
         assert waves > 1
         assert not 0 < waves % 1 < 0.3
-
-
-def test_the_same_problem_is_always_cut_the_same_way() -> None:
-    problem = Problem(100, 5000, 2000, False, storage.COMPLEX64, *DTYPES[0])
-    assert choose_tile(problem) == choose_tile(replace(problem))
 
 
 def test_tiles_of_the_cpu_share_the_rows_fairly() -> None:

@@ -131,3 +131,10 @@ def test_products(name: str) -> None:
     flags = PRODUCTS[name]
     config = MatvecConfig(flags.method == "transpose_matvec", flags.full, flags.use_aux_mat)
     assert (config.name, config.input_space, config.output_space) == (name, flags.source, flags.target)
+
+
+@pytest.mark.parametrize("precision", [Precision.FIXED32, Precision.FIXED16])
+@pytest.mark.parametrize("kind", ["real", "complex"])
+def test_fixed_point_has_no_dtype(precision: Precision, kind: str) -> None:
+    with pytest.raises(PrecisionError, match=f"expected DOUBLE or SINGLE, found {precision.name}"):
+        getattr(precision, kind)
