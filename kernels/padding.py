@@ -19,7 +19,6 @@ from ._launch import (
     THREADS,
     CudaKernel,
     Target,
-    array_type,
     ceil_div,
     check,
     configure,
@@ -27,9 +26,14 @@ from ._launch import (
     cpu_kernel,
     cuda,
     cuda_formula,
+    pointer,
+    pointer_type,
     scalar_type,
     specialise,
 )
+from ._memory import load
+
+ROWS = 4  # that a CUDA thread copies at a time
 
 RowCopy = Callable[[Any, Any], None]
 
@@ -55,25 +59,29 @@ def _rows_cpu(destination, source, columns, scale):
             destination[row, i] = formula(source[row, i], scale)  # noqa: F821
 
 
-def _rows_cuda(destination, source, columns, scale):
+def _rows_cuda(destination, source, rows, columns, written, read, scale):
     i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
-    row = np.int64(cuda.blockIdx.y)
+    row = np.int64(cuda.blockIdx.y) * ROWS
     if i < columns:
-        while row < source.shape[0]:
-            destination[row, i] = formula(source[row, i], scale)  # noqa: F821
-            row += cuda.gridDim.y
+        while row < rows:
+            # Four loads are under way at a time. Beyond the last row that one again: with the same values.
+            a, b = row, min(row + 1, rows - 1)
+            c, d = min(row + 2, rows - 1), min(row + 3, rows - 1)
+            u, v = load_one(source, a * read + i)[0], load_one(source, b * read + i)[0]  # noqa: F821
+            w, x = load_one(source, c * read + i)[0], load_one(source, d * read + i)[0]  # noqa: F821
+            destination[a * written + i] = formula(u, scale)  # noqa: F821
+            destination[b * written + i] = formula(v, scale)  # noqa: F821
+            destination[c * written + i] = formula(w, scale)  # noqa: F821
+            destination[d * written + i] = formula(x, scale)  # noqa: F821
+            row += ROWS * cuda.gridDim.y
 
 
 def row_kernel(formula: str, source: Any, destination: Any) -> CudaKernel:
     """Return the CUDA kernel that applies a formula of `FORMULAS` to rows."""
     name = f"{formula}_{np.dtype(source).char}{np.dtype(destination).char}"
-    signature = (
-        array_type(destination, 2),
-        array_type(source, 2),
-        scalar_type(np.int64),
-        scalar_type(source),
-    )
-    return CudaKernel(specialise(_rows_cuda, name, formula=cuda_formula(FORMULAS[formula])), signature)
+    function = specialise(_rows_cuda, name, formula=cuda_formula(FORMULAS[formula]), load_one=load(1))
+    sizes = [scalar_type(np.int64)] * 4
+    return CudaKernel(function, (pointer_type(destination), pointer_type(source), *sizes, scalar_type(source)))
 
 
 @cache
@@ -118,8 +126,10 @@ def rows(target: Target, formula: str, source: Any, destination: Any, scale: flo
         kernel = _compiled_cuda(formula, source, destination)
 
         def run(out: Any, values: Any, columns: int, factor: Any) -> None:
-            grid = ceil_div(columns, THREADS), min(values.shape[0], MAX_GRID_Y)
-            configure(kernel, grid, THREADS, target.stream)(out, values, columns, factor)
+            count = values.shape[0]
+            grid = ceil_div(columns, THREADS), min(ceil_div(count, ROWS), MAX_GRID_Y)
+            sizes = map(np.int64, (count, columns, out.shape[1], values.shape[1]))
+            configure(kernel, grid, THREADS, target.stream)(pointer(out), pointer(values), *sizes, factor)
 
     def launch(out: Any, values: Any) -> None:
         check(values, source, (None, None), "source rows")

@@ -35,32 +35,53 @@ from ._launch import (
 from ._memory import load, store_two
 from .padding import FORMULAS
 
+PAIRS = 2  # that a thread joins or separates at a time
+
 Packing = Callable[..., None]
+
+
+def _first_rows(pair, other, apart):
+    whole = pair // apart * apart
+    row = pair + whole
+    following = row + 1 if row + 1 < 2 * whole + apart else row + 1 + apart
+    return row, row if other == pair else following
 
 
 def _pack_cuda(packed, rows, pairs, total, columns, pitch, first, apart):
     i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
-    pair = np.int64(cuda.blockIdx.y)
+    pair = np.int64(cuda.blockIdx.y) * PAIRS
     if i < columns:
         while pair < pairs:
-            row = first + pair + (first + pair) // apart * apart
-            real = formula(rows[row * columns + i], ONE)  # noqa: F821
-            imag = formula(rows[(row + apart) * columns + i], ONE) if row + apart < total else ZERO  # noqa: F821
-            store(packed, 2 * (pair * pitch + i), REAL(real), REAL(imag))  # noqa: F821
-            pair += cuda.gridDim.y
+            # Two pairs are under way at a time. Beyond the last pair that one again: with the same values.
+            other = min(pair + 1, pairs - 1)
+            a, b = first_rows(first + pair, first + other, apart)  # noqa: F821
+            u = load_one(rows, a * columns + i)[0]  # noqa: F821
+            v = load_one(rows, min(a + apart, total - 1) * columns + i)[0]  # noqa: F821
+            w = load_one(rows, b * columns + i)[0]  # noqa: F821
+            x = load_one(rows, min(b + apart, total - 1) * columns + i)[0]  # noqa: F821
+            v = formula(v, ONE) if a + apart < total else ZERO  # noqa: F821
+            x = formula(x, ONE) if b + apart < total else ZERO  # noqa: F821
+            store(packed, 2 * (pair * pitch + i), REAL(formula(u, ONE)), REAL(v))  # noqa: F821
+            store(packed, 2 * (other * pitch + i), REAL(formula(w, ONE)), REAL(x))  # noqa: F821
+            pair += PAIRS * cuda.gridDim.y
 
 
 def _unpack_cuda(packed, rows, pairs, total, columns, pitch, first, apart):
     i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
-    pair = np.int64(cuda.blockIdx.y)
+    pair = np.int64(cuda.blockIdx.y) * PAIRS
     if i < columns:
         while pair < pairs:
-            row = first + pair + (first + pair) // apart * apart
-            real, imag = load_two(packed, 2 * (pair * pitch + i))  # noqa: F821
-            rows[row * columns + i] = formula(real, ONE)  # noqa: F821
-            if row + apart < total:
-                rows[(row + apart) * columns + i] = formula(imag, ONE)  # noqa: F821
-            pair += cuda.gridDim.y
+            other = min(pair + 1, pairs - 1)  # as for packing
+            a, b = first_rows(first + pair, first + other, apart)  # noqa: F821
+            u, v = load_two(packed, 2 * (pair * pitch + i))  # noqa: F821
+            w, x = load_two(packed, 2 * (other * pitch + i))  # noqa: F821
+            rows[a * columns + i] = formula(u, ONE)  # noqa: F821
+            rows[b * columns + i] = formula(w, ONE)  # noqa: F821
+            if a + apart < total:
+                rows[(a + apart) * columns + i] = formula(v, ONE)  # noqa: F821
+            if b + apart < total:
+                rows[(b + apart) * columns + i] = formula(x, ONE)  # noqa: F821
+            pair += PAIRS * cuda.gridDim.y
 
 
 def _kernel(template: Callable[..., None], rounds: bool, rows: Any, packed: Any) -> CudaKernel:
@@ -69,9 +90,10 @@ def _kernel(template: Callable[..., None], rounds: bool, rows: Any, packed: Any)
     packing = template is _pack_cuda
     source = rows if packing else real
     formula = "round" if rounds else "convert"
-    bindings = {"ONE": source.type(1), "formula": cuda_formula(FORMULAS[formula])}
+    formulas = {"formula": cuda_formula(FORMULAS[formula]), "first_rows": cuda_formula(_first_rows)}
+    bindings = {"ONE": source.type(1), **formulas}
     if packing:
-        bindings |= {"ZERO": source.type(0), "REAL": real.type, "store": store_two()}
+        bindings |= {"ZERO": source.type(0), "REAL": real.type, "load_one": load(1), "store": store_two()}
     else:
         bindings["load_two"] = load(2)
     function = specialise(template, f"{formula}_{rows.char}{packed.char}", **bindings)
@@ -98,7 +120,7 @@ def _launcher(template: Callable[..., None], target: Target, rows: Any, rounding
             raise ValueError(
                 f"pairs of rows: expected room for those of {values.shape}, found {pairs.shape} from {first}"
             )
-        grid = ceil_div(columns, THREADS), min(count, MAX_GRID_Y)
+        grid = ceil_div(columns, THREADS), min(ceil_div(count, PAIRS), MAX_GRID_Y)
         sizes = map(np.int64, (count, total, columns, pitch, first, apart))
         configure(kernel, grid, THREADS, target.stream)(pointer(pairs, real), pointer(values), *sizes)
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from numba import prange
+from numba import float64, prange
 
 from ._launch import (
     MAX_GRID_Y,
@@ -31,14 +31,17 @@ from ._launch import (
     cpu_kernel,
     cuda,
     cuda_formula,
+    pointer,
+    pointer_type,
     scalar_type,
     specialise,
 )
+from ._memory import load, store_two
 from .padding import row_kernel, rows
 
 ALIGNMENT = 128
 RUN = 64  # frequencies that share a scale
-ENCODER_THREADS = 64
+ENCODER_THREADS = 16, 8  # for a run; runs of a block
 
 
 class Stored(NamedTuple):
@@ -104,60 +107,84 @@ Encoder = Callable[[Any, Any, Any], None]
 Decoder = Callable[[Any, Any, Any], None]
 
 
-def _encode_run(codes, scales, transforms, row, run, parts, factor):
-    first = run * 2 * RUN
-    last = min(first + 2 * RUN, parts)
-    largest = np.float64(0.0)
-    for i in range(first, last):
-        part = abs(transforms[row, i] * factor)
-        if part > largest or part != part:  # a NaN stays, for the caller to find among the scales
-            largest = part
-    scale = largest / LARGEST  # noqa: F821
-    scales[row, run] = scale
-    usable = 0.0 < scale < np.inf
-    for i in range(first, last):
-        # The scale of subnormal values is itself rounded, so the quotient may exceed what it was made for.
-        count = transforms[row, i] * factor / scale if usable else 0.0
-        codes[row, i] = nearest(min(max(count, -LARGEST), LARGEST))  # noqa: F821
+def _larger(a, b):
+    return b if b > a or b != b else a  # a NaN stays, for the caller to find among the scales
+
+
+def _count(value, scale):
+    # The scale of subnormal values is itself rounded, so the quotient may exceed what it was made for.
+    count = value / scale if 0.0 < scale < np.inf else 0.0
+    return np.int64(math.floor(min(max(count, -LARGEST), LARGEST) + 0.5))  # noqa: F821
 
 
 def _encode_cpu(codes, scales, transforms, parts, factor):
     for row in prange(transforms.shape[0]):
         for run in range(scales.shape[1]):
-            formula(codes, scales, transforms, row, run, parts, factor)  # noqa: F821
+            first = run * 2 * RUN
+            last = min(first + 2 * RUN, parts)
+            largest = np.float64(0.0)
+            for i in range(first, last):
+                largest = larger(largest, abs(transforms[row, i] * factor))  # noqa: F821
+            scale = largest / LARGEST  # noqa: F821
+            scales[row, run] = scale
+            for i in range(first, last):
+                codes[row, i] = count(transforms[row, i] * factor, scale)  # noqa: F821
 
 
-def _encode_cuda(codes, scales, transforms, parts, factor):
-    run = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
+def _encode_cuda(codes, scales, transforms, rows, runs, parts, written, read, factor):
+    # A group of threads encodes a run. Beyond the last frequency, and the last run, that one again: the same values.
+    shared = cuda.shared.array(THREADS, float64)
+    lane, group = cuda.threadIdx.x, cuda.threadIdx.y
+    run = min(np.int64(cuda.blockIdx.x) * GROUPS + group, runs - 1)  # noqa: F821
+    first, last = 2 * (run * RUN + lane), parts - 2
     row = np.int64(cuda.blockIdx.y)
-    if run < scales.shape[1]:
-        while row < transforms.shape[0]:
-            formula(codes, scales, transforms, row, run, parts, factor)  # noqa: F821
-            row += cuda.gridDim.y
+    while row < rows:
+        largest = np.float64(0.0)
+        for step in range(RUN // LANES):  # noqa: F821
+            real, imag = load_two(transforms, row * read + min(first + 2 * LANES * step, last))  # noqa: F821
+            largest = larger(larger(largest, abs(real * factor)), abs(imag * factor))  # noqa: F821
+        at = group * LANES + lane  # noqa: F821
+        shared[at] = largest
+        width = LANES // 2  # noqa: F821
+        while width > 0:
+            cuda.syncthreads()
+            if lane < width:
+                shared[at] = larger(shared[at], shared[at + width])  # noqa: F821
+            width //= 2
+        cuda.syncthreads()
+        scale = shared[group * LANES] / LARGEST  # noqa: F821
+        if lane == 0:
+            scales[row * runs + run] = scale
+        for step in range(RUN // LANES):  # noqa: F821
+            i = min(first + 2 * LANES * step, last)  # noqa: F821
+            real, imag = load_two(transforms, row * read + i)  # noqa: F821
+            a, b = count(real * factor, scale), count(imag * factor, scale)  # noqa: F821
+            store(codes, row * written + i, PART(a), PART(b))  # noqa: F821
+        cuda.syncthreads()
+        row += cuda.gridDim.y
 
 
-def _nearest(value):
-    return np.int64(math.floor(value + 0.5))
-
-
-def _encode_formula(stored: Format, compiler: Callable[..., Any]) -> Any:
+def _formulas(stored: Format, compiler: Callable[..., Any]) -> dict[str, Any]:
     largest = np.float64(stored.largest)
-    return compiler(specialise(_encode_run, stored.name, LARGEST=largest, nearest=compiler(_nearest)))
+    count = compiler(specialise(_count, stored.name, LARGEST=largest))
+    return {"LARGEST": largest, "larger": compiler(_larger), "count": count}
 
 
 def encode_kernel(stored: Format) -> CudaKernel:
     """Return the CUDA kernel that encodes rows of transforms in a fixed-point format."""
-    arrays = [array_type(dtype, 2) for dtype in (stored.part, np.float64, np.float64)]
-    signature = (*arrays, scalar_type(np.int64), scalar_type(np.float64))
-    function = specialise(_encode_cuda, stored.name, formula=_encode_formula(stored, cuda_formula))
-    return CudaKernel(function, signature)
+    lanes, groups = ENCODER_THREADS
+    shape = {"LANES": lanes, "GROUPS": groups, "THREADS": lanes * groups}
+    memory = {"PART": stored.part.type, "load_two": load(2), "store": store_two()}
+    function = specialise(_encode_cuda, stored.name, **shape, **memory, **_formulas(stored, cuda_formula))
+    pointers = map(pointer_type, (stored.part, np.float64, np.float64))
+    return CudaKernel(function, (*pointers, *[scalar_type(np.int64)] * 5, scalar_type(np.float64)))
 
 
 @cache
 def _compiled(target_name: str, stored: Format) -> Any:
     if target_name == "cuda":
         return encode_kernel(stored).compile()
-    kernel = cpu_kernel(specialise(_encode_cpu, stored.name, formula=_encode_formula(stored, cpu_formula)))
+    kernel = cpu_kernel(specialise(_encode_cpu, stored.name, **_formulas(stored, cpu_formula)))
     kernel(np.empty((0, 2), stored.part), np.empty((0, 1)), np.empty((0, 2)), 0, 1.0)
     return kernel
 
@@ -190,14 +217,16 @@ def encoder(target: Target, stored: Format, scale: float) -> Encoder:
         count = transforms.shape[0]
         check(transforms, np.float64, (None, None), "transforms")
         check(values, stored.part, (count, None), "stored parts")
-        check(scales, np.float64, (count, None), "scales")
         parts = min(values.shape[1], transforms.shape[1])
-        arguments = values, scales, transforms, np.int64(parts), np.float64(scale)
+        runs = ceil_div(parts, 2 * RUN)
+        check(scales, np.float64, (count, runs), "scales")
+        arrays, factor = (values, scales, transforms), np.float64(scale)
         if target.name == "cpu":
-            kernel(*arguments)
+            kernel(*arrays, np.int64(parts), factor)
         else:
-            grid = ceil_div(scales.shape[1], ENCODER_THREADS), min(count, MAX_GRID_Y)
-            configure(kernel, grid, ENCODER_THREADS, target.stream)(*arguments)
+            grid = ceil_div(runs, ENCODER_THREADS[1]), min(count, MAX_GRID_Y)
+            sizes = map(np.int64, (count, runs, parts, values.shape[1], transforms.shape[1]))
+            configure(kernel, grid, ENCODER_THREADS, target.stream)(*map(pointer, arrays), *sizes, factor)
 
     return launch
 

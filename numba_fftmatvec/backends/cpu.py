@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import resource
@@ -115,6 +116,8 @@ class CpuBackend:
 
     def __init__(self, node_size: int = 1) -> None:
         self._node_size = node_size
+        # Read when numba's pool starts. By default its idle threads spin on, on cores that scipy.fft's pool wants.
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
         self.threads = min(numba.config.NUMBA_NUM_THREADS, share_of_cores(node_size))
         numba.set_num_threads(self.threads)
 

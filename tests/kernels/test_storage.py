@@ -22,7 +22,7 @@ def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the simulator each CUDA thread is a Python thread."""
     if SIMULATED:
         monkeypatch.setattr(storage, "THREADS", 8)
-        monkeypatch.setattr(storage, "ENCODER_THREADS", 2)
+        monkeypatch.setattr(storage, "ENCODER_THREADS", (4, 2))
 
 
 def names(value: object) -> str | None:
