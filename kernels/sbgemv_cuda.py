@@ -27,6 +27,7 @@ from ._launch import (
     ceil_div,
     configure,
     cuda,
+    cuda_formula,
     pointer,
     pointer_type,
     resident_blocks,
@@ -126,6 +127,17 @@ def _one_cuda(
                         store(result, at + 2 * mirror, OUT(real0 + imag1), OUT(real1 - imag0))
 
 
+def _start_copies(spectra, vectors, spectrum, vector, part_at, value_at, layer, own, slot, part_step, value_step):
+    for i in range(PART_COPIES):
+        if layer + i * LAYERS < BLOCK_ROWS:
+            copy_part(spectra, slot * PART_SLOT + i * LAYER_SLOT + own, spectrum, part_at[i])
+        part_at[i] += part_step
+    for i in range(VALUE_COPIES):
+        if layer + i * LAYERS < 2 * BLOCK_PAIRS:
+            copy_value(vectors, slot * VALUE_SLOT + i * LAYER_SLOT + own, vector, value_at[i])
+        value_at[i] += value_step
+
+
 def _several_cuda(
     result, spectrum, scales, vector, results, terms, frequencies, length,
     row_step, term_step, row_scales, term_scales, vector_pitch, result_pitch, chunk, pairs,
@@ -157,16 +169,10 @@ def _several_cuda(
         item = layer + i * LAYERS
         pair = min(block_pair + item // 2, pairs - 1)
         value_at[i] = 2 * ((pair * terms + start) * vector_pitch + (k if item % 2 == 0 else mirror))
+    step = 2 * vector_pitch
     for ahead in range(STAGES - 1):
         if start + ahead < stop:
-            for i in range(PART_COPIES):
-                if layer + i * LAYERS < BLOCK_ROWS:
-                    copy_part(spectra, ahead * PART_SLOT + i * LAYER_SLOT + own, spectrum, part_at[i])
-                part_at[i] += term_step
-            for i in range(VALUE_COPIES):
-                if layer + i * LAYERS < 2 * BLOCK_PAIRS:
-                    copy_value(vectors, ahead * VALUE_SLOT + i * LAYER_SLOT + own, vector, value_at[i])
-                value_at[i] += 2 * vector_pitch
+            start_copies(spectra, vectors, spectrum, vector, part_at, value_at, layer, own, ahead, term_step, step)
         commit()
     sums = cuda.local.array(SUMS, REAL)
     a = cuda.local.array(FACTORS, REAL)
@@ -184,14 +190,7 @@ def _several_cuda(
         wait()
         cuda.syncthreads()  # all have what this term needs, and are done with what the next copies overwrite
         if term + STAGES - 1 < stop:
-            for i in range(PART_COPIES):
-                if layer + i * LAYERS < BLOCK_ROWS:
-                    copy_part(spectra, free * PART_SLOT + i * LAYER_SLOT + own, spectrum, part_at[i])
-                part_at[i] += term_step
-            for i in range(VALUE_COPIES):
-                if layer + i * LAYERS < 2 * BLOCK_PAIRS:
-                    copy_value(vectors, free * VALUE_SLOT + i * LAYER_SLOT + own, vector, value_at[i])
-                value_at[i] += 2 * vector_pitch
+            start_copies(spectra, vectors, spectrum, vector, part_at, value_at, layer, own, free, term_step, step)
         commit()
         for r in range(ROWS):
             stored = load_part(spectra, slot * PART_SLOT + r * LANE_SLOT + rows_from)
@@ -284,7 +283,8 @@ def _one(tile: Tile, real: Any) -> dict[str, Any]:
 def _several(tile: Tile, part: Any, value: Any) -> dict[str, Any]:
     lane, layer = 2 * tile.threads, 2 * tile.threads * tile.layers
     block_pairs = tile.pairs * tile.groups
-    return {
+    bindings = {
+        "LAYERS": tile.layers,
         "PAIRS": tile.pairs,
         "GROUPS": tile.groups,
         "STAGES": tile.stages,
@@ -309,6 +309,7 @@ def _several(tile: Tile, part: Any, value: Any) -> dict[str, Any]:
         "commit": commit(),
         "wait": wait_for(tile.stages - 2),
     }
+    return bindings | {"start_copies": cuda_formula(specialise(_start_copies, "", **bindings))}
 
 
 def add_kernel(parts: Any, result: Any) -> CudaKernel:

@@ -67,6 +67,7 @@ TILES = {
 MAX_PAIRS = 4  # of a thread: with five rows, as many sums as registers allow
 MAX_GROUPS = 2
 LAST_WAVE = {COMPLEX128: 0.4, COMPLEX64: 0.4, FIXED32: 1.0, FIXED16: 1.0}  # decoding needs all threads there are
+MEMORY_BOUND_PAIRS = 2  # of a thread: with more of them arithmetic takes all threads there are, too
 RAMP = 0.1
 SHORTEST_CHUNK = 4  # pairs of terms of one layer
 MAX_CHUNKS = 256
@@ -79,7 +80,8 @@ def choose_tile(problem: Problem) -> Tile:
         total = ceil_div(problem.num_vecs, 2)
         groups = min(ceil_div(total, MAX_PAIRS), MAX_GROUPS)
         pairs = min(ceil_div(total, groups), MAX_PAIRS)
-        row_groups, stages = (2, 4) if problem.adjoint and groups > 1 else (4, 3)
+        row_groups = 2 if stored.is_fixed and problem.adjoint and groups > 1 else 4
+        stages = 3 if groups == 1 else 5
         return Tile(5, threads=32, layers=row_groups * groups, pairs=pairs, groups=groups, stages=stages)
     if problem.stored_bytes <= SMALL_BYTES:
         threads = ceil_div(results, 2) * problem.frequencies
@@ -107,10 +109,12 @@ def choose_chunks(problem: Problem, tile: Tile, resident: int) -> int:
         return 1
     sums = 4 * problem.rows(problem.results, paired=True) * problem.length * np.dtype(problem.accumulator).itemsize
 
+    shortest = 1.0 if tile.pairs > MEMORY_BOUND_PAIRS else LAST_WAVE[problem.stored]
+
     def cost(chunks: int) -> float:
         waves = blocks * chunks / resident
         whole = math.floor(waves)
-        last = max(waves - whole, LAST_WAVE[problem.stored]) if waves > whole else 0.0
+        last = max(waves - whole, shortest) if waves > whole else 0.0
         return (whole + last + RAMP) / waves + (chunks * sums / problem.stored_bytes if chunks > 1 else 0.0)
 
     return min(range(1, most + 1), key=cost)
