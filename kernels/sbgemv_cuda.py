@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import types as nbtypes
@@ -37,7 +37,7 @@ from ._launch import (
 from ._memory import commit, copy_async, load, load_shared, store_two, wait_for
 from .problem import Problem
 from .storage import COMPLEX64, FORMATS, RUN, Format, Stored
-from .tiles import FEW_ROWS, MAX_PAIRS, TILES, Tile, choose_chunks, choose_tile
+from .tiles import FEW_ROWS, MAX_GROUPS, MAX_PAIRS, TILES, Tile, choose_chunks, choose_tile
 
 
 def _one_cuda(
@@ -127,14 +127,16 @@ def _one_cuda(
                         store(result, at + 2 * mirror, OUT(real0 + imag1), OUT(real1 - imag0))
 
 
-def _start_copies(spectra, vectors, spectrum, vector, part_at, value_at, layer, own, slot, part_step, value_step):
+def _start_copies(
+    spectra, vectors, spectrum, vector, part_at, value_at, layer, own, slot, wanted, part_step, value_step
+):
     for i in range(PART_COPIES):
         if layer + i * LAYERS < BLOCK_ROWS:
-            copy_part(spectra, slot * PART_SLOT + i * LAYER_SLOT + own, spectrum, part_at[i])
+            copy_part(spectra, slot * PART_SLOT + i * LAYER_SLOT + own, spectrum, part_at[i], wanted)
         part_at[i] += part_step
     for i in range(VALUE_COPIES):
         if layer + i * LAYERS < 2 * BLOCK_PAIRS:
-            copy_value(vectors, slot * VALUE_SLOT + i * LAYER_SLOT + own, vector, value_at[i])
+            copy_value(vectors, slot * VALUE_SLOT + i * LAYER_SLOT + own, vector, value_at[i], wanted)
         value_at[i] += value_step
 
 
@@ -171,8 +173,8 @@ def _several_cuda(
         value_at[i] = 2 * ((pair * terms + start) * vector_pitch + (k if item % 2 == 0 else mirror))
     step = 2 * vector_pitch
     for ahead in range(STAGES - 1):
-        if start + ahead < stop:
-            start_copies(spectra, vectors, spectrum, vector, part_at, value_at, layer, own, ahead, term_step, step)
+        wanted = start + ahead < stop
+        start_copies(spectra, vectors, spectrum, vector, part_at, value_at, layer, own, ahead, wanted, term_step, step)
         commit()
     sums = cuda.local.array(SUMS, REAL)
     a = cuda.local.array(FACTORS, REAL)
@@ -189,8 +191,8 @@ def _several_cuda(
     for term in range(start, stop):
         wait()
         cuda.syncthreads()  # all have what this term needs, and are done with what the next copies overwrite
-        if term + STAGES - 1 < stop:
-            start_copies(spectra, vectors, spectrum, vector, part_at, value_at, layer, own, free, term_step, step)
+        wanted = term + STAGES - 1 < stop
+        start_copies(spectra, vectors, spectrum, vector, part_at, value_at, layer, own, free, wanted, term_step, step)
         commit()
         for r in range(ROWS):
             stored = load_part(spectra, slot * PART_SLOT + r * LANE_SLOT + rows_from)
@@ -379,8 +381,19 @@ def _pointer(array: Any) -> Any:
     return pointer(array, _real(array.dtype))
 
 
-def specialisations() -> dict[str, CudaKernel]:
-    """Return CUDA kernels that this module can launch, by name: every loop nest, format and dtype, on a few tiles."""
+class Case(NamedTuple):
+    """What a kernel is specialised for: `sbgemv_kernel`'s arguments."""
+
+    stored: Format
+    vector: Any
+    result: Any
+    accumulator: Any
+    adjoint: bool
+    tile: Tile
+
+
+def cases() -> dict[str, Case]:
+    """Return every loop nest, format and combination of dtypes, on a few tiles, by name."""
     double: Any = np.dtype(np.complex128)
     single: Any = np.dtype(np.complex64)
     dtypes: dict[str, tuple[Any, Any, Any]] = {
@@ -388,6 +401,7 @@ def specialisations() -> dict[str, CudaKernel]:
         "F": (single, single, double),
         "M": (double, single, double),
         "S": (single, single, single),
+        "W": (single, double, single),
     }
     tiles = {
         "one": TILES,
@@ -395,14 +409,20 @@ def specialisations() -> dict[str, CudaKernel]:
         "few": {
             stored: Tile(FEW_ROWS, 32 if not stored.is_fixed else 64, 1 + stored.is_fixed, 2) for stored in FORMATS
         },
-        "several": dict.fromkeys(FORMATS, Tile(4, 32, layers=4, pairs=MAX_PAIRS, groups=2, stages=4)),
+        "several": dict.fromkeys(FORMATS, Tile(5, 32, layers=8, pairs=MAX_PAIRS, groups=MAX_GROUPS, stages=5)),
     }
-    kernels = {}
-    for stored, adjoint, (kind, triple), (name, tile) in product(FORMATS, (False, True), dtypes.items(), tiles.items()):
-        if (kind == "S") <= (stored == COMPLEX64) and (kind == "D" or name in ("one", "several")):
+    found = {}
+    for stored, adjoint, kind, (name, tile) in product(FORMATS, (False, True), dtypes, tiles.items()):
+        if (kind in "SW") <= (stored == COMPLEX64) and (kind == "D" or name in ("one", "several")):
             label = f"sbgemv_{name}_{'adjoint' if adjoint else 'forward'}_{stored.name}_{kind}"
-            vector, result, sums = triple
-            kernels[label] = sbgemv_kernel(stored, vector, result, sums, adjoint, tile[stored])
-    for parts, result in product((double, single), repeat=2):
-        kernels[f"add_{parts.char}{result.char}"] = add_kernel(parts, result)
+            vector, result, sums = dtypes[kind]
+            found[label] = Case(stored, vector, result, sums, adjoint, tile[stored])
+    return found
+
+
+def specialisations() -> dict[str, CudaKernel]:
+    """Return CUDA kernels that this module can launch, by name: those of `cases`, and those that add."""
+    kernels = {label: sbgemv_kernel(*case) for label, case in cases().items()}
+    for parts, result in product("DF", repeat=2):
+        kernels[f"add_{parts}{result}"] = add_kernel(parts, result)
     return kernels

@@ -80,9 +80,8 @@ def choose_tile(problem: Problem) -> Tile:
         total = ceil_div(problem.num_vecs, 2)
         groups = min(ceil_div(total, MAX_PAIRS), MAX_GROUPS)
         pairs = min(ceil_div(total, groups), MAX_PAIRS)
-        row_groups = 2 if stored.is_fixed and problem.adjoint and groups > 1 else 4
         stages = 3 if groups == 1 else 5
-        return Tile(5, threads=32, layers=row_groups * groups, pairs=pairs, groups=groups, stages=stages)
+        return Tile(5, threads=32, layers=4 * groups, pairs=pairs, groups=groups, stages=stages)
     if problem.stored_bytes <= SMALL_BYTES:
         threads = ceil_div(results, 2) * problem.frequencies
         layers = min(SMALL_THREADS // threads, ceil_div(problem.reduced, 2) // 2, 32)
