@@ -85,6 +85,11 @@ def draw(results: dict[str, Any], path: Path) -> None:
     pyplot.close(figure)
 
 
+def close(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether the names of two points (ms, error) would lie on each other."""
+    return other[0] < 1.06 * one[0] and one[1] < 20 * other[1]
+
+
 def draw_panel(axis: Any, records: list[dict[str, Any]]) -> None:
     """Draw the records of one product, sorted by time."""
     point = {found["precision"]: (found["median_ms"], max(found["rel_error"], LEAST_ERROR)) for found in records}
@@ -95,8 +100,11 @@ def draw_panel(axis: Any, records: list[dict[str, Any]]) -> None:
         if chosen:
             axis.scatter(*zip(*chosen, strict=True), s=24, label=name, zorder=2)
     for code in front:
-        style = {"textcoords": "offset points", "fontsize": 8, "family": "monospace", "rotation": 45}
-        axis.annotate(code, point[code], xytext=(3, 3), **style)
+        # Of neighbours on the front the last one's name is readable; it is the most accurate.
+        following = front[front.index(code) + 1 :]
+        if not any(close(point[code], point[other]) for other in following):
+            style = {"textcoords": "offset points", "fontsize": 8, "family": "monospace", "rotation": 45}
+            axis.annotate(code, point[code], xytext=(3, 3), **style)
     axis.set(xscale="log", yscale="log", xlabel="median ms")
     axis.margins(x=0.08, y=0.12)
     axis.grid(alpha=0.3)
