@@ -108,12 +108,12 @@ def choose_chunks(problem: Problem, tile: Tile, resident: int) -> int:
         return 1
     sums = 4 * problem.rows(problem.results, paired=True) * problem.length * np.dtype(problem.accumulator).itemsize
 
-    shortest = 1.0 if tile.pairs > MEMORY_BOUND_PAIRS else LAST_WAVE[problem.stored]
+    last_wave = 1.0 if tile.pairs > MEMORY_BOUND_PAIRS else LAST_WAVE[problem.stored]
 
     def cost(chunks: int) -> float:
         waves = blocks * chunks / resident
         whole = math.floor(waves)
-        last = max(waves - whole, shortest) if waves > whole else 0.0
+        last = max(waves - whole, last_wave) if waves > whole else 0.0
         return (whole + last + RAMP) / waves + (chunks * sums / problem.stored_bytes if chunks > 1 else 0.0)
 
     return min(range(1, most + 1), key=cost)
