@@ -12,9 +12,10 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from numba_fftmatvec.report import write_results
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMME = ROOT / "tests" / "gpu" / "sanitized.py"
 SECONDS = 500
+PARTS = 4  # processes that share a tool's kernels
 ERROR_EXIT_CODE = 9
 
 
@@ -52,6 +54,10 @@ class Outcome:
     output: str
     seconds: float
 
+    def kernels(self, which: str) -> set[str]:
+        """Return the names that the programme printed of the kernels that ``ran``, or that are ``known``."""
+        return {name for names in re.findall(rf"^{which}: (.*)$", self.output, re.MULTILINE) for name in names.split()}
+
 
 def count_errors(output: str) -> int | None:
     """Return the errors that the sanitizer's summaries count, of every process; None where there is no summary.
@@ -62,6 +68,15 @@ def count_errors(output: str) -> int | None:
     races = re.findall(r"= RACECHECK SUMMARY: \d+ hazards? displayed \((\d+) errors?, \d+ warnings?\)", output)
     counts = [int(count) for count in plain + races]
     return sum(counts) if counts else None
+
+
+def merge(parts: list[Outcome]) -> Outcome:
+    """Return the outcome of a programme that ran in parts: all that they printed, and a bad exit code if any."""
+    counts = [part.errors for part in parts]
+    errors = None if None in counts else sum(filter(None, counts))
+    worst = max(parts, key=lambda part: bool(part.returncode))
+    output = "\n".join(part.output for part in parts)
+    return Outcome(errors, worst.returncode, output, max(part.seconds for part in parts))
 
 
 def run_tool(tool: str, arguments: list[str]) -> Outcome:
@@ -94,18 +109,31 @@ def run(prefix: list[str], arguments: list[str]) -> Outcome:
     return Outcome(count_errors(output), returncode, output, time.perf_counter() - start)
 
 
-def check_tool(tool: str, arguments: list[str]) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield the records of the clean run and of the planted bug, each with what is wrong with it, if anything."""
-    clean = run_tool(tool, arguments)
-    complete = re.search(r"^ran (\d+) of (\d+) kernels", clean.output, re.MULTILINE)
-    wrong = "" if clean.errors == 0 and clean.returncode == 0 and complete else "expected a complete run without errors"
-    kernels = {"kernels": int(complete[1]), "all_kernels": int(complete[2])} if complete else {}
-    yield record(tool, "every kernel", clean, caught=bool(clean.errors), **kernels), excerpt(wrong, clean)
+def run_parts(run_part: Callable[[list[str]], Outcome], arguments: list[str]) -> Outcome:
+    """Run the programme as so many processes at once, each with its share of the kernels."""
+    with ThreadPoolExecutor(PARTS) as pool:
+        shares = [[*arguments, "--part", str(part), str(PARTS)] for part in range(PARTS)]
+        return merge(list(pool.map(run_part, shares)))
 
+
+def check_clean(tool: str, arguments: list[str], quick: bool) -> tuple[dict[str, Any], str]:
+    """Return the record of every kernel, and what is wrong with it, if anything."""
+    outcome = run_parts(partial(run_tool, tool), arguments)
+    known = outcome.kernels("known")
+    ran = outcome.kernels("ran") & known
+    left_out = [] if quick else sorted(known - ran)
+    clean = outcome.errors == 0 and outcome.returncode == 0 and ran and not left_out
+    wrong = "" if clean else f"expected all kernels to run without errors, left out {left_out}"
+    kernels = {"kernels": len(ran), "all_kernels": len(known)}
+    return record(tool, "every kernel", outcome, caught=bool(outcome.errors), **kernels), excerpt(wrong, outcome)
+
+
+def check_planted(tool: str) -> tuple[dict[str, Any], str]:
+    """Return the record of the planted bug, and what is wrong with it, if anything."""
     planted = run_tool(tool, ["--bug", tool])
     caught = bool(planted.errors) and re.search(TOOLS[tool].finding, planted.output) is not None
     wrong = "" if caught else f"expected the planted bug to be caught ({TOOLS[tool].finding})"
-    yield record(tool, "planted bug", planted, caught=caught), excerpt(wrong, planted)
+    return record(tool, "planted bug", planted, caught=caught), excerpt(wrong, planted)
 
 
 def record(tool: str, program: str, outcome: Outcome, **fields: Any) -> dict[str, Any]:
@@ -134,18 +162,21 @@ def main() -> None:
 
     device = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     arguments = ["--quick"] if options.quick else []
-    plain = run([], arguments)  # compiles the kernels, which takes longer than running them, and caches them
+    plain = run_parts(partial(run, []), arguments)  # compiles, which takes longer than running, and caches
     if plain.returncode:
         print(excerpt("expected the programme to run without a tool", plain), flush=True)
+    checks = [partial(check_planted, tool) for tool in options.tools]
+    checks += [partial(check_clean, tool, arguments, options.quick) for tool in options.tools]
     records, problems = [], []
-    with ThreadPoolExecutor() as pool:  # at once: a tool keeps one core busy, and the device hardly at all
-        for checked in pool.map(lambda tool: list(check_tool(tool, arguments)), options.tools):
-            for found, wrong in checked:
-                print(found, wrong, sep="\n" if wrong else "", flush=True)
-                records.append(found)
-                problems += [wrong] if wrong else []
-            write_results(options.json, records, device)  # after each: a run that is cut short has what it had
-    sys.exit(f"{len(problems)} of {len(records)} runs were not as expected" if problems else 0)
+    with ThreadPoolExecutor() as pool:  # at once: a tool keeps a few cores busy, and the device hardly at all
+        for future in as_completed([pool.submit(check) for check in checks]):
+            found, wrong = future.result()
+            print(found, wrong, sep="\n" if wrong else "", flush=True)
+            records.append(found)
+            problems += [wrong] if wrong else []
+            ordered = sorted(records, key=lambda done: (list(TOOLS).index(done["tool"]), done["program"]))
+            write_results(options.json, ordered, device)  # after each: a run that is cut short has what it had
+    sys.exit(f"{len(problems)} of {len(checks)} runs were not as expected" if problems else 0)
 
 
 if __name__ == "__main__":

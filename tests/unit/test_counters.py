@@ -115,3 +115,36 @@ def test_a_summary_has_the_medians_of_what_was_counted() -> None:
 )
 def test_the_sanitizers_errors_are_counted(output: str, errors: int | None) -> None:
     assert sanitize.count_errors(output) == errors
+
+
+CLEAN = "ran: a b\nknown: a b c d\n========= ERROR SUMMARY: 0 errors\n"
+
+
+def checked(monkeypatch: pytest.MonkeyPatch, *outputs: tuple[str, int]) -> tuple[dict[str, object], str]:
+    """Return what is made of a clean run whose parts print these and exit with these codes."""
+    parts = iter(sanitize.Outcome(sanitize.count_errors(output), code, output, 1.0) for output, code in outputs)
+    monkeypatch.setattr(sanitize, "PARTS", len(outputs))
+    monkeypatch.setattr(sanitize, "run_tool", lambda tool, arguments: next(parts))
+    record, wrong = sanitize.check_clean("memcheck", [], quick=False)
+    return record, wrong
+
+
+def test_the_parts_of_a_clean_run_together_run_every_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    record, wrong = checked(monkeypatch, (CLEAN, 0), (CLEAN.replace("ran: a b", "ran: b c d"), 0))
+    assert (record["kernels"], record["all_kernels"], record["errors"], wrong) == (4, 4, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("output", "code", "words"),
+    [
+        (CLEAN, 0, "['c', 'd']"),
+        ("known: a b c d\nran: a b c d\n", 0, "errors None"),
+        (CLEAN.replace("a b\nk", "c d\nk").replace("0 errors", "7 errors"), 9, "errors 7"),
+        (CLEAN.replace("a b\nk", "c d\nk"), 124, "exit code 124"),
+    ],
+)
+def test_a_part_that_is_not_clean_spoils_the_run(
+    monkeypatch: pytest.MonkeyPatch, output: str, code: int, words: str
+) -> None:
+    _, wrong = checked(monkeypatch, (CLEAN, 0), (output, code))
+    assert words in wrong
