@@ -4,15 +4,15 @@ A task sums a tile of the result: some rows at a block of neighbouring frequenci
 decodes in registers, to complex conjugates for F*. Four terms of a sum are added at a time, so that sums stay in
 registers for longer, and what is read next is fetched ahead: runs are too short for the processor to foresee the next.
 
-Memory is the bottleneck of one right-hand side. For several, arithmetic is as slow: real and imaginary parts of a block
-of frequencies are split into lanes once, in cache, and used for all vectors, two rows of the result at a time.
+Memory is the bottleneck of one right-hand side. For several, arithmetic is as slow: real and imaginary parts of a few
+frequencies are split into lanes once, in cache, and used for all vectors, two rows of the result at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -24,10 +24,17 @@ from .problem import Problem
 from .storage import RUN, Format, Stored
 
 BLOCK_FREQUENCIES = 512
-LANES = RUN  # frequencies of a block for several right-hand sides: those of one scale
+LANES = RUN  # frequencies that several right-hand sides are multiplied by at a time: those of one scale
 TILE_SUMS = 1 << 16  # complex128: 1 MiB, a core's share of cache
 TERMS = 4
 LINE = 64  # bytes of a line of cache, and of the widest vector
+WHOLE = 8  # frequencies of the widest vector, real or imaginary parts alone
+
+# A tile for several right-hand sides, in nanoseconds as measured on one core: to read and decode a value of the
+# spectrum, more where fewer frequencies are neighbours in memory, to multiply it by one vector's, and to split a value
+# of a vector. Its sums may outgrow the second level of cache, since what they wait for is mostly the spectrum.
+READ, NEIGHBOURS, MULTIPLY, SPLIT = 0.55, 80, 0.1, 0.8
+SEVERAL_SUMS = 2 * TILE_SUMS
 
 
 @intrinsic
@@ -36,8 +43,8 @@ def _prefetch(context, address):
         word, pointer = ir.IntType(32), ir.IntType(8).as_pointer()
         function_type = ir.FunctionType(ir.VoidType(), [pointer, word, word, word])
         function = builder.module.declare_intrinsic("llvm.prefetch", [pointer], function_type)
-        to_read, second_level, data = word(0), word(2), word(1)
-        builder.call(function, [builder.inttoptr(arguments[0], pointer), to_read, second_level, data])
+        to_read, first_level, data = word(0), word(3), word(1)
+        builder.call(function, [builder.inttoptr(arguments[0], pointer), to_read, first_level, data])
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
@@ -185,37 +192,51 @@ def _aligned_zeros(size):
     return values[first : first + size]
 
 
+def _part(part, start, stop):
+    # A tile's frequencies in parts, each of one scale.
+    first = start // LANES + part
+    return max(start, first * LANES), min((first + 1) * LANES, stop)
+
+
 def _sum_several(result, values, scales, vector, first, last, start, stop):
     _stay_apart()
     num_vecs, terms = vector.shape[:2]
     rows = (last - first + 1) // 2 * 2
-    count = (stop - start + 7) // 8 * 8  # whole vectors; the lanes beyond the block's end are not stored
-    total = zeros(rows * num_vecs * 2 * LANES).reshape(rows, num_vecs, 2 * LANES)  # noqa: F821
-    block, vectors = zeros(2 * 2 * TERMS * LANES), zeros(num_vecs * 2 * TERMS * LANES)  # noqa: F821
-    a, x = block.reshape(2, 2 * TERMS * LANES), vectors.reshape(num_vecs, 2 * TERMS * LANES)
-    a_lanes, x_lanes = block.reshape(2, 2 * TERMS, LANES), vectors.reshape(num_vecs, 2 * TERMS, LANES)
+    parts = (stop + LANES - 1) // LANES - start // LANES
+    total = zeros(rows * parts * num_vecs * 2 * LANES).reshape(rows, parts, num_vecs, 2 * LANES)  # noqa: F821
+    block, vectors = zeros(2 * 2 * TERMS * LANES), zeros(parts * num_vecs * 2 * TERMS * LANES)  # noqa: F821
+    a, x = block.reshape(2, 2 * TERMS * LANES), vectors.reshape(parts, num_vecs, 2 * TERMS * LANES)
+    a_lanes, x_lanes = block.reshape(2, 2 * TERMS, LANES), vectors.reshape(parts, num_vecs, 2 * TERMS, LANES)
     for term in range(0, terms, TERMS):
-        split(x_lanes, vector, term, start, stop)  # noqa: F821
+        for part in range(parts):
+            begin, end = part_of(part, start, stop)  # noqa: F821
+            split(x_lanes[part], vector, term, begin, end)  # noqa: F821
         for row in range(first, last, 2):
             ahead, later = (row + 2, term) if row + 2 < last else (first, term + TERMS)
-            for i in range(2):
-                fetch_four(values, ahead + i, later, start, stop)  # noqa: F821
-                # Where there is no second row, the first again, for sums that are not stored.
-                decode(a_lanes[i], values, scales, min(row + i, last - 1), term, terms, start, stop)  # noqa: F821
-            add_lanes(total[row - first], total[row - first + 1], a[0], a[1], x, count)  # noqa: F821
-    for v in range(num_vecs):
-        for row in range(first, last):
-            sums, out = total[row - first, v], result[v, row, start:stop]
-            for k in range(stop - start):
-                out[k] = complex(sums[k], sums[LANES + k])
+            sums, others = total[row - first], total[row - first + 1]
+            for part in range(parts):
+                begin, end = part_of(part, start, stop)  # noqa: F821
+                count = (end - begin + WHOLE - 1) // WHOLE * WHOLE  # the lanes beyond the end are not stored
+                for i in range(2):
+                    fetch_four(values, ahead + i, later, begin, end)  # noqa: F821
+                    # Where there is no second row, the first again, for sums that are not stored.
+                    decode(a_lanes[i], values, scales, min(row + i, last - 1), term, terms, begin, end)  # noqa: F821
+                add_lanes(sums[part], others[part], a[0], a[1], x[part], count)  # noqa: F821
+    for row in range(first, last):
+        for part in range(parts):
+            begin, end = part_of(part, start, stop)  # noqa: F821
+            for v in range(num_vecs):
+                sums_of_v, out = total[row - first, part, v], result[v, row, begin:end]
+                for k in range(end - begin):
+                    out[k] = complex(sums_of_v[k], sums_of_v[LANES + k])
 
 
-def _sbgemv_cpu(result, values, scales, vector, frequencies, rows):
-    blocks = (frequencies + WIDTH - 1) // WIDTH  # noqa: F821
+def _sbgemv_cpu(result, values, scales, vector, frequencies, rows, width):
+    blocks = (frequencies + width - 1) // width
     tiles = (result.shape[1] + rows - 1) // rows
     for task in prange(tiles * blocks):
-        first, start = task // blocks * rows, task % blocks * WIDTH  # noqa: F821
-        last, stop = min(first + rows, result.shape[1]), min(start + WIDTH, frequencies)  # noqa: F821
+        first, start = task // blocks * rows, task % blocks * width
+        last, stop = min(first + rows, result.shape[1]), min(start + width, frequencies)
         sum_tile(result, values, scales, vector, first, last, start, stop)  # noqa: F821
 
 
@@ -233,7 +254,7 @@ def _one(name: str, adjoint: bool, bindings: dict[str, Any]) -> Any:
     add_four = _function(_add_four, name, **bindings, **steps, product=product)
     add_one = _function(_add_one, name, **bindings, product=product)
     sum_tile = _function(_sum_one, name, add_four=add_four, add_one=add_one)
-    return specialise(_sbgemv_cpu, name, WIDTH=BLOCK_FREQUENCIES, sum_tile=sum_tile)
+    return specialise(_sbgemv_cpu, name, sum_tile=sum_tile)
 
 
 def _several(name: str, adjoint: bool, bindings: dict[str, Any]) -> Any:
@@ -244,9 +265,10 @@ def _several(name: str, adjoint: bool, bindings: dict[str, Any]) -> Any:
         "fetch_four": _function(_fetch_four, name, **bindings),
         "decode": _function(_decode, name, **bindings),
         "add_lanes": _function(_add_lanes, name, products=cpu_formula(_products)),
+        "part_of": cpu_formula(_part),
     }
     sum_tile = _function(_sum_several, name, **functions)
-    return specialise(_sbgemv_cpu, name, WIDTH=LANES, sum_tile=sum_tile)
+    return specialise(_sbgemv_cpu, name, sum_tile=sum_tile)
 
 
 def _nest(stored: Format, vector: Any, result: Any, adjoint: bool, several: bool) -> Any:
@@ -262,32 +284,48 @@ def _nest(stored: Format, vector: Any, result: Any, adjoint: bool, several: bool
 def _compiled(stored: Format, vector: Any, result: Any, adjoint: bool, several: bool) -> Any:
     # One signature for each cache file: numba's cache is safe for concurrent processes only then.
     kernel = cpu_kernel(_nest(stored, vector, result, adjoint, several))
-    kernel(*(np.empty((0, 0, 0), dtype) for dtype in (result, stored.part, np.float64, vector)), 0, 1)
+    kernel(*(np.empty((0, 0, 0), dtype) for dtype in (result, stored.part, np.float64, vector)), 0, 1, 1)
     return kernel
 
 
-def adjoint_tile(results: int, frequencies: int, threads: int) -> int:
-    """Return how many rows of the result of F* a thread sums at a time, for one right-hand side.
+class Tile(NamedTuple):
+    """Rows of the result and neighbouring frequencies that a thread sums at a time."""
 
-    Neighbouring rows are neighbours in memory: a tile of them is read in one run from each block row. The longer the
-    better, so there are as few tiles for each thread as the cache allows, and as many for one thread as for another.
+    rows: int
+    width: int
+
+
+def tile_for_one(results: int, frequencies: int, adjoint: bool, threads: int) -> Tile:
+    """Choose the tile for one right-hand side: for F a row.
+
+    For F* neighbouring rows are neighbours in memory: a tile of them is read in one run from each block row. The
+    longer the better, so there are as few tiles for each thread as the cache allows, and as many for one thread as for
+    another.
     """
-    return _fair_tile(results, min(frequencies, BLOCK_FREQUENCIES), threads)
+    if not adjoint:
+        return Tile(1, BLOCK_FREQUENCIES)
+    rounds = results * min(frequencies, BLOCK_FREQUENCIES) // (threads * TILE_SUMS) + 1
+    return Tile(ceil_div(results, threads * rounds), BLOCK_FREQUENCIES)
 
 
-def several_tile(results: int, frequencies: int, num_vecs: int, threads: int) -> int:
-    """Return how many rows of the result a thread sums at a time for several right-hand sides, of F or F*.
+def tile_for_several(results: int, frequencies: int, num_vecs: int, threads: int) -> Tile:
+    """Choose the tile for several right-hand sides: of those whose sums fit into the cache, what takes least time.
 
-    Each tile splits the vectors once more: so threads share blocks of frequencies where there are enough of them.
+    Few rows read the vectors often, few frequencies the spectrum in short runs; and no thread should wait for another.
     """
-    shares = 1 if frequencies >= 8 * threads * LANES else threads
-    return min(results, 2 * ceil_div(_fair_tile(results, num_vecs * LANES, shares), 2))
+    candidates = []
+    for blocks in range(1, ceil_div(frequencies, LANES) + 1):
+        width = WHOLE * ceil_div(frequencies, WHOLE * blocks)
+        most = max(2, SEVERAL_SUMS // (width * num_vecs))
+        fewest = ceil_div(results, most)
+        candidates += [(2 * ceil_div(results, 2 * tiles), width) for tiles in range(fewest, fewest + 2 * threads)]
 
+    def nanoseconds(rows: int, width: int) -> float:
+        read = rows * (READ * (1 + NEIGHBOURS / width) + num_vecs * MULTIPLY) + num_vecs * SPLIT
+        tasks = ceil_div(results, rows) * ceil_div(frequencies, width)
+        return ceil_div(tasks, threads) * width * read
 
-def _fair_tile(results: int, sums: int, threads: int) -> int:
-    """Return the most rows, of so many sums each, that fit into the cache in as many tiles for each thread."""
-    rounds = results * sums // (threads * TILE_SUMS) + 1
-    return ceil_div(results, threads * rounds)
+    return Tile(*min(candidates, key=lambda candidate: nanoseconds(*candidate)))
 
 
 def build(problem: Problem) -> Callable[[Any, Stored, Any], None]:
@@ -297,9 +335,9 @@ def build(problem: Problem) -> Callable[[Any, Stored, Any], None]:
     kernel = _compiled(problem.stored, *dtypes, problem.adjoint, several)
     results, frequencies, threads = problem.results, problem.frequencies, get_num_threads()
     if several:
-        rows = several_tile(results, frequencies, problem.num_vecs, threads)
+        tile = tile_for_several(results, frequencies, problem.num_vecs, threads)
     else:
-        rows = adjoint_tile(results, frequencies, threads) if problem.adjoint else 1
+        tile = tile_for_one(results, frequencies, problem.adjoint, threads)
 
     def launch(result: Any, spectrum: Stored, vector: Any) -> None:
         problem.check(result, spectrum, vector, paired=False)
@@ -307,6 +345,6 @@ def build(problem: Problem) -> Callable[[Any, Stored, Any], None]:
             array.reshape(problem.num_vecs, blocks, array.shape[1])
             for array, blocks in ((result, results), (vector, problem.reduced))
         ]
-        kernel(by_vector[0], *spectrum, by_vector[1], frequencies, rows)
+        kernel(by_vector[0], *spectrum, by_vector[1], frequencies, *tile)
 
     return launch

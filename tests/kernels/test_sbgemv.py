@@ -171,9 +171,9 @@ def test_chunks_fill_the_device() -> None:
 
 def test_tiles_of_the_cpu_share_the_rows_fairly() -> None:
     for results, frequencies, threads in product((1, 3, 500, 100_000), (1, 201, 4097), (1, 2, 64)):
-        rows = sbgemv_cpu.adjoint_tile(results, frequencies, threads)
+        rows, width = sbgemv_cpu.tile_for_one(results, frequencies, True, threads)
         assert 1 <= rows <= results
-        assert (rows - 1) * min(frequencies, sbgemv_cpu.BLOCK_FREQUENCIES) <= sbgemv_cpu.TILE_SUMS
+        assert (rows - 1) * min(frequencies, width) <= sbgemv_cpu.TILE_SUMS
         assert -(-results // rows) >= min(threads, results) / 2  # no thread waits for another's second tile alone
 
 

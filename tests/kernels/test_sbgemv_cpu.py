@@ -87,6 +87,14 @@ def test_several_tiles(monkeypatch, num_vecs, adjoint) -> None:
 
 
 @pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
+@pytest.mark.parametrize("tile", [(2, 8), (4, 40), (6, 72), (2, 128), (12, 208)])
+def test_tiles_that_cut_runs_of_a_scale(monkeypatch, tile, stored, adjoint) -> None:
+    monkeypatch.setattr(sbgemv_cpu, "tile_for_several", lambda *sizes: sbgemv_cpu.Tile(*tile))
+    check(problem((5, 11, 201), adjoint, stored, 3))
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("num_vecs", [1, 2])
 def test_a_value_that_is_not_finite_stays_in_its_row_and_frequency(num_vecs, adjoint) -> None:
     """What is read beyond the last term or row is multiplied by zero or dropped: it must not be another row's."""
@@ -114,11 +122,12 @@ def test_results_are_the_same_for_each_number_of_threads() -> None:
         np.testing.assert_array_equal(*found)
 
 
-def test_tiles_for_several_share_the_rows_fairly() -> None:
+def test_tiles_for_several_fit_the_cache_and_share_the_work_fairly() -> None:
     for results, frequencies, num_vecs, threads in product((1, 3, 500, 100_000), (1, 201, 4097), (2, 16), (1, 2, 64)):
-        rows = sbgemv_cpu.several_tile(results, frequencies, num_vecs, threads)
-        assert 1 <= rows <= results
-        assert rows % 2 == 0 or rows == results  # two rows at a time
-        assert (rows - 2) * num_vecs * sbgemv_cpu.LANES <= sbgemv_cpu.TILE_SUMS
-        if frequencies < 8 * threads * sbgemv_cpu.LANES:
-            assert -(-results // rows) >= min(threads, results // 2) / 2
+        rows, width = sbgemv_cpu.tile_for_several(results, frequencies, num_vecs, threads)
+        assert rows >= 1 and rows % 2 == 0  # two rows at a time
+        assert width % 8 == 0  # whole vectors of the processor
+        assert rows == 2 or (rows - 2) * width * num_vecs <= sbgemv_cpu.SEVERAL_SUMS
+        tasks = -(-results // rows) * -(-frequencies // width)
+        if results * frequencies >= 1000 * threads:  # no thread waits long for another's last tile
+            assert -(-tasks // threads) * rows * width * threads <= 1.3 * (results + results % 2) * frequencies

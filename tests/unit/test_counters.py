@@ -148,3 +148,11 @@ def test_a_part_that_is_not_clean_spoils_the_run(
 ) -> None:
     _, wrong = checked(monkeypatch, (CLEAN, 0), (output, code))
     assert words in wrong
+
+
+def test_a_run_whose_end_the_tool_lost_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost, kept = (sanitize.Outcome(0, code, output, 1.0) for code, output in ((1, sanitize.LOST_EXIT_CODE), (0, CLEAN)))
+    for outcomes, found in (([lost, kept], kept), ([lost] * sanitize.ATTEMPTS, lost)):
+        runs = iter(outcomes)
+        monkeypatch.setattr(sanitize, "run", lambda prefix, arguments, runs=runs: next(runs))
+        assert sanitize.run_tool("racecheck", []) == found
