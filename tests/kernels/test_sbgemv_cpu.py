@@ -130,7 +130,5 @@ def test_tiles_for_several_fit_the_cache_and_share_the_work_fairly() -> None:
         assert rows == 2 or (rows - 2) * width * num_vecs <= sbgemv_cpu.SEVERAL_SUMS
         tasks = -(-results // rows) * -(-frequencies // width)
         if results * frequencies >= 1000 * threads:  # no thread waits long for another's last tile
-            assert (
-                -(-tasks // threads) * rows * min(width, frequencies) * threads
-                <= 1.3 * (results + results % 2) * frequencies
-            )
+            slowest = -(-tasks // threads) * rows * min(width, frequencies)
+            assert slowest * threads <= 1.3 * (results + results % 2) * frequencies
