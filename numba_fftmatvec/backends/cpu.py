@@ -20,6 +20,8 @@ from ..kernels import Target
 from ..kernels.storage import Format
 from .base import Buffer, Program, Transform, share_of_cores
 
+WORKER_VALUES = 1 << 16  # of rows in time: with fewer, another thread of scipy.fft takes longer to wake than to work
+
 # Of each kind of control group that limits memory: its folder, the files with limit and usage, and the line of
 # memory.stat that says how much of the usage the system would give up.
 _CONTROL_GROUPS = {
@@ -159,7 +161,8 @@ class CpuBackend:
         """Return a transform that allocates its result, as scipy.fft does."""
 
         def transform(values: Buffer) -> Buffer:
-            return self.wrap(scipy.fft.rfft(values.array, length, axis=-1, workers=self.threads))
+            workers = self._workers(len(values.array) * length)
+            return self.wrap(scipy.fft.rfft(values.array, length, axis=-1, workers=workers))
 
         return transform
 
@@ -169,11 +172,15 @@ class CpuBackend:
 
         def transform(values: Buffer) -> Buffer:
             spectrum = values.array[:, :frequencies]
+            workers = self._workers(len(spectrum) * length)
             return self.wrap(
-                scipy.fft.irfft(spectrum, length, axis=-1, norm="forward", workers=self.threads, overwrite_x=True)
+                scipy.fft.irfft(spectrum, length, axis=-1, norm="forward", workers=workers, overwrite_x=True)
             )
 
         return transform
+
+    def _workers(self, size: int) -> int:
+        return int(max(1, min(self.threads, size // WORKER_VALUES)))
 
     def accumulator(self, stored: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
         """Accumulate in double: a CPU core has it at half the speed of single, and memory is slower than either."""
