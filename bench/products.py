@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
+import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +34,16 @@ SHAPES = {
 SMALL_SHAPES = {(500, 50, 200): ("ddddd", "dssdd", "ddidd", "ddhdd"), (100, 10, 100): ("ddddd",)}
 # Right-hand sides timed together, besides one, at the first shape.
 SEVERAL = (4, 16)
+
+
+def time_queued(comm: fm.Comm, run: Callable[[], object], repetitions: int) -> float:
+    """Return the seconds of each of several runs of which only the last one is waited for."""
+    comm.synchronize()
+    start = time.perf_counter()
+    for _ in range(repetitions):
+        run()
+    comm.synchronize()
+    return (time.perf_counter() - start) / repetitions
 
 
 def measure(
@@ -58,6 +70,7 @@ def measure(
             one = min(time_runs(comm, run, 5))
             time_runs(comm, run, int(WARM_UP_SECONDS / one))
             seconds = time_runs(comm, run, max(repetitions, int(WARM_UP_SECONDS / one)))
+            queued = time_queued(comm, run, len(seconds))
             result = y.gather()
             reference = exact.setdefault((op, count), result)
             records.append(
@@ -71,6 +84,7 @@ def measure(
                     "num_vecs": count,
                     "median_ms": 1e3 * statistics.median(seconds),
                     "min_ms": 1e3 * min(seconds),
+                    "queued_ms": 1e3 * queued,
                     "rel_error": float(np.linalg.norm(result - reference) / np.linalg.norm(reference)),
                     "peak_bytes": comm.backend.peak_bytes(),
                     "spectrum_bytes": matrix.nbytes,

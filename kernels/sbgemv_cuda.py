@@ -37,7 +37,7 @@ from ._launch import (
 from ._memory import commit, copy_async, load, load_shared, store_two, wait_for
 from .problem import Problem
 from .storage import COMPLEX64, FORMATS, RUN, Format, Stored
-from .tiles import FEW_ROWS, MAX_GROUPS, MAX_PAIRS, TILES, Tile, choose_chunks, choose_tile
+from .tiles import FEW_ROWS, MAX_GROUPS, MAX_PAIRS, TILES, TOGETHER, Tile, choose_chunks, choose_tile, few_rows_tile
 
 
 def _one_cuda(
@@ -144,13 +144,17 @@ def _several_cuda(
     result, spectrum, scales, vector, results, terms, frequencies, length,
     row_step, term_step, row_scales, term_scales, vector_pitch, result_pitch, chunk, pairs,
 ):  # fmt: skip
-    k_tiles = (frequencies + THREADS - 1) // THREADS
     lane, layer = np.int64(cuda.threadIdx.x), np.int64(cuda.threadIdx.y)
-    k = np.int64(cuda.blockIdx.x % k_tiles) * THREADS + lane
+    # Blocks that run at a time have few tiles of frequencies: what they read of the vectors stays in the cache.
+    blocks = (results + BLOCK_ROWS - 1) // BLOCK_ROWS * TOGETHER
+    first_tile = np.int64(cuda.blockIdx.x) // blocks * TOGETHER
+    block = np.int64(cuda.blockIdx.x) % blocks
+    together = min(TOGETHER, (frequencies + THREADS - 1) // THREADS - first_tile)
+    k = (first_tile + block % together) * THREADS + lane
     inside = k < frequencies
     k = min(k, frequencies - 1)
     mirror = length - k if k > 0 else k
-    block_row = np.int64(cuda.blockIdx.x // k_tiles) * BLOCK_ROWS
+    block_row = block // together * BLOCK_ROWS
     block_pair = np.int64(cuda.blockIdx.z) * BLOCK_PAIRS
     row_in_block = layer // GROUPS * ROWS
     pair_in_block = layer % GROUPS * PAIRS
@@ -290,6 +294,7 @@ def _several(tile: Tile, part: Any, value: Any) -> dict[str, Any]:
         "PAIRS": tile.pairs,
         "GROUPS": tile.groups,
         "STAGES": tile.stages,
+        "TOGETHER": TOGETHER,
         "BLOCK_ROWS": tile.block_rows,
         "BLOCK_PAIRS": block_pairs,
         "PART": part.type,
@@ -406,9 +411,7 @@ def cases() -> dict[str, Case]:
     tiles = {
         "one": TILES,
         "layers": dict.fromkeys(FORMATS, Tile(2, 32, layers=4)),
-        "few": {
-            stored: Tile(FEW_ROWS, 32 if not stored.is_fixed else 64, 1 + stored.is_fixed, 2) for stored in FORMATS
-        },
+        "few": {stored: few_rows_tile(stored, FEW_ROWS) for stored in FORMATS},
         "several": dict.fromkeys(FORMATS, Tile(5, 32, layers=8, pairs=MAX_PAIRS, groups=MAX_GROUPS, stages=5)),
     }
     found = {}

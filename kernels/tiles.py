@@ -9,7 +9,7 @@ import numpy as np
 
 from ._launch import ceil_div
 from .problem import Problem
-from .storage import COMPLEX64, COMPLEX128, FIXED16, FIXED32
+from .storage import COMPLEX64, COMPLEX128, FIXED16, FIXED32, Format
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,16 @@ TILES = {
 MAX_PAIRS = 4  # of a thread: with five rows, as many sums as registers allow
 MAX_GROUPS = 2
 LAST_WAVE = {COMPLEX128: 0.4, COMPLEX64: 0.4, FIXED32: 1.0, FIXED16: 1.0}  # decoding needs all threads there are
+TOGETHER = 8  # tiles of frequencies that neighbouring blocks for several right-hand sides have
 MEMORY_BOUND_PAIRS = 2  # of a thread: with more of them arithmetic takes all threads there are, too
 RAMP = 0.1
 SHORTEST_CHUNK = 4  # pairs of terms of one layer
 MAX_CHUNKS = 256
+
+
+def few_rows_tile(stored: Format, results: int) -> Tile:
+    """Return the tile that gives all rows to a thread: the vector is read once."""
+    return Tile(2 * ceil_div(results, 2), threads=32, width=2 if stored.is_fixed else 1, layers=8)
 
 
 def choose_tile(problem: Problem) -> Tile:
@@ -87,9 +93,8 @@ def choose_tile(problem: Problem) -> Tile:
         layers = min(SMALL_THREADS // threads, ceil_div(problem.reduced, 2) // 2, 32)
         layers = 1 << (max(layers, 1).bit_length() - 1)
         return Tile(2, threads=16 if layers >= 16 else 32, layers=layers)
-    if results <= FEW_ROWS:  # all rows to a thread: the vector is read once
-        rows = 2 * ceil_div(results, 2)
-        return Tile(rows, 64, width=2, layers=2) if stored.is_fixed else Tile(rows, 32, layers=8)
+    if results <= FEW_ROWS:
+        return few_rows_tile(stored, results)
     tile = TILES[stored]
     return replace(tile, layers=2) if stored == COMPLEX64 and not problem.adjoint else tile
 

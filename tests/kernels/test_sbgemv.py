@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from machines import CUDA_TARGETS, SIMULATED
 
-from numba_fftmatvec.kernels import sbgemv_cpu, storage
+from numba_fftmatvec.kernels import sbgemv_cpu, sbgemv_cuda, storage
 from numba_fftmatvec.kernels.problem import Problem
 from numba_fftmatvec.kernels.sbgemv import sbgemv
 from numba_fftmatvec.kernels.tiles import SMALL_BYTES, Tile, choose_chunks, choose_tile
@@ -124,6 +124,19 @@ def test_tiles_of_several(machine, sizes, adjoint, stored, pairs, tile, chunks) 
     """With one block of pairs, an odd number of vectors, and more of them than a block has."""
     for num_vecs in (2 * pairs, 2 * pairs * tile.groups + 3):
         check(machine, Problem(*sizes, adjoint, stored, *DTYPES[0], num_vecs), tile, chunks)
+
+
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("together", [1, 2, 8, 100])
+def test_the_order_of_blocks_for_several_leaves_none_out(machine, monkeypatch, together, adjoint) -> None:
+    """More rows than a block has, more tiles of frequencies than are together, and a rest of both."""
+    monkeypatch.setattr(sbgemv_cuda, "TOGETHER", together)
+    sbgemv_cuda._compiled.cache_clear()
+    frequencies = (4 if SIMULATED else 10) * SMALL[0] + 1
+    tile = Tile(2, SMALL[0], layers=2, pairs=1, stages=2)
+    check(machine, Problem(5, 9, 2 * frequencies - 1, adjoint, storage.COMPLEX128, *DTYPES[0], num_vecs=2), tile, 2)
+    sbgemv_cuda._compiled.cache_clear()
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
