@@ -76,6 +76,21 @@ class Fourier:
         return self._transform(source)
 
 
+class TransformRows:
+    """Transform every row, forward or back, with the copies between blocks and padded rows fused in."""
+
+    def __init__(self, phase: str, transform: Callable[[Any, Any], None], own: Buffer | None) -> None:
+        self.phase = phase
+        self._own = own
+        self._transform = transform
+
+    def run(self, source: Any, destination: Any) -> Any:
+        """Read each block once, or write it once."""
+        result = self._own or destination
+        self._transform(source.array, result.array)
+        return result
+
+
 class PackPairs:
     """Join a chunk's pairs of blocks into complex rows with room for the tail; hand the vector on to the next chunk."""
 

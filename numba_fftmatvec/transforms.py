@@ -9,7 +9,16 @@ from .backends import Buffer
 from .kernels._launch import ceil_div
 from .layout import Layout
 from .precision import Precision
-from .stages import CopyRows, Fourier, Overlapped, PackPairs, Stage, TransformPairs, UnpackPairs
+from .stages import (
+    CopyRows,
+    Fourier,
+    Overlapped,
+    PackPairs,
+    Stage,
+    TransformPairs,
+    TransformRows,
+    UnpackPairs,
+)
 from .workspace import Workspace
 
 # Pairs of rows are padded and transformed in chunks of this size, two at a time: larger ones gain nothing more, smaller
@@ -38,7 +47,10 @@ class Transforms(Protocol):
 
 
 class RealTransforms:
-    """Real transforms of every block of every vector: scipy.fft works on several rows at once by itself."""
+    """Real transforms of every block of every vector, by scipy.fft.
+
+    They go through in pieces that caches hold; timed, pad and transform are passes over all blocks.
+    """
 
     def __init__(self, workspace: Workspace, layout: Layout, num_vecs: int) -> None:
         self._get = workspace.get
@@ -55,16 +67,22 @@ class RealTransforms:
         self, space: str, source: Any, rounding: Any, precision: Precision, *, timed: bool
     ) -> tuple[Stage, ...]:
         """Return pad and FFT; the padded rows' tails stay zero."""
+        length, spectrum = self._layout.padded_size, self.spectrum(space, precision)
+        if not timed:
+            return (TransformRows("fft", self._backend.pad_and_rfft(length, rounding, precision.real), spectrum),)
         padded = self._rows("padded", space, precision)
-        transform = self._backend.rfft(self._layout.padded_size, padded, self.spectrum(space, precision))
+        transform = self._backend.rfft(length, padded, spectrum)
         return CopyRows("pad", self._backend, source, rounding, padded), Fourier("fft", transform)
 
     def inverse(
         self, space: str, precision: Precision, rounding: Any, own: Buffer | None, *, timed: bool
     ) -> tuple[Stage, ...]:
         """Return IFFT and unpad."""
+        length = self._layout.padded_size
+        if not timed:
+            return (TransformRows("ifft", self._backend.irfft_and_unpad(length, rounding, precision.real), own),)
         time = self._rows("time", space, precision)
-        transform = self._backend.irfft(self._layout.padded_size, self.spectrum(space, precision), time)
+        transform = self._backend.irfft(length, self.spectrum(space, precision), time)
         return Fourier("ifft", transform), CopyRows("unpad", self._backend, precision.real, rounding, own)
 
     def _rows(self, name: str, space: str, precision: Precision) -> Buffer:

@@ -8,7 +8,9 @@ import re
 import resource
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,14 @@ from ..kernels import Target
 from ..kernels.storage import Format
 from .base import Buffer, Program, Transform, share_of_cores
 
-WORKER_VALUES = 1 << 16  # of rows in time: with fewer, another thread of scipy.fft takes longer to wake than to work
+# Rows that one thread transforms at a time: their transform is still in a core's cache when it is copied on, and with
+# fewer a second thread takes longer to wake than to work.
+PIECE_BYTES = 1 << 19
+# Threads that call scipy.fft. The interpreter, which a piece needs for a tenth of its time, lets no more of them run;
+# where there are more cores, scipy.fft itself takes several for a piece.
+MAX_CALLERS = 8
+
+RowsTransform = Callable[[Any, Any], None]
 
 # Of each kind of control group that limits memory: its folder, the files with limit and usage, and the line of
 # memory.stat that says how much of the usage the system would give up.
@@ -161,8 +170,7 @@ class CpuBackend:
         """Return a transform that allocates its result, as scipy.fft does."""
 
         def transform(values: Buffer) -> Buffer:
-            workers = self._workers(len(values.array) * length)
-            return self.wrap(scipy.fft.rfft(values.array, length, axis=-1, workers=workers))
+            return self.wrap(scipy.fft.rfft(values.array, length, axis=-1, workers=self.threads))
 
         return transform
 
@@ -172,15 +180,49 @@ class CpuBackend:
 
         def transform(values: Buffer) -> Buffer:
             spectrum = values.array[:, :frequencies]
-            workers = self._workers(len(spectrum) * length)
             return self.wrap(
-                scipy.fft.irfft(spectrum, length, axis=-1, norm="forward", workers=workers, overwrite_x=True)
+                scipy.fft.irfft(spectrum, length, axis=-1, norm="forward", workers=self.threads, overwrite_x=True)
             )
 
         return transform
 
-    def _workers(self, size: int) -> int:
-        return int(max(1, min(self.threads, size // WORKER_VALUES)))
+    def pad_and_rfft(self, length: int, rounding: Any, real: Any) -> RowsTransform:
+        """Return ``transform(blocks, spectrum)`` in the precision `real`, of blocks rounded to `rounding`."""
+
+        def transform(blocks: np.ndarray, spectrum: np.ndarray, workers: int) -> None:
+            values = blocks.astype(rounding, copy=False).astype(real, copy=False)
+            spectrum[...] = scipy.fft.rfft(values, length, axis=-1, workers=workers)
+
+        return partial(self._in_pieces, transform, length * np.dtype(real).itemsize)
+
+    def irfft_and_unpad(self, length: int, rounding: Any, real: Any) -> RowsTransform:
+        """Return ``transform(spectrum, blocks)``, its inverse but unscaled; the blocks are rounded to `rounding`."""
+
+        def transform(spectrum: np.ndarray, blocks: np.ndarray, workers: int) -> None:
+            values = scipy.fft.irfft(spectrum, length, axis=-1, norm="forward", workers=workers)
+            blocks[...] = values[:, : blocks.shape[1]].astype(rounding, copy=False)
+
+        return partial(self._in_pieces, transform, length * np.dtype(real).itemsize)
+
+    def _in_pieces(self, transform: Callable[..., None], row_bytes: int, source: Any, destination: Any) -> None:
+        rows = len(source)
+        callers = max(1, min(self.threads, MAX_CALLERS, rows * row_bytes // PIECE_BYTES))
+        workers = self.threads // callers if callers == MAX_CALLERS else 1
+        rounds = max(1, -(-rows * row_bytes // (callers * workers * PIECE_BYTES)))
+        step = max(1, -(-rows // (callers * rounds)))
+
+        def share(caller: int) -> None:
+            for first in range(caller * step, rows, callers * step):
+                transform(source[first : first + step], destination[first : first + step], workers)
+
+        others = [self._callers.submit(share, caller) for caller in range(1, callers)]
+        share(0)
+        for other in others:
+            other.result()
+
+    @cached_property
+    def _callers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(MAX_CALLERS, thread_name_prefix="fft")
 
     def accumulator(self, stored: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
         """Accumulate in double: a CPU core has it at half the speed of single, and memory is slower than either."""
