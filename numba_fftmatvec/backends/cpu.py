@@ -19,6 +19,7 @@ import numpy as np
 import scipy.fft
 
 from ..kernels import Target
+from ..kernels._launch import ceil_div
 from ..kernels.storage import Format
 from .base import Buffer, Program, Transform, share_of_cores
 
@@ -127,7 +128,7 @@ class CpuBackend:
 
     def __init__(self, node_size: int = 1) -> None:
         self._node_size = node_size
-        # Read when numba's pool starts. By default its idle threads spin on, on cores that scipy.fft's pool wants.
+        # Read when numba's pool starts. By default its idle threads spin on, on cores that transforms want.
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
         self.threads = min(numba.config.NUMBA_NUM_THREADS, share_of_cores(node_size))
         numba.set_num_threads(self.threads)
@@ -208,8 +209,8 @@ class CpuBackend:
         rows = len(source)
         callers = max(1, min(self.threads, MAX_CALLERS, rows * row_bytes // PIECE_BYTES))
         workers = self.threads // callers if callers == MAX_CALLERS else 1
-        rounds = max(1, -(-rows * row_bytes // (callers * workers * PIECE_BYTES)))
-        step = max(1, -(-rows // (callers * rounds)))
+        rounds = max(1, ceil_div(rows * row_bytes, callers * workers * PIECE_BYTES))
+        step = max(1, ceil_div(rows, callers * rounds))
 
         def share(caller: int) -> None:
             for first in range(caller * step, rows, callers * step):
