@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("mpi.suites")
+pytest.register_assert_rewrite("support.suites")
 
 # Enough to compile every kernel on a slow machine; a grid takes some ten seconds once they are cached.
 GRID_SECONDS = 240
@@ -56,7 +56,7 @@ def reference_data() -> Path:
 
 def once(job: Callable[..., Any]) -> GridResults:
     """Return a function that runs a job once for each set of arguments; if it fails, so does every later call."""
-    from mpi.harness import RanksError
+    from support.harness import RanksError
 
     @functools.cache
     def attempt(*args: Any) -> Any:
@@ -76,32 +76,32 @@ def once(job: Callable[..., Any]) -> GridResults:
 
 @pytest.fixture(scope="session")
 def grid_results(tmp_path_factory: pytest.TempPathFactory) -> GridResults:
-    """Return a function that runs all sections of `mpi.tasks` on a grid, once, and returns each rank's results."""
-    from mpi import tasks
-    from mpi.harness import run_ranks
+    """Return a function that runs all sections of `support.tasks` on a grid, once, and returns each rank's results."""
+    from support import tasks
+    from support.harness import run_ranks
 
     @once
     def run(grid: tuple[int, int], backend: str, collectives: str) -> list[dict[str, Any]]:
         folder = tmp_path_factory.mktemp(f"grid{grid[0]}x{grid[1]}-{backend}-{collectives}")
         tasks.prepare(folder)
         payload = tasks.Setting(grid, backend, collectives, folder, reference_folder())
-        return run_ranks(grid[0] * grid[1], "mpi.tasks:everything", payload, timeout=GRID_SECONDS)
+        return run_ranks(grid[0] * grid[1], "support.tasks:everything", payload, timeout=GRID_SECONDS)
 
     return run
 
 
 @pytest.fixture(scope="session")
 def bad_input_results(tmp_path_factory: pytest.TempPathFactory) -> GridResults:
-    """Return a function that runs all cases of `mpi.bad_input` on a grid, once, and returns each rank's errors."""
-    from mpi import bad_input
-    from mpi.harness import run_ranks
+    """Return a function that runs all cases of `support.bad_input` on a grid, once, and returns each rank's errors."""
+    from support import bad_input
+    from support.harness import run_ranks
 
     @once
     def run(grid: tuple[int, int], backend: str) -> list[dict[str, Any]]:
         folder = tmp_path_factory.mktemp(f"bad{grid[0]}x{grid[1]}-{backend}")
         bad_input.prepare(folder)
         return run_ranks(
-            grid[0] * grid[1], "mpi.bad_input:run_cases", (grid, backend, folder), timeout=GRID_SECONDS / 2
+            grid[0] * grid[1], "support.bad_input:run_cases", (grid, backend, folder), timeout=GRID_SECONDS / 2
         )
 
     return run

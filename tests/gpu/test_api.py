@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mpi import api
-from mpi.test_api import ApiSuite
+from grids.test_api import ApiSuite
+from support import api
 
 pytestmark = pytest.mark.gpu
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mpi.bad_input import CASES, check_afterwards, check_case
+from support.bad_input import CASES, check_afterwards, check_case
 
 pytestmark = pytest.mark.gpu
 

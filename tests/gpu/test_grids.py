@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mpi.suites import GridSuite, section
+from support.suites import GridSuite, section
 
 pytestmark = pytest.mark.gpu
 

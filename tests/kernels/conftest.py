@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from machines import SIMULATED, TARGETS, Machine
 
 from numba_fftmatvec.kernels import elementwise, padding, pairs, reductions, sbgemv_cuda, storage
+from support.machines import SIMULATED, TARGETS, Machine
 
 
 @pytest.fixture(params=TARGETS)

@@ -7,11 +7,11 @@ from itertools import product
 
 import numpy as np
 import pytest
-from machines import CUDA_TARGETS
 
 from numba_fftmatvec.kernels import elementwise, padding, reductions
 from numba_fftmatvec.kernels import pairs as pairs_kernels
 from numba_fftmatvec.testing import generate_double
+from support.machines import CUDA_TARGETS
 
 SIZES = [(1, 1), (3, 7), (2, 31), (5, 33), (3, 257)]
 REALS = [np.float32, np.float64]

@@ -6,9 +6,9 @@ import os
 from functools import cache
 
 import pytest
-from machines import SIMULATED
 
 from numba_fftmatvec.kernels import CudaKernel, elementwise, padding, pairs, reductions, sbgemv, storage
+from support.machines import SIMULATED
 
 CAPABILITIES = [(8, 0), (9, 0), (10, 0)]
 SPECIALISATIONS: dict[str, CudaKernel] = {}

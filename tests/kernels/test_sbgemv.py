@@ -6,12 +6,12 @@ from itertools import product
 
 import numpy as np
 import pytest
-from machines import CUDA_TARGETS, SIMULATED
 
 from numba_fftmatvec.kernels import sbgemv_cpu, sbgemv_cuda, storage
 from numba_fftmatvec.kernels.problem import Problem
 from numba_fftmatvec.kernels.sbgemv import sbgemv
 from numba_fftmatvec.kernels.tiles import SMALL_BYTES, Tile, choose_chunks, choose_tile
+from support.machines import CUDA_TARGETS, SIMULATED
 
 DOUBLE, SINGLE = np.complex128, np.complex64
 # Of vector, result and sums.

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from machines import SIMULATED
+
+from support.machines import SIMULATED
 
 
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator's own run")

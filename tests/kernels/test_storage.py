@@ -6,10 +6,10 @@ from itertools import product
 
 import numpy as np
 import pytest
-from machines import SIMULATED
 
 from numba_fftmatvec.kernels import storage
 from numba_fftmatvec.kernels.storage import COMPLEX64, COMPLEX128, FIXED16, FIXED32, FORMATS, RUN, Format
+from support.machines import SIMULATED
 
 FIXED = [FIXED32, FIXED16]
 FREQUENCIES = [1, 2, 31, 63, 64, 65, 130]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mpi import bad_input
+from support import bad_input
 
 
 @pytest.fixture(

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import numba_fftmatvec as fm
-from mpi.harness import _LAUNCHER_VARIABLES as LAUNCHER_VARIABLES
 from numba_fftmatvec import cli, launcher, report
 from numba_fftmatvec.errors import ArgumentError
+from support.harness import _LAUNCHER_VARIABLES as LAUNCHER_VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ["-pr", "-pc", "-g", "-Nm", "-Nd", "-Nt", "-nm", "-nd", "-v", "-N", "-raw", "-t", "-prec", "-s", "-rand", "-n"]

@@ -13,8 +13,8 @@ import pytest
 from mpi4py import MPI
 
 import numba_fftmatvec as fm
-from mpi.harness import run_ranks
 from numba_fftmatvec import errors
+from support.harness import run_ranks
 
 BLOCKS, SIZE = 6, 4
 VALUES = np.random.default_rng(7).standard_normal((BLOCKS, SIZE))

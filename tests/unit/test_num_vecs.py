@@ -18,15 +18,15 @@ from mpi4py import MPI
 from numpy.typing import NDArray
 
 import numba_fftmatvec as fm
-import reference
-from mpi.api import RESIZES, norm_operands, outcome
-from mpi.files import read_vector, write_vector
-from mpi.harness import run_ranks
-from mpi.operations import BLOCKS, CALLS, NT, vectors
-from mpi.suites import agreed, share
-from mpi.tasks import FILLS, NORM_ORDERS
-from mpi.test_api import UNIT, check_operation, exact_norm
+from grids.test_api import UNIT, check_operation, exact_norm
 from numba_fftmatvec import errors
+from support import reference
+from support.api import RESIZES, norm_operands, outcome
+from support.files import read_vector, write_vector
+from support.harness import run_ranks
+from support.operations import BLOCKS, CALLS, NT, vectors
+from support.suites import agreed, share
+from support.tasks import FILLS, NORM_ORDERS
 
 Array = NDArray[Any]
 Results = list[dict[str, Any]]

@@ -11,7 +11,7 @@ import pytest
 
 from numba_fftmatvec.errors import PrecisionError
 from numba_fftmatvec.precision import MatvecConfig, MatvecPrecisionConfig, Precision
-from reference import PRODUCTS, roundoff
+from support.reference import PRODUCTS, roundoff
 
 STAGES = ("broadcast_and_pad", "fft", "sbgemv", "ifft", "unpad_and_reduce")
 CODES = ["".join(letters) for letters in itertools.product("ds", repeat=5)]

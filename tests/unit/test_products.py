@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from mpi4py import MPI
 
 import numba_fftmatvec as fm
-import reference
-from mpi.tasks import CODES, build, multiply, operands, vector
 from numba_fftmatvec.timing import PHASES, PhaseTimer
-from reference import PRODUCTS
+from support import reference
+from support.reference import PRODUCTS
+from support.tasks import CODES, build, multiply, operands, vector
 
 SHAPE = (4, 6, 9)
 F, G, X = operands(SHAPE)

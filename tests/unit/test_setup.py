@@ -12,15 +12,15 @@ import pytest
 from mpi4py import MPI
 
 import numba_fftmatvec as fm
-import reference
-from mpi.files import write_matrix
-from mpi.harness import run_ranks
-from mpi.tasks import operands, vector
 from numba_fftmatvec import spectrum as spectra
 from numba_fftmatvec.backends.cpu import available_bytes
 from numba_fftmatvec.kernels.storage import COMPLEX64, COMPLEX128, FIXED16, FIXED32, FORMATS
 from numba_fftmatvec.layout import Layout
 from numba_fftmatvec.sources import ParallelCopy
+from support import reference
+from support.files import write_matrix
+from support.harness import run_ranks
+from support.tasks import operands, vector
 
 SHAPE = (4, 11, 37)
 F, G, X = operands(SHAPE)

@@ -16,10 +16,10 @@ import pytest
 from mpi4py import MPI
 
 import numba_fftmatvec as fm
-import reference
-from mpi.harness import clean_environment, run_ranks
-from mpi.tasks import build, operands, vector
 from numba_fftmatvec import errors
+from support import reference
+from support.harness import clean_environment, run_ranks
+from support.tasks import build, operands, vector
 
 try:
     import torch

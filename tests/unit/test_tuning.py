@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 import numba_fftmatvec as fm
-import reference
-from mpi.harness import run_ranks
 from numba_fftmatvec import tuning
 from numba_fftmatvec.errors import ArgumentError, ArgumentTypeError, ClosedError, PrecisionError, UninitializedError
 from numba_fftmatvec.precision import MatvecPrecisionConfig, Precision
 from numba_fftmatvec.tuning import Candidate, candidate_codes, pareto_front, tune
+from support import reference
+from support.harness import run_ranks
 
 SHAPE = (3, 5, 16)
 BLOCKS = np.random.default_rng(1).standard_normal(SHAPE)

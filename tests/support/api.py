@@ -18,10 +18,10 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from mpi.api_errors import bad_input
-from mpi.files import write_matrix, write_vector
-from mpi.harness import run_ranks
-from mpi.operations import (
+from support.api_errors import bad_input
+from support.files import write_matrix, write_vector
+from support.harness import run_ranks
+from support.operations import (
     BLOCKS,
     CALLS,
     CHECKSUM,
@@ -37,7 +37,7 @@ from mpi.operations import (
     special_operands,
     vectors,
 )
-from mpi.tasks import FILLS, NORM_ORDERS, Failure
+from support.tasks import FILLS, NORM_ORDERS, Failure
 
 Array = NDArray[Any]
 
@@ -411,4 +411,4 @@ def everything(payload: tuple[tuple[int, int], str, Path]) -> dict[str, Any]:
 def run(grid: tuple[int, int], backend: str, folder: Path) -> list[dict[str, Any]]:
     """Run the topics on a grid and return each rank's results."""
     prepare(folder)
-    return run_ranks(grid[0] * grid[1], "mpi.api:everything", (grid, backend, folder), timeout=SECONDS)
+    return run_ranks(grid[0] * grid[1], "support.api:everything", (grid, backend, folder), timeout=SECONDS)

@@ -18,10 +18,10 @@ import numpy as np
 from mpi4py import MPI
 
 import numba_fftmatvec as fm
-from mpi.files import Edit, write_matrix, write_vector
-from mpi.tasks import build, multiply, operands
 from numba_fftmatvec import errors
-from reference import apply
+from support.files import Edit, write_matrix, write_vector
+from support.reference import apply
+from support.tasks import build, multiply, operands
 
 SHAPE = (5, 7, 4)
 F, G, OPERANDS = operands(SHAPE)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mpi.suites import GridSuite
+from support.suites import GridSuite
 
 pytestmark = pytest.mark.mpi
 

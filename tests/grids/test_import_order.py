@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mpi.harness import clean_environment
+from support.harness import clean_environment
 
 IMPORTS = ("import numba_fftmatvec as pyFFTMatvec", "from mpi4py import MPI")
 PRODUCT = """

@@ -13,8 +13,8 @@ import numpy as np
 from mpi4py import MPI
 from numpy.typing import NDArray
 
-from mpi.files import write_matrix
-from reference import PRODUCTS
+from support.files import write_matrix
+from support.reference import PRODUCTS
 
 Array = NDArray[Any]
 

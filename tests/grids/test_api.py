@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import reference
-from mpi import api
-from mpi.api_errors import CASES
-from mpi.operations import (
+from support import api, reference
+from support.api_errors import CASES
+from support.operations import (
     BLOCKS,
     CALLS,
     CHECKSUM,
@@ -26,8 +25,8 @@ from mpi.operations import (
     operands,
     special_operands,
 )
-from mpi.suites import agreed, section, share
-from mpi.tasks import FILLS, NORM_ORDERS
+from support.suites import agreed, section, share
+from support.tasks import FILLS, NORM_ORDERS
 
 pytestmark = pytest.mark.mpi
 

@@ -1,6 +1,6 @@
 """Run a function on several MPI ranks from a test: spawn, collect, and never hang.
 
-``run_ranks(4, "mpi.tasks:everything", payload)`` starts mpiexec, imports the function in every rank, calls it with
+``run_ranks(4, "support.tasks:everything", payload)`` starts mpiexec, imports the function in every rank, calls it with
 the payload and returns the ranks' results. ``python -m mpi4py`` runs the ranks, so that one that dies ends the others.
 """
 
@@ -64,7 +64,7 @@ def run_ranks(ranks: int, task: str, payload: Any = None, timeout: float = 120.0
     with tempfile.TemporaryDirectory(prefix="ranks-") as name:
         folder = Path(name)
         (folder / "task").write_bytes(pickle.dumps((task, payload, timeout)))
-        command = [mpiexec(), "-n", str(ranks), sys.executable, "-m", "mpi4py", "-m", "mpi.harness", name]
+        command = [mpiexec(), "-n", str(ranks), sys.executable, "-m", "mpi4py", "-m", "support.harness", name]
         with (folder / "output").open("wb") as output:
             status = _run_job(command, output, timeout)
         if status != 0:

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import reference
-from mpi.files import read_matrix, read_vector
-from mpi.tasks import (
+from support import reference
+from support.files import read_matrix, read_vector
+from support.reference import PRODUCTS
+from support.tasks import (
     CHECKSUM,
     CODES,
     FILLS,
@@ -26,7 +27,6 @@ from mpi.tasks import (
     many,
     operands,
 )
-from reference import PRODUCTS
 
 Array = NDArray[Any]
 Results = list[dict[str, Any]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpi.operations import CHECKSUM, LONG, ND, NM, NT, SHORT, operands, vectors
+from support.operations import CHECKSUM, LONG, ND, NM, NT, SHORT, operands, vectors
 
 
 @dataclass

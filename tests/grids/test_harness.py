@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mpi.harness import RanksError, clean_environment, run_ranks
+from support.harness import RanksError, clean_environment, run_ranks
 
 pytestmark = pytest.mark.mpi
 
@@ -38,19 +38,19 @@ def hang(payload: str) -> None:
 
 
 def test_results_come_in_rank_order() -> None:
-    assert run_ranks(3, "mpi.test_harness:report", {"a": 1}) == [(rank, 3, {"a": 1}, "1") for rank in range(3)]
+    assert run_ranks(3, "grids.test_harness:report", {"a": 1}) == [(rank, 3, {"a": 1}, "1") for rank in range(3)]
 
 
 def test_failing_rank_ends_the_others() -> None:
     start = time.monotonic()
     with pytest.raises(RanksError, match="ValueError: rank 1 has no luck"):
-        run_ranks(2, "mpi.test_harness:fail_on_last", "no luck")
+        run_ranks(2, "grids.test_harness:fail_on_last", "no luck")
     assert time.monotonic() - start < 30
 
 
 def test_timeout_leaves_no_process(tmp_path: Path) -> None:
     with pytest.raises(RanksError, match="not finished after 4 s"):
-        run_ranks(2, "mpi.test_harness:hang", str(tmp_path), timeout=4)
+        run_ranks(2, "grids.test_harness:hang", str(tmp_path), timeout=4)
     pids = [path.stem for path in tmp_path.glob("*.pid")]
     assert len(pids) == 2
     assert [pid for pid in pids if Path("/proc", pid).exists() and not _is_zombie(pid)] == []
