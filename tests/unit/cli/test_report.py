@@ -15,7 +15,7 @@ from numba_fftmatvec.backends.cpu import cpu_model
 from numba_fftmatvec.errors import FileError, FileFormatError
 from numba_fftmatvec.report import Measurement
 
-RESULTS = Path(__file__).resolve().parents[2] / "bench" / "results"
+RESULTS = Path(__file__).resolve().parents[3] / "bench" / "results"
 
 
 def phases(**seconds: list[float]) -> dict[str, list[float]]:

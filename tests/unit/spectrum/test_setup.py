@@ -264,7 +264,7 @@ def refusals(case: tuple[str, tuple[int, int]]) -> list[tuple[str, str, bool]]:
 @pytest.mark.mpi
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_rank_raises_what_one_meets(backend: str) -> None:
-    first, *others = run_ranks(4, "unit.test_setup:refusals", (backend, (2, 2)), timeout=240)
+    first, *others = run_ranks(4, "unit.spectrum.test_setup:refusals", (backend, (2, 2)), timeout=240)
     assert others == [first] * 3
     (capacity, _, kept), (nonfinite, message, left) = first
     assert (capacity, kept) == ("CapacityError", True)

@@ -277,7 +277,7 @@ def exchange_vector(comm: Any, space: str) -> dict[str, Any]:
 @pytest.mark.parametrize("grid", [(1, 3), (2, 2)], ids=["1x3", "2x2"])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_on_grids(grid: tuple[int, int], backend: str) -> None:
-    results = run_ranks(grid[0] * grid[1], "unit.test_interop:exchange", (grid, backend))
+    results = run_ranks(grid[0] * grid[1], "unit.vector.test_interop:exchange", (grid, backend))
     for space, owners in {"col": grid[1], "row": grid[0]}.items():
         found = [result[space] for result in results]
         assert sum(rank["on grid"] for rank in found) == owners

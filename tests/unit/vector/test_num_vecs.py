@@ -258,7 +258,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         values = operands(space)[0]
         write_vector(folder / f"one {space}.h5", values[0], space)
         write_vector(folder / f"foreign {space}.h5", values[0], space, edit=several(values))
-    found = run_ranks(grid[0] * grid[1], "unit.test_num_vecs:everything", (grid, backend, folder))
+    found = run_ranks(grid[0] * grid[1], "unit.vector.test_num_vecs:everything", (grid, backend, folder))
     return [rank | {"folder": folder} for rank in found]
 
 

@@ -773,7 +773,7 @@ def test_the_reference_data(reference_data: Path, tmp_path: Path) -> None:
 
 
 def test_the_documents_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Path(__file__).parents[2] / "docs" / "io_format.md"
+    page = Path(__file__).parents[3] / "docs" / "io_format.md"
     (code,) = re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from numba_fftmatvec.report import read_results, write_results
+from support.programs import load
 
-ROOT = Path(__file__).resolve().parents[2]
 H100 = "NVIDIA H100 80GB HBM3"
-
-
-def load(name: str) -> ModuleType:
-    """Return a script of bench/, which is no package, as a module."""
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", ROOT / "bench" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
 
 page = load("report")
 

@@ -16,7 +16,7 @@ from numba_fftmatvec import cli, launcher, report
 from numba_fftmatvec.errors import ArgumentError
 from support.harness import _LAUNCHER_VARIABLES as LAUNCHER_VARIABLES
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 FLAGS = ["-pr", "-pc", "-g", "-Nm", "-Nd", "-Nt", "-nm", "-nd", "-v", "-N", "-raw", "-t", "-prec", "-s", "-rand", "-n"]
 FLAGS += ["--path", "--input", "--expect", "--tol", "--backend", "--collectives", "--json"]
 

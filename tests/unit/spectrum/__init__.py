@@ -1,0 +1,1 @@
+"""Tests of the way from block rows to the stored spectrum."""
