@@ -82,7 +82,8 @@ def main() -> None:
         for name, peer_run in peers.items():
             second = y if name == "dot" else x
             launch = reduction(backend.target, name)
-            seconds = measure(lambda launch=launch, v=second: launch(workspace.view, x._flat.view, v._flat.view))
+            views = [backend.wrap(vector.array.reshape(-1)).view for vector in (x, second)]
+            seconds = measure(lambda launch=launch, views=views: launch(workspace.view, *views))
             peer = measure(peer_run) if peer_run else None
             records.append(record(name, (2 if name == "dot" else 1) * size / seconds, copy, seconds, peer))
     a, b = (fm.Vector(comm, *SMALL, "col", global_sizes=True) for _ in range(2))

@@ -26,7 +26,8 @@ from .errors import (
 )
 from .matrix import Matrix
 from .operators import TransposedMatrix
-from .precision import MatvecConfig, MatvecPrecisionConfig, Precision
+from .precision import MatvecPrecisionConfig, Precision
+from .products import MatvecConfig
 from .testing import Tester, generate_double
 from .timing import PHASES, PhaseTimer
 from .tuning import Candidate, TuningResult, tune

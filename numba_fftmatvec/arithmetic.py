@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any, Self
 
-from .comm import Comm
-from .distributed import DOUBLE, DistributedVector, sizes
-from .errors import ArgumentError, ArgumentTypeError, ShapeError, SpaceError
+from .arguments import positive_int
+from .distributed import DOUBLE, VectorData, check_operand
+from .errors import ArgumentTypeError, ShapeError
 from .kernels import Target
 from .kernels.elementwise import mapping
 from .kernels.padding import copy_rows
-from .partition import positive_int
 
 
-class VectorArithmetic(DistributedVector):
+class VectorArithmetic(VectorData):
     """The arithmetic of a `Vector`."""
 
     # Elementwise arithmetic. Operands are checked everywhere; only ranks on the grid compute.
@@ -25,24 +25,18 @@ class VectorArithmetic(DistributedVector):
         """Apply a map to this vector and others; the result is a new vector where `out` is None."""
         self.check_initialized(name)
         for other in others:
-            check_operand(other, self.comm, self._space, self.shape, name)
+            check_operand(other, self.comm, self.layout, name)
             other.check_initialized(name)
-        result = self._new(self._block_size) if out is None else out
-        if self._flat is not None:
-            views = [v._flat.view for v in (result, self, *others) if v._flat is not None]
+        result = self.from_layout(self.comm, self.layout) if out is None else out
+        if self._memory is not None:
+            views = [vector._memory.flat.view for vector in (result, self, *others)]
             _mapping(self.comm.backend.target, name)(*views, a=a, b=b)
         result._initialized = True
         return result
 
-    def _new(self, block_size: int) -> Self:
-        """Return an uninitialised vector like this one, but for the block size."""
-        vector = type(self).__new__(type(self))
-        vector._allocate(self.comm, self._glob_num_blocks, block_size, self._space, self._num_vecs)
-        return vector
-
     def copy(self) -> Self:
         """Return a new vector with the same values."""
-        result = self._new(self._block_size)
+        result = self.from_layout(self.comm, self.layout)
         self.copy_to(result)
         return result
 
@@ -125,7 +119,7 @@ class VectorArithmetic(DistributedVector):
         with_scalar, with_vector = names
         if isinstance(other, numbers.Real):
             return self._map(with_scalar, out=out, a=-float(other) if negate else float(other))
-        if isinstance(other, DistributedVector) and with_vector:
+        if isinstance(other, VectorData) and with_vector:
             return self._map(with_vector, other, out=out)
         return NotImplemented
 
@@ -226,22 +220,23 @@ class VectorArithmetic(DistributedVector):
 
     def _resized(self, target: int | Self, what: str, *, longer: bool, shorter: bool) -> Self:
         self.check_initialized(what)
-        if isinstance(target, DistributedVector):
-            check_operand(target, self.comm, self._space, (*self.shape[:-1], target.block_size), what)
+        if isinstance(target, VectorData):
+            check_operand(target, self.comm, replace(self.layout, block_size=target.block_size), what)
             size = target.block_size
         else:
             size = positive_int(target, f"{what}: block size")
-        if not ((longer and size >= self._block_size) or (shorter and size <= self._block_size)):
-            bound = f"at {'least' if longer else 'most'} {self._block_size}"
+        if not ((longer and size >= self.block_size) or (shorter and size <= self.block_size)):
+            bound = f"at {'least' if longer else 'most'} {self.block_size}"
             raise ShapeError(f"{what}: expected a block size of {bound}, found {size}")
-        result = target if isinstance(target, DistributedVector) else self._new(size)
+        if isinstance(target, VectorData):
+            result = target
+        else:
+            result = self.from_layout(self.comm, replace(self.layout, block_size=size))
         if result is self:
             return self
-        if self._rows is not None and result._rows is not None:
-            if size > self._block_size:
-                result.init_vec_zeros()
-            copy_rows(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(result._rows.view, self._rows.view)
-        result._initialized = True
+        if size > self.block_size and result.on_grid():
+            result.init_vec_zeros()
+        self._copy_rows(result)
         return result
 
     def copy_to(self, other: VectorArithmetic) -> None:
@@ -253,41 +248,13 @@ class VectorArithmetic(DistributedVector):
             The vectors do not fit together, or this one has no values.
         """
         self.check_like(other, "copy_to")
-        if self._rows is not None and other._rows is not None:
-            copy_rows(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(other._rows.view, self._rows.view)
+        self._copy_rows(other)
+
+    def _copy_rows(self, other: VectorArithmetic) -> None:
+        """Copy the heads of the blocks, as long as both have, and initialise the other vector by that."""
+        if self.buffer is not None and other.buffer is not None:
+            copy_rows(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(other.buffer.view, self.buffer.view)
         other.init_vec()
-
-    def check_like(self, other: object, what: str) -> None:
-        """Raise unless `other` is a vector of this one's Comm, space and sizes, and this one has values."""
-        if not isinstance(other, DistributedVector):
-            raise ArgumentTypeError(f"{what}: expected a Vector, found {type(other).__name__}")
-        self.check_initialized(what)
-        check_operand(other, self.comm, self._space, self.shape, what)
-
-
-def check_operand(vector: object, comm: Comm, space: str, shape: tuple[int, ...], what: str) -> None:
-    """Raise unless `vector` is a Vector of the given Comm, space and global shape.
-
-    Raises
-    ------
-    ArgumentTypeError
-        Not a Vector.
-    SpaceError
-        The other space.
-    ShapeError
-        Other sizes.
-    ArgumentError
-        Another Comm.
-    """
-    if not isinstance(vector, DistributedVector):
-        raise ArgumentTypeError(f"{what}: expected a Vector, found {type(vector).__name__}")
-    vector.check_open()
-    if vector.row_or_col != space:
-        raise SpaceError(f"{what}: expected a {space!r} vector, found a {vector.row_or_col!r} vector")
-    if vector.shape != shape:
-        raise ShapeError(f"{what}: expected {sizes(shape)}, found {sizes(vector.shape)}")
-    if vector.comm is not comm:
-        raise ArgumentError(f"{what}: expected a vector on {comm!r}, found one on another Comm, {vector.comm!r}")
 
 
 def _scalar(value: object) -> float:

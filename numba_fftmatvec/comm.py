@@ -12,11 +12,12 @@ from typing import Any, cast
 
 from mpi4py import MPI
 
+from .arguments import positive_int
 from .backends import Backend, select_backend
 from .backends.base import cuda_devices, requested_backend
 from .collectives import Collectives
 from .errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError, GridError, RemoteError
-from .partition import positive_int
+from .layout import Space
 
 COLLECTIVES = ("auto", "mpi", "nccl")
 
@@ -173,6 +174,13 @@ class Comm:
         if space == "col":
             return self.col_comm, self._col_collectives
         return self.row_comm, self._row_collectives
+
+    def split(self, space: Space) -> tuple[int, int]:
+        """Return how many parts the blocks of a space are split into, and which of them is this rank's."""
+        return {
+            Space.COL: (self.proc_cols, self.col_color),
+            Space.ROW: (self.proc_rows, self.row_color),
+        }[space]
 
     def close(self) -> None:
         """Free the communicators. Collective. Safe to call twice, and after MPI was finalised."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-import numbers
-from typing import Any, Self
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from .arguments import integer, positive_int
 from .backends import Buffer
 from .comm import Comm
 from .errors import (
@@ -21,98 +22,104 @@ from .errors import (
     VectorIndexError,
 )
 from .kernels.elementwise import fill
-from .partition import block_range, global_blocks, positive_int
+from .layout import Space, VectorLayout, block_range, global_blocks
 
 DOUBLE = np.dtype(np.float64)
-SPACES = ("col", "row")
 
 
-class DistributedVector:
-    """The data of a `Vector`: see there for the parameters."""
+class Memory(NamedTuple):
+    """One memory of a rank's values, wrapped once in each form that is used.
 
-    def __init__(
-        self,
-        comm: Comm,
-        blocks: int,
-        block_size: int,
-        row_or_col: str,
-        global_sizes: bool = False,
-        SOTI_ordering: bool = True,
-        *,
-        num_vecs: int = 1,
-    ) -> None:
-        if not isinstance(comm, Comm):
-            raise ArgumentTypeError(f"comm: expected a Comm or a Vector, found {type(comm).__name__}")
-        comm.check_open()
-        with comm.agreement("creating a vector"):
-            if row_or_col not in SPACES:
-                raise SpaceError(f"row_or_col: expected 'row' or 'col', found {row_or_col!r}")
-            if not SOTI_ordering:
-                raise ArgumentError("SOTI_ordering: expected True, the order of every vector, found False")
-            parts = comm.proc_cols if row_or_col == "col" else comm.proc_rows
-            total = global_blocks(blocks, parts, global_sizes=global_sizes, what="blocks")
-            count = positive_int(_integer(num_vecs, "num_vecs"), "num_vecs")
-            self._allocate(comm, total, positive_int(block_size, "block_size"), row_or_col, count)
+    Parameters
+    ----------
+    rows : Buffer
+        As products take it: (num_vecs num_blocks, block_size).
+    shaped : Buffer
+        As `VectorData.array` shows it: (num_blocks, block_size), of several vectors with a leading axis.
+    flat : Buffer
+        As arithmetic takes it.
+    """
 
-    def _allocate(self, comm: Comm, blocks: int, block_size: int, space: str, num_vecs: int, rows: Any = None) -> None:
-        """Set the sizes, and on the grid the memory: `rows`, a 2-D array of all vectors' local blocks, or a new one."""
+    rows: Buffer
+    shaped: Buffer
+    flat: Buffer
+
+
+class VectorData:
+    """The sizes, the memory and the values of a `Vector`: the base that its other parts share."""
+
+    comm: Comm
+    layout: VectorLayout
+
+    @classmethod
+    def from_layout(cls, comm: Comm, layout: VectorLayout, rows: Any = None) -> Self:
+        """Return an uninitialised vector of a layout. Local.
+
+        Parameters
+        ----------
+        comm : Comm
+            The process grid.
+        layout : VectorLayout
+            The vector's sizes and this rank's share of its blocks on that grid.
+        rows : array, optional
+            The memory, as (num_vecs num_blocks, block_size) on this rank; by default new memory is allocated.
+
+        Raises
+        ------
+        ShapeError
+            The layout's blocks are not this rank's share on the grid of `comm`.
+        """
+        share = block_range(layout.num_blocks, *comm.split(layout.space))
+        if layout.blocks != share:
+            raise ShapeError(f"layout: expected this rank's share of the blocks, {share}, found {layout.blocks}")
+        vector = cls.__new__(cls)
+        vector._allocate(comm, layout, rows)
+        return vector
+
+    def _allocate(self, comm: Comm, layout: VectorLayout, rows: Any = None) -> None:
+        """Set the layout, and on the grid the memory."""
         self.comm = comm
-        self._glob_num_blocks = blocks
-        self._block_size = block_size
-        self._space = space
-        parts, index = (comm.proc_cols, comm.col_color) if space == "col" else (comm.proc_rows, comm.row_color)
-        self._parts = parts
-        self._blocks = block_range(blocks, parts, index)
-        self._num_vecs = num_vecs
+        self.layout = layout
         self._initialized = False
         self._closed = False
-        # One memory, wrapped once in each form: as products take it, as `array` shows it, and as arithmetic takes it.
-        self._rows: Buffer | None = None
-        self._buffer: Buffer | None = None
-        self._flat: Buffer | None = None
-        if comm.collectives(space)[0].rank == 0:
-            backend, local = comm.backend, len(self._blocks)
-            self._rows = backend.empty((num_vecs * local, block_size), DOUBLE) if rows is None else backend.wrap(rows)
-            memory = self._rows.array
-            self._buffer = self._rows if num_vecs == 1 else backend.wrap(memory.reshape(self._shape(local)))
-            self._flat = backend.wrap(memory.reshape(-1))
+        self._memory: Memory | None = None
+        if comm.collectives(layout.space)[0].rank == 0:
+            backend = comm.backend
+            buffer = backend.empty((layout.rows, layout.block_size), DOUBLE) if rows is None else backend.wrap(rows)
+            shaped = buffer if layout.num_vecs == 1 else backend.wrap(buffer.array.reshape(layout.local_shape))
+            self._memory = Memory(buffer, shaped, backend.wrap(buffer.array.reshape(-1)))
 
     # Sizes and state
 
     @property
     def num_blocks(self) -> int:
         """Number of blocks of this rank's share."""
-        return len(self._blocks)
+        return len(self.layout.blocks)
 
     @property
     def glob_num_blocks(self) -> int:
         """Global number of blocks."""
-        return self._glob_num_blocks
+        return self.layout.num_blocks
 
     @property
     def block_size(self) -> int:
         """Number of time steps of a block."""
-        return self._block_size
+        return self.layout.block_size
 
     @property
     def row_or_col(self) -> str:
         """The space: ``"row"`` or ``"col"``."""
-        return self._space
+        return self.layout.space.value
 
     @property
     def num_vecs(self) -> int:
         """Number of vectors, 1 unless several right-hand sides are kept in one."""
-        return self._num_vecs
+        return self.layout.num_vecs
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Global (blocks, block_size); with several vectors (num_vecs, blocks, block_size)."""
-        return self._shape(self._glob_num_blocks)
-
-    def _shape(self, blocks: int) -> tuple[int, ...]:
-        """Return the shape of that many blocks of every vector."""
-        vectors = () if self._num_vecs == 1 else (self._num_vecs,)
-        return *vectors, blocks, self._block_size
+        return self.layout.shape
 
     def is_initialized(self) -> bool:
         """Return whether the vector has values."""
@@ -121,7 +128,7 @@ class DistributedVector:
     @property
     def blocks(self) -> range:
         """Global indices of this rank's share of blocks, also where it holds no data."""
-        return self._blocks
+        return self.layout.blocks
 
     @property
     def array(self) -> Any:
@@ -129,11 +136,16 @@ class DistributedVector:
 
         With several vectors it is (num_vecs, blocks, block_size), C-contiguous.
         """
-        return None if self._buffer is None else self._buffer.array
+        return None if self._memory is None else self._memory.shaped.array
+
+    @property
+    def buffer(self) -> Buffer | None:
+        """The rank's memory as products and kernels take it, (num_vecs num_blocks, block_size); None off the grid."""
+        return None if self._memory is None else self._memory.rows
 
     def on_grid(self) -> bool:
         """Return whether this rank owns data of the vector."""
-        return self._buffer is not None
+        return self._memory is not None
 
     def get_num_blocks(self) -> int:
         """Return this rank's share of the blocks."""
@@ -152,7 +164,7 @@ class DistributedVector:
         return self.num_vecs
 
     def get_vector(self, index: int) -> Self:
-        """Return one of the vectors as a `Vector` that shares its memory: what is written to one is seen in the other.
+        """Return one of the vectors as a `Vector` that shares its memory: a value written to one is seen in the other.
 
         Local. The memory lives as long as either. Whether there are values is copied now, and is each one's own later.
 
@@ -169,15 +181,16 @@ class DistributedVector:
             `index` is no integer.
         """
         self.check_open()
-        index = _integer(index, "get_vector: index")
-        if not 0 <= index < self._num_vecs:
-            raise VectorIndexError(f"get_vector: expected an index of 0 .. {self._num_vecs - 1}, found {index}")
-        local = len(self._blocks)
-        rows = None if self._rows is None else self._rows.array[index * local : (index + 1) * local]
-        vector = type(self).__new__(type(self))
-        vector._allocate(self.comm, self._glob_num_blocks, self._block_size, self._space, 1, rows)
+        index = integer(index, "get_vector: index")
+        if not 0 <= index < self.num_vecs:
+            raise VectorIndexError(f"get_vector: expected an index of 0 .. {self.num_vecs - 1}, found {index}")
+        local = self.num_blocks
+        rows = None if self._memory is None else self._memory.rows.array[index * local : (index + 1) * local]
+        vector = self.from_layout(self.comm, replace(self.layout, num_vecs=1), rows)
         vector._initialized = self._initialized
         return vector
+
+    # Checks
 
     def check_open(self) -> None:
         """Raise a ClosedError if `close` was called, here or on the Comm."""
@@ -191,11 +204,18 @@ class DistributedVector:
         if not self._initialized:
             raise UninitializedError(f"{what}: expected an initialised vector, found one without values")
 
+    def check_like(self, other: object, what: str) -> None:
+        """Raise unless `other` is a vector of this one's Comm and layout, and this one has values."""
+        if not isinstance(other, VectorData):
+            raise ArgumentTypeError(f"{what}: expected a Vector, found {type(other).__name__}")
+        self.check_initialized(what)
+        check_operand(other, self.comm, self.layout, what)
+
     def close(self) -> None:
         """Give the memory back; arrays and tensors that share it keep it alive. Local; safe to call twice."""
         self._closed = True
         self._initialized = False
-        self._rows = self._buffer = self._flat = None
+        self._memory = None
 
     def __enter__(self) -> Self:
         """Return the vector itself."""
@@ -229,23 +249,24 @@ class DistributedVector:
 
     def _fill(self, formula: str, value: float = 0.0) -> None:
         self.check_open()
-        first = self._blocks.start * self._block_size
-        for vector, run in enumerate(self._runs(self._num_vecs)):
-            start = vector * self._glob_num_blocks * self._block_size + first
-            fill(self.comm.backend.target, formula)(run, start, value)
+        layout = self.layout
+        launch = fill(self.comm.backend.target, formula)
+        for vector, run in enumerate(self._runs(layout.num_vecs)):
+            launch(run, (vector * layout.num_blocks + layout.blocks.start) * layout.block_size, value)
         self._initialized = True
 
     def _runs(self, count: int) -> list[Any]:
         """Return the kernels' views of this rank's values in equal runs: 1 for all, `num_vecs` for one a vector."""
-        if self._flat is None:
+        if self._memory is None:
             return []
-        size = self._flat.array.size // count
-        return [self._flat.view[i * size : (i + 1) * size] for i in range(count)]
+        flat = self._memory.flat
+        size = flat.array.size // count
+        return [flat.view[i * size : (i + 1) * size] for i in range(count)]
 
-    def _set(self, values: npt.NDArray[np.float64]) -> None:
-        """Take this rank's values, once every rank has accepted its own."""
-        if self._buffer is not None:
-            self.comm.backend.upload(self._buffer.array, values)
+    def _assign(self, values: npt.NDArray[np.float64]) -> None:
+        """Copy this rank's values from a host array of `array`'s shape, and initialise the vector by that. Local."""
+        if self._memory is not None:
+            self.comm.backend.upload(self._memory.shaped.array, values)
         self._initialized = True
 
     def scatter(self, array: npt.ArrayLike) -> None:
@@ -271,8 +292,8 @@ class DistributedVector:
                 raise ArgumentTypeError(f"scattered array: expected real numbers, found dtype {values.dtype}")
             if values.shape not in (self.shape, (math.prod(self.shape),)):
                 raise ShapeError(f"scattered array: expected shape {self.shape}, found {values.shape}")
-        mine = values.reshape(self.shape)[..., self._blocks.start : self._blocks.stop, :]
-        self._set(np.ascontiguousarray(mine, DOUBLE))
+        mine = values.reshape(self.shape)[..., self.blocks.start : self.blocks.stop, :]
+        self._assign(np.ascontiguousarray(mine, DOUBLE))
 
     def to_numpy(self) -> npt.NDArray[np.float64] | None:
         """Return a host copy of this rank's values, of `array`'s shape; None off the grid.
@@ -283,7 +304,7 @@ class DistributedVector:
             The vector has no values.
         """
         self.check_initialized("to_numpy")
-        return None if self._buffer is None else self.comm.backend.download(self._buffer.array)
+        return None if self._memory is None else self.comm.backend.download(self.array)
 
     def gather(self) -> npt.NDArray[np.float64]:
         """Return the global values, of shape `shape`, on every rank, as a NumPy array. Collective.
@@ -296,32 +317,70 @@ class DistributedVector:
         self.check_open()
         mine = self.to_numpy()
         result = np.empty(self.shape)
-        vectors = np.empty((self._num_vecs, 0)) if mine is None else mine.reshape(self._num_vecs, -1)
+        vectors = np.empty((self.num_vecs, 0)) if mine is None else mine.reshape(self.num_vecs, -1)
         world = self.comm.global_comm
         counts = world.allgather(vectors.shape[1])
-        for send, receive in zip(vectors, result.reshape(self._num_vecs, -1), strict=True):
+        for send, receive in zip(vectors, result.reshape(self.num_vecs, -1), strict=True):
             world.Allgatherv(send, (receive, counts))
         return result
 
     def __len__(self) -> int:
         """Return the global number of values."""
-        return math.prod(self.shape)
+        return self.layout.size
 
     def __repr__(self) -> str:
         """Return kind, global shape, grid and ownership."""
         state = "" if self._initialized else ", uninitialised"
-        owned = f"blocks {self._blocks.start}..{self._blocks.stop - 1}" if self.on_grid() else "off the grid"
+        owned = f"blocks {self.blocks.start}..{self.blocks.stop - 1}" if self.on_grid() else "off the grid"
         grid = f"grid {self.comm.proc_rows}x{self.comm.proc_cols}"
-        return f"Vector({self._space!r}, {sizes(self.shape)}, {grid}, {owned}{state})"
+        return f"{type(self).__name__}({self.row_or_col!r}, {self.layout}, {grid}, {owned}{state})"
 
 
-def sizes(shape: tuple[int, ...]) -> str:
-    """Return a global shape in words, for messages."""
-    *vectors, blocks, block_size = shape
-    return "".join(f"{count} vectors of " for count in vectors) + f"{blocks} blocks of {block_size}"
+def checked_layout(
+    comm: Comm,
+    blocks: object,
+    block_size: object,
+    row_or_col: object,
+    global_sizes: bool,
+    SOTI_ordering: bool,
+    num_vecs: object,
+) -> VectorLayout:
+    """Return the layout that the arguments of `Vector` describe. Collective, so that a bad one fails on every rank."""
+    comm.check_open()
+    with comm.agreement("creating a vector"):
+        space = Space.of(row_or_col)
+        if not SOTI_ordering:
+            raise ArgumentError("SOTI_ordering: expected True, the order of every vector, found False")
+        parts, index = comm.split(space)
+        total = global_blocks(blocks, parts, global_sizes=global_sizes, what="blocks")
+        count = positive_int(integer(num_vecs, "num_vecs"), "num_vecs")
+        size = positive_int(block_size, "block_size")
+        layout = VectorLayout(space, total, size, count, block_range(total, parts, index))
+    return layout
 
 
-def _integer(value: object, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise ArgumentTypeError(f"{what}: expected an integer, found {value!r}")
-    return int(value)
+def check_operand(vector: object, comm: Comm, layout: VectorLayout, what: str) -> None:
+    """Raise unless `vector` is a Vector of the given Comm and layout.
+
+    Raises
+    ------
+    ArgumentTypeError
+        Not a Vector.
+    SpaceError
+        The other space.
+    ShapeError
+        Other sizes.
+    ArgumentError
+        Another Comm.
+    """
+    if not isinstance(vector, VectorData):
+        raise ArgumentTypeError(f"{what}: expected a Vector, found {type(vector).__name__}")
+    vector.check_open()
+    found = vector.layout
+    if vector.comm is comm and (found is layout or found == layout):
+        return
+    if found.space != layout.space:
+        raise SpaceError(f"{what}: expected a {layout.space!r} vector, found a {found.space!r} vector")
+    if found.shape != layout.shape:
+        raise ShapeError(f"{what}: expected {layout}, found {found}")
+    raise ArgumentError(f"{what}: expected a vector on {comm!r}, found one on another Comm, {vector.comm!r}")

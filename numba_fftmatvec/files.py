@@ -5,21 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from .distributed import DistributedVector
+from .distributed import VectorData
 from .io import read_vector, vector_writer
-from .partition import block_counts
+from .layout import block_ranges
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
 
-class VectorFiles(DistributedVector):
+class VectorFiles(VectorData):
     """The files of a `Vector`."""
 
     def init_vec_from_file(self, filename: str | os.PathLike[str], checksum: int = 0, QoI: bool = False) -> None:
@@ -37,24 +36,14 @@ class VectorFiles(DistributedVector):
         Raises
         ------
         FileError, FileFormatError, ChecksumError
-            The file cannot be read, breaks the format or does not fit the vector, in `num_vecs` either.
+            The file cannot be read, is malformed, or has other sizes (including `num_vecs`) than the vector.
         """
         self.check_open()
         with self.comm.agreement(f"reading {filename}"):
-            values = np.empty(self._shape(len(self._blocks) if self.on_grid() else 0))
+            values = np.empty(self.layout.local_shape if self.on_grid() else 0)
             if self.on_grid():
-                read_vector(
-                    filename,
-                    space=self._space,
-                    num_blocks=self._glob_num_blocks,
-                    block_size=self._block_size,
-                    blocks=self._blocks,
-                    out=values,
-                    checksum=checksum,
-                    qoi=QoI,
-                    num_vecs=self._num_vecs,
-                )
-        self._set(values)
+                read_vector(filename, self.layout, values, checksum=checksum, qoi=QoI)
+        self._assign(values)
 
     def save(self, filename: str | os.PathLike[str], QoI: bool = False, *, checksum: int = 0) -> None:
         """Write the values to a file in the pyFFTMatvec format. Collective; rank 0 writes, one owner's part at a time.
@@ -79,10 +68,9 @@ class VectorFiles(DistributedVector):
         self.check_open()
         mine = self.to_numpy()
         world = self.comm.global_comm
-        starts = np.cumsum([0, *block_counts(self._glob_num_blocks, self._parts)])
         owners = world.allgather(mine is not None)
         ranks = [rank for rank, owns in enumerate(owners) if owns]
-        parts = [range(a, b) for a, b in pairwise(starts)]
+        parts = block_ranges(self.layout.num_blocks, len(ranks))
         if world.rank > 0:
             if mine is not None:
                 world.Send(mine, 0)
@@ -90,18 +78,10 @@ class VectorFiles(DistributedVector):
                 return
         with (
             self.comm.agreement(f"writing {filename}"),
-            _received(world, ranks[1:], parts[1:], self._shape) as more,
+            _received(world, ranks[1:], parts[1:], self.layout.shape_of) as more,
         ):
             assert mine is not None
-            with vector_writer(
-                filename,
-                space=self._space,
-                num_blocks=self._glob_num_blocks,
-                block_size=self._block_size,
-                checksum=checksum,
-                qoi=QoI,
-                num_vecs=self._num_vecs,
-            ) as writer:
+            with vector_writer(filename, self.layout, checksum=checksum, qoi=QoI) as writer:
                 writer.write(parts[0], mine)
                 for part, values in more:
                     writer.write(part, values)

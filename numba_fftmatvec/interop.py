@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .distributed import DOUBLE, DistributedVector, sizes
+from .distributed import DOUBLE, VectorData
 from .errors import ArgumentError, ArgumentTypeError, BackendError, ShapeError
+from .layout import Space, in_words
 
 # DLPack's numbers of the kinds of memory that each backend can read: kDLCPU; kDLCUDA and kDLCUDAManaged.
 _DEVICE_KINDS = {"cpu": {1}, "cuda": {2, 13}}
 
 
-class VectorInterop(DistributedVector):
+class VectorInterop(VectorData):
     """The interoperation of a `Vector`.
 
     All of it is local: each rank exchanges its own (num_blocks, block_size) values, with several vectors (num_vecs,
@@ -57,7 +58,7 @@ class VectorInterop(DistributedVector):
             PyTorch is not installed.
         """
         self.check_initialized("to_torch")
-        return None if self._buffer is None else _torch().share(self, dtype)
+        return None if not self.on_grid() else _torch().share(self, dtype)
 
     def from_torch(self, tensor: Any) -> None:
         """Copy this rank's values from a tensor, and initialise the vector by that.
@@ -68,7 +69,7 @@ class VectorInterop(DistributedVector):
             Of any floating dtype, any strides and any shape with as many elements as `array`, in its order; on the
             vector's device: the host's with the backend ``"cpu"``, else this rank's GPU. Whether it
             requires gradients does not matter: this is no differentiable operation (`numba_fftmatvec.torch` has those).
-            Off the grid None or anything.
+            Ignored on ranks that hold no data; pass None there.
 
         Raises
         ------
@@ -82,7 +83,7 @@ class VectorInterop(DistributedVector):
             PyTorch is not installed.
         """
         self.check_open()
-        if self._buffer is not None:
+        if self.on_grid():
             _torch().assign(self, tensor)
         self.init_vec()
 
@@ -151,8 +152,8 @@ class VectorInterop(DistributedVector):
             Another number of elements.
         """
         self.check_open()
-        if self._buffer is not None:
-            mine = self._buffer.array
+        if self.on_grid():
+            mine = self.array
             with self.comm.backend.active():
                 values = self._import(source)
                 self._check_values(values, "from_dlpack")
@@ -238,7 +239,8 @@ class VectorInterop(DistributedVector):
         Parameters
         ----------
         array : array_like
-            The real values of this rank, of `array`'s shape or flat. Off the grid None or anything.
+            The real values of this rank, of `array`'s shape or flat. Ignored on ranks that hold no data; pass None
+            there.
 
         Raises
         ------
@@ -248,13 +250,13 @@ class VectorInterop(DistributedVector):
             Another shape.
         """
         self.check_open()
-        if self._buffer is not None:
+        if self.on_grid():
             values = np.asarray(array)
-            shape = self._buffer.array.shape
+            shape = self.array.shape
             self._check_values(values, "from_numpy")
             if values.shape not in (shape, (math.prod(shape),)):
                 raise ShapeError(f"from_numpy: expected shape {shape}, or the same flat, found {values.shape}")
-            self.comm.backend.upload(self._buffer.array, values.reshape(shape))
+            self.comm.backend.upload(self.array, values.reshape(shape))
         self.init_vec()
 
     def _check_values(self, values: Any, what: str) -> None:
@@ -262,7 +264,7 @@ class VectorInterop(DistributedVector):
             raise ArgumentTypeError(f"{what}: expected real numbers, found dtype {values.dtype}")
         if values.size != self.array.size:
             raise ShapeError(
-                f"{what}: expected {self.array.size} elements, as {sizes(self.array.shape)} have, "
+                f"{what}: expected {self.array.size} elements, as {in_words(self.array.shape)} have, "
                 f"found shape {tuple(values.shape)}"
             )
 
@@ -273,13 +275,13 @@ class VectorInterop(DistributedVector):
 
     def _own(self, what: str) -> Any:
         self.check_open()
-        if self._buffer is None:
-            owner = {"col": "row 0", "row": "column 0"}[self.row_or_col]
+        if not self.on_grid():
+            owner = {Space.COL: "row 0", Space.ROW: "column 0"}[self.layout.space]
             raise ArgumentError(
                 f"{what}: expected a rank that owns a part of the vector, in the process grid's {owner}; "
                 f"found one off the vector's grid, row {self.comm.row_color}, column {self.comm.col_color}"
             )
-        return self._buffer.array
+        return self.array
 
 
 def _torch() -> ModuleType:

@@ -1,46 +1,209 @@
-"""Sizes of a matrix and of this rank's share of it."""
+"""Layouts: how blocks are split over ranks, and which part of a vector or a matrix a rank holds. Pure values.
+
+The rule of every split is the same: the first ``n % p`` of p ranks hold one block more than the others.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from enum import StrEnum
 
-from .partition import block_range
+from .arguments import positive_int
+from .errors import GridError, SpaceError
+
+
+class Space(StrEnum):
+    """The space of a vector: parameters (``"col"``, a block for each block column) or data (``"row"``)."""
+
+    COL = "col"
+    ROW = "row"
+
+    __repr__ = str.__repr__
+
+    @classmethod
+    def of(cls, value: object) -> Space:
+        """Return the space of that name; a SpaceError where there is none."""
+        try:
+            return cls(value)  # type: ignore[arg-type]
+        except ValueError:
+            raise SpaceError(f"row_or_col: expected 'row' or 'col', found {value!r}") from None
 
 
 @dataclass(frozen=True)
-class Layout:
-    """A matrix of `num_rows` x `num_cols` blocks of `block_size` steps on a process grid, seen from one of its ranks.
+class VectorLayout:
+    """Sizes of a vector, or of several that are kept as one, and the blocks of one rank.
 
     Parameters
     ----------
-    num_rows, num_cols, block_size : int
-        Nd, Nm and Nt.
-    rows, cols : range
+    space : Space
+        Parameter space or data space.
+    num_blocks : int
+        Global number of blocks: Nm or Nd.
+    block_size : int
+        Time steps of a block: Nt.
+    num_vecs : int
+        Number of vectors.
+    blocks : range
+        Global indices of the blocks of this rank's share, whether or not it owns their values.
+    """
+
+    space: Space
+    num_blocks: int
+    block_size: int
+    num_vecs: int
+    blocks: range
+
+    def __post_init__(self) -> None:
+        """Check the sizes: a SpaceError or a ShapeError for one that is none."""
+        object.__setattr__(self, "space", Space.of(self.space))
+        positive_int(self.num_blocks, "number of blocks")
+        positive_int(self.block_size, "block size")
+        positive_int(self.num_vecs, "number of vectors")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Global shape: (num_blocks, block_size), of several vectors (num_vecs, num_blocks, block_size)."""
+        return self.shape_of(self.num_blocks)
+
+    @property
+    def local_shape(self) -> tuple[int, ...]:
+        """Shape of this rank's share."""
+        return self.shape_of(len(self.blocks))
+
+    @property
+    def rows(self) -> int:
+        """Number of this rank's blocks of all vectors."""
+        return self.num_vecs * len(self.blocks)
+
+    @property
+    def size(self) -> int:
+        """Global number of values."""
+        return math.prod(self.shape)
+
+    def shape_of(self, blocks: int) -> tuple[int, ...]:
+        """Return the shape of that many blocks of every vector."""
+        vectors = () if self.num_vecs == 1 else (self.num_vecs,)
+        return *vectors, blocks, self.block_size
+
+    def __str__(self) -> str:
+        """Return the global sizes in words."""
+        return in_words(self.shape)
+
+
+@dataclass(frozen=True)
+class MatrixLayout:
+    """Sizes of a matrix of Nd x Nm blocks of Nt x Nt on a process grid, and the blocks of one rank.
+
+    Parameters
+    ----------
+    Nd, Nm, Nt : int
+        Global number of block rows and block columns, and the block size.
+    block_rows, block_cols : range
         Global indices of the block rows and block columns that this rank holds.
     """
 
-    num_rows: int
-    num_cols: int
-    block_size: int
-    rows: range
-    cols: range
+    Nd: int
+    Nm: int
+    Nt: int
+    block_rows: range
+    block_cols: range
 
     @classmethod
-    def of(cls, sizes: tuple[int, int, int], grid: tuple[int, int], place: tuple[int, int]) -> Layout:
+    def of(cls, sizes: tuple[int, int, int], grid: tuple[int, int], place: tuple[int, int]) -> MatrixLayout:
         """Return the layout of a matrix of the sizes (Nd, Nm, Nt) on a grid, at the place (row, column) in it."""
         rows, cols = (block_range(n, p, i) for n, p, i in zip(sizes[:2], grid, place, strict=True))
         return cls(*sizes, rows, cols)
 
     @property
+    def nd(self) -> int:
+        """Number of this rank's block rows."""
+        return len(self.block_rows)
+
+    @property
+    def nm(self) -> int:
+        """Number of this rank's block columns."""
+        return len(self.block_cols)
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Global (Nd, Nm, Nt)."""
+        return self.Nd, self.Nm, self.Nt
+
+    @property
     def padded_size(self) -> int:
         """Length of the transforms: twice the block size, so that the circular convolution does not wrap."""
-        return 2 * self.block_size
+        return 2 * self.Nt
 
     @property
     def frequencies(self) -> int:
         """Number of frequencies of a real transform of the padded size."""
         return self.padded_size // 2 + 1
 
-    def local_blocks(self, space: str) -> int:
-        """Return this rank's number of blocks of a ``"col"`` or ``"row"`` vector."""
-        return len(self.cols if space == "col" else self.rows)
+    def vector(self, space: Space, num_vecs: int = 1) -> VectorLayout:
+        """Return the layout of the matrix's vectors in a space."""
+        blocks, mine = {Space.COL: (self.Nm, self.block_cols), Space.ROW: (self.Nd, self.block_rows)}[space]
+        return VectorLayout(space, blocks, self.Nt, num_vecs, mine)
+
+
+def in_words(shape: tuple[int, ...]) -> str:
+    """Return the shape of vectors in words, for messages.
+
+    >>> in_words((6, 5)), in_words((3, 6, 5))
+    ('6 blocks of 5', '3 vectors of 6 blocks of 5')
+    """
+    *vectors, blocks, block_size = shape
+    return "".join(f"{count} vectors of " for count in vectors) + f"{blocks} blocks of {block_size}"
+
+
+def block_count(total: int, parts: int, index: int) -> int:
+    """Return how many of `total` blocks part `index` of `parts` holds."""
+    return total // parts + (1 if index < total % parts else 0)
+
+
+def block_start(total: int, parts: int, index: int) -> int:
+    """Return the global index of the first block of part `index`."""
+    return index * (total // parts) + min(index, total % parts)
+
+
+def block_range(total: int, parts: int, index: int) -> range:
+    """Return the global indices of the blocks of part `index`."""
+    start = block_start(total, parts, index)
+    return range(start, start + block_count(total, parts, index))
+
+
+def block_ranges(total: int, parts: int) -> list[range]:
+    """Return the global indices of the blocks of every part, in order.
+
+    >>> block_ranges(7, 3)
+    [range(0, 3), range(3, 5), range(5, 7)]
+    """
+    return [block_range(total, parts, i) for i in range(parts)]
+
+
+def global_blocks(blocks: object, parts: int, *, global_sizes: bool, what: str) -> int:
+    """Return the global number of blocks of a dimension, checked against its distribution.
+
+    Parameters
+    ----------
+    blocks : int
+        The size that the caller gave: global, or local to each rank.
+    parts : int
+        Number of ranks that the dimension is split over.
+    global_sizes : bool
+        Whether `blocks` is the global size; a local one is multiplied by `parts`.
+    what : str
+        The dimension's name, for messages.
+
+    Raises
+    ------
+    ShapeError
+        `blocks` is not a positive integer.
+    GridError
+        There are fewer blocks than ranks to hold them.
+    """
+    count = positive_int(blocks, what)
+    total = count if global_sizes else count * parts
+    if total < parts:
+        raise GridError(f"{what}: expected at least one block for each of {parts} ranks, found {total} blocks")
+    return total

@@ -12,6 +12,8 @@ from typing import Any, Self, overload
 import numpy as np
 import numpy.typing as npt
 
+from .arguments import check_shape, positive_int
+from .capacity import check_capacity
 from .comm import Comm
 from .errors import (
     ArgumentTypeError,
@@ -29,25 +31,17 @@ from .io import (
     write_meta,
 )
 from .io.progress import show_progress
-from .kernels.storage import COMPLEX64, COMPLEX128, FIXED16, FIXED32
-from .layout import Layout
+from .layout import MatrixLayout, block_ranges, global_blocks
+from .matrix_products import MatrixProducts
 from .operators import TransposedMatrix
-from .partition import block_counts, check_shape, global_blocks, positive_int
-from .precision import MatvecPrecisionConfig, Precision
-from .products import MatrixProducts
+from .precision import MatvecPrecisionConfig
 from .sources import BlockRowSource, filled, from_directory, from_rows
-from .spectrum import Spectrum, check_capacity
+from .spectra import Spectra
+from .spectrum import Spectrum
 from .workspace import MemoryUsage, Workspace
 
 Path_ = str | os.PathLike[str]
 Blocks = npt.ArrayLike | Callable[[int], npt.ArrayLike]
-
-FORMATS = {
-    Precision.DOUBLE: COMPLEX128,
-    Precision.SINGLE: COMPLEX64,
-    Precision.FIXED32: FIXED32,
-    Precision.FIXED16: FIXED16,
-}
 
 
 class Matrix(MatrixProducts):
@@ -137,9 +131,9 @@ class Matrix(MatrixProducts):
     ) -> None:
         comm = self.comm
         with comm.agreement("creating a matrix"):
-            nm = global_blocks(cols, comm.proc_cols, global_sizes=global_sizes, what="cols")
-            nd = global_blocks(rows, comm.proc_rows, global_sizes=global_sizes, what="rows")
-            self._setup(nd, nm, positive_int(block_size, "block_size"), QoI, 0, p_config)
+            Nm = global_blocks(cols, comm.proc_cols, global_sizes=global_sizes, what="cols")
+            Nd = global_blocks(rows, comm.proc_rows, global_sizes=global_sizes, what="rows")
+            self._setup((Nd, Nm, positive_int(block_size, "block_size")), QoI, 0, p_config)
 
     def _from_directory(
         self,
@@ -150,30 +144,32 @@ class Matrix(MatrixProducts):
     ) -> None:
         meta = self._read_meta(path)
         with self.comm.agreement(f"reading {path}"):
-            global_blocks(meta.num_cols, self.comm.proc_cols, global_sizes=True, what=f"{path}: block columns")
-            global_blocks(meta.num_rows, self.comm.proc_rows, global_sizes=True, what=f"{path}: block rows")
+            global_blocks(meta.Nm, self.comm.proc_cols, global_sizes=True, what=f"{path}: block columns")
+            global_blocks(meta.Nd, self.comm.proc_rows, global_sizes=True, what=f"{path}: block rows")
             if meta.is_p2q != bool(QoI):
                 raise FileFormatError(
                     f"{path}: expected is_p2q = {int(QoI)}, as QoI={QoI} says, found {int(meta.is_p2q)}"
                 )
-            self._setup(meta.num_rows, meta.num_cols, meta.block_size, meta.is_p2q, meta.checksum, p_config)
-        self._load_directory(path, meta, 0)
+            self._setup((meta.Nd, meta.Nm, meta.Nt), meta.is_p2q, meta.checksum, p_config)
+        self._load_directory(path, meta, "F")
         if os.fspath(aux_path):
             self.init_mat_from_file(aux_path, aux_mat=True)
 
     def _setup(
-        self, nd: int, nm: int, nt: int, qoi: bool, checksum: int, p_config: MatvecPrecisionConfig | None
+        self, sizes: tuple[int, int, int], qoi: bool, checksum: int, p_config: MatvecPrecisionConfig | None
     ) -> None:
+        """Make a matrix without values, of the global sizes (Nd, Nm, Nt)."""
         comm = self.comm
         if p_config is not None and not isinstance(p_config, MatvecPrecisionConfig):
             raise ArgumentTypeError(f"p_config: expected a MatvecPrecisionConfig, found {type(p_config).__name__}")
         grid, place = (comm.proc_rows, comm.proc_cols), (comm.row_color, comm.col_color)
-        self._layout = Layout.of((nd, nm, nt), grid, place)
+        self._layout = MatrixLayout.of(sizes, grid, place)
         self._config = replace(p_config) if p_config is not None else MatvecPrecisionConfig()
         self._is_p2q = bool(qoi)
         self._checksum = checksum
-        self._spectra: list[Spectrum] = []
-        self._pipelines = {}
+        self._spectra = Spectra()
+        self._known_ends = {}
+        self._plans = {}
         self._workspace = Workspace(comm.backend)
         self._closed = False
 
@@ -191,8 +187,8 @@ class Matrix(MatrixProducts):
             values = np.asarray(blocks)
             if values.ndim != 3:
                 raise ShapeError(f"blocks: expected an array of shape (Nd, Nm, Nt), found shape {values.shape}")
-            nd, nm, nt = values.shape
-        matrix = cls(comm, nm, nd, nt, global_sizes=True, p_config=p_config)
+            Nd, Nm, Nt = values.shape
+        matrix = cls(comm, Nm, Nd, Nt, global_sizes=True, p_config=p_config)
         matrix.init_mat_from_array(values)
         return matrix
 
@@ -200,11 +196,11 @@ class Matrix(MatrixProducts):
 
     def init_mat_ones(self, aux_mat: bool = False) -> None:
         """Set every value of the first block column to 1."""
-        self._load(filled(self.comm.backend, self._layout, "constant", 1.0), aux_mat, "filling a matrix")
+        self._load(filled(self.comm.backend, self._layout, "constant", 1.0), _name(aux_mat), "filling a matrix")
 
     def init_mat_doubles(self, aux_mat: bool = False) -> None:
         """Set every value to `generate_double` of its global index in the (Nd, Nm, Nt) array."""
-        self._load(filled(self.comm.backend, self._layout, "doubles"), aux_mat, "filling a matrix")
+        self._load(filled(self.comm.backend, self._layout, "doubles"), _name(aux_mat), "filling a matrix")
 
     def init_mat_from_array(self, blocks: Blocks, aux_mat: bool = False) -> None:
         """Set the first block column from memory.
@@ -226,9 +222,9 @@ class Matrix(MatrixProducts):
         with self.comm.agreement(what):
             if not callable(blocks):
                 values = np.asarray(blocks)
-                check_shape(values.shape, (layout.num_rows, layout.num_cols, layout.block_size), "blocks")
+                check_shape(values.shape, layout.sizes, "blocks")
                 blocks = values.__getitem__
-        self._load(from_rows(self.comm.backend, layout, blocks), aux_mat, what)
+        self._load(from_rows(self.comm.backend, layout, blocks), _name(aux_mat), what)
 
     def init_mat_from_file(self, dirname: Path_, aux_mat: bool = False) -> None:
         """Set the first block column from a matrix directory.
@@ -248,15 +244,14 @@ class Matrix(MatrixProducts):
         meta = self._read_meta(dirname)
         layout = self._layout
         with self.comm.agreement(f"reading {dirname}"):
-            found = (meta.num_rows, meta.num_cols, meta.block_size)
-            check_shape(found, (layout.num_rows, layout.num_cols, layout.block_size), f"{dirname}: (Nd, Nm, Nt)")
+            check_shape((meta.Nd, meta.Nm, meta.Nt), layout.sizes, f"{dirname}: (Nd, Nm, Nt)")
             if aux_mat and meta.checksum != self._checksum:
                 raise ChecksumError(
                     f"{dirname}: expected the primary matrix's checksum {self._checksum}, found {meta.checksum}"
                 )
             if meta.is_p2q != self._is_p2q:
                 raise FileFormatError(f"{dirname}: expected is_p2q = {int(self._is_p2q)}, found {int(meta.is_p2q)}")
-        self._load_directory(dirname, meta, aux_mat)
+        self._load_directory(dirname, meta, _name(aux_mat))
         if not aux_mat:
             self._checksum = meta.checksum
 
@@ -268,56 +263,44 @@ class Matrix(MatrixProducts):
                 meta = read_meta(Path(directory))
         return self.comm.global_comm.bcast(meta)  # type: ignore[no-any-return]
 
-    def _load_directory(self, directory: Path_, meta: MatrixMeta, aux_mat: bool | int) -> None:
-        # Before memory for what the metadata say, and before present values go: at least one file must bear them out.
+    def _load_directory(self, directory: Path_, meta: MatrixMeta, name: str) -> None:
+        # Check one block row against the metadata before allocating memory or discarding the present values.
         with self.comm.agreement(f"reading {directory}"):
-            check_block_row(directory, meta, self._layout.rows.start)
-        self._load(from_directory(Path(directory), meta), bool(aux_mat), f"reading {directory}")
+            check_block_row(directory, meta, self._layout.block_rows.start)
+        self._load(from_directory(Path(directory), meta), name, f"reading {directory}")
 
-    def _load(self, source: BlockRowSource, aux_mat: bool, what: str) -> None:
-        comm = self.comm
+    def _load(self, source: BlockRowSource, name: str, what: str) -> None:
+        """Load the values of F or G. Until they are complete there are none, so no product runs on half of them."""
+        comm, spectra, precision = self.comm, self._spectra, self._config.sbgemv
         self.check_open()
         progress: Callable[[range], Iterable[int]] = partial(
             show_progress, description=what, enabled=comm.world_rank == 0
         )
-        present = self._spectra[int(aux_mat) : int(aux_mat) + 1]
-        # What another matrix uses as well keeps its values.
-        reused = [spectrum for spectrum in present if set(spectrum.owners) <= {self}]
-        formats = {precision.name: stored for precision, stored in FORMATS.items()}
         with comm.agreement(what):
-            if aux_mat and not self._spectra:
+            if name == "G" and "F" not in spectra:
                 raise UninitializedError(f"{what}: expected an initialised primary matrix before the auxiliary one")
-            check_capacity(comm.backend, self._layout, formats, self._config.sbgemv.name, what, in_place=bool(reused))
-        kept = self._spectra[: int(aux_mat)]
-        others = self._spectra[int(aux_mat) + 1 :]
-        # Until the values are complete there are none: after a failure no product may run on half of them.
-        self._set_spectra(kept)
+            # Do not overwrite a spectrum that another matrix shares.
+            reused = spectra.exclusive(name)
+            check_capacity(comm.backend, self._layout, precision, what, in_place=reused is not None)
+        self._plans.clear()
+        others = spectra.remove(*(("F", "G") if name == "F" else ("G",)))
         try:
             with comm.agreement(what):
-                new = reused or [Spectrum(comm.backend, self._layout, FORMATS[self._config.sbgemv])]
-                new[0].load(source, progress)
-                self._set_spectra([*kept, *new, *others])
-        except Exception:
-            self._set_spectra(kept)  # on the ranks that did not fail themselves
+                loaded = reused or Spectrum(comm.backend, self._layout, precision)
+                loaded.load(source, progress)
+                for other, spectrum in (others | {name: loaded}).items():
+                    spectra.replace(other, spectrum)
+                self._plans[1] = self._plan(1)
+        except Exception:  # raised on the ranks that did not fail themselves, too
+            spectra.remove(*others, name)
+            self._plans.clear()
             raise
-
-    def _set_spectra(self, spectra: list[Spectrum]) -> None:
-        self._own(spectra)
-        self._pipelines = {1: self._plan(1)}
-
-    def _own(self, spectra: list[Spectrum]) -> None:
-        """Use these spectra from now on, and no others."""
-        for spectrum in self._spectra:
-            spectrum.owners.discard(self)
-        for spectrum in spectra:
-            spectrum.owners.add(self)
-        self._spectra = spectra
 
     def close(self) -> None:
         """Give the memory back: spectra, plans and their buffers. Local; safe to call twice."""
         self._closed = True
-        self._own([])
-        self._pipelines = {}
+        self._spectra.remove(*self._spectra)
+        self._plans.clear()
         self._workspace = Workspace(self.comm.backend)
 
     def __enter__(self) -> Self:
@@ -342,24 +325,16 @@ class Matrix(MatrixProducts):
             A spectrum in the new format does not fit beside this one.
         """
         self.check_open()
-        comm, layout = self.comm, self._layout
+        comm, spectra = self.comm, self._spectra
         with comm.agreement("changing the precision of a matrix"):
-            if not self._spectra:
+            if "F" not in spectra:
                 raise UninitializedError("with_precision: expected an initialised matrix, found one without values")
-        result = Matrix(
-            comm,
-            layout.num_cols,
-            layout.num_rows,
-            layout.block_size,
-            global_sizes=True,
-            QoI=self._is_p2q,
-            p_config=p_config,
-        )
-        result._checksum = self._checksum
-        stored = FORMATS[result._config.sbgemv]
-        with comm.agreement("changing the precision of a matrix"):
-            spectra = [s if s.stored == stored else s.converted(stored) for s in self._spectra]
-            result._set_spectra(spectra)
+            result = type(self).__new__(type(self))
+            result.comm = comm
+            result._setup(self._layout.sizes, self._is_p2q, self._checksum, p_config)
+            for name in spectra:
+                result._spectra.replace(name, spectra[name].converted(result._config.sbgemv))
+            result._plans[1] = result._plan(1)
         return result
 
     # Files
@@ -379,22 +354,20 @@ class Matrix(MatrixProducts):
             A file cannot be written.
         """
         self.check_open()
-        if not self._spectra:
+        if "F" not in self._spectra:
             raise UninitializedError("save: expected an initialised matrix, found one without values")
         comm, layout = self.comm, self._layout
-        meta = MatrixMeta(
-            layout.num_rows, layout.num_cols, layout.block_size, is_p2q=self._is_p2q, checksum=self._checksum
-        )
+        meta = MatrixMeta(*layout.sizes, is_p2q=self._is_p2q, checksum=self._checksum)
         with comm.agreement(f"writing {path}"):
             if comm.world_rank == 0:
                 remove_meta(path)
-        counts = [n * layout.block_size for n in block_counts(layout.num_cols, comm.proc_cols)]
+        counts = [len(cols) * layout.Nt for cols in block_ranges(layout.Nm, comm.proc_cols)]
         owner = comm.row_comm.rank == 0
-        whole = np.empty((layout.num_cols, layout.block_size)) if owner else None
+        whole = np.empty((layout.Nm, layout.Nt)) if owner else None
         problem: Exception | None = None
-        for row in layout.rows:
+        for row in layout.block_rows:
             receive = None if whole is None else (whole, counts)
-            comm.row_comm.Gatherv(self._spectra[0].block_row(row), receive)
+            comm.row_comm.Gatherv(self._spectra["F"].block_row(row), receive)
             try:
                 if whole is not None and problem is None:
                     write_block_row(Path(path), meta, row, whole)
@@ -415,9 +388,14 @@ class Matrix(MatrixProducts):
         return TransposedMatrix(self)
 
     @property
+    def spectra(self) -> Spectra:
+        """The stored spectra: ``spectra["F"]``, and ``spectra["G"]`` of the auxiliary matrix."""
+        return self._spectra
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the spectra that this rank stores."""
-        return sum(spectrum.nbytes for spectrum in self._spectra)
+        return self._spectra.nbytes
 
     def memory_usage(self) -> MemoryUsage:
         """Return the bytes that this matrix holds on this rank, by what they are for.
@@ -430,19 +408,23 @@ class Matrix(MatrixProducts):
 
     def is_initialized(self) -> bool:
         """Return whether the matrix has values."""
-        return bool(self._spectra)
+        return "F" in self._spectra
 
     def has_aux_mat(self) -> bool:
         """Return whether the auxiliary matrix has values."""
-        return len(self._spectra) > 1
+        return "G" in self._spectra
 
     def __repr__(self) -> str:
         """Return sizes, precision, grid and state."""
         layout, grid = self._layout, f"{self.comm.proc_rows}x{self.comm.proc_cols}"
-        state = (
-            "uninitialised" if not self._spectra else "with auxiliary matrix" if self.has_aux_mat() else "initialised"
-        )
+        states = {(): "uninitialised", ("F",): "initialised"}
+        state = states.get(tuple(self._spectra), "with auxiliary matrix")
         return (
-            f"Matrix({layout.num_rows} x {layout.num_cols} blocks of {layout.block_size}, "
+            f"Matrix({layout.Nd} x {layout.Nm} blocks of {layout.Nt}, "
             f"precision {self._config.code!r}, grid {grid}, {state})"
         )
+
+
+def _name(aux_mat: bool) -> str:
+    """Return the name of the matrix that a flag chooses."""
+    return "G" if aux_mat else "F"

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from .backends import Backend, Buffer
 from .comm import Comm
 from .kernels.problem import Problem
-from .layout import Layout
-from .precision import MatvecConfig, MatvecPrecisionConfig
+from .layout import MatrixLayout, Space
+from .precision import MatvecPrecisionConfig
+from .products import PRODUCTS, Factor
+from .spectra import Spectra
 from .spectrum import Spectrum
 from .stages import DOUBLE, Broadcast, CopyRows, Reduce, SpectrumProduct, Stage
 from .timing import NullTimer, Timer
@@ -43,7 +45,7 @@ class LegBuilder:
     """
 
     def __init__(
-        self, comm: Comm, layout: Layout, config: MatvecPrecisionConfig, workspace: Workspace, num_vecs: int = 1
+        self, comm: Comm, layout: MatrixLayout, config: MatvecPrecisionConfig, workspace: Workspace, num_vecs: int = 1
     ) -> None:
         self._comm = comm
         self._backend = comm.backend
@@ -53,10 +55,10 @@ class LegBuilder:
         self._num_vecs = num_vecs
         self._transforms: Transforms = TRANSFORMS[comm.backend.name](workspace, layout, num_vecs)
 
-    def build(self, spectrum: Spectrum, adjoint: bool) -> Leg:
-        """Return the stages of F (from ``"col"`` to ``"row"``) or of its adjoint, for one spectrum."""
-        source, target = ("row", "col") if adjoint else ("col", "row")
-        multiply = self._multiply(spectrum, adjoint, source, target)
+    def build(self, spectrum: Spectrum, factor: Factor) -> Leg:
+        """Return the stages of one factor of a product."""
+        source, target = factor.input_space, factor.output_space
+        multiply = self._multiply(spectrum, factor)
         untimed, timed = (
             (
                 *self._broadcast_and_transform(source, timed),
@@ -67,17 +69,18 @@ class LegBuilder:
         )
         return Leg(untimed, timed)
 
-    def middle(self, space: str) -> Buffer | None:
+    def middle(self, space: Space) -> Buffer | None:
         """Return what holds the result of the first leg of a full product, None where this rank does not own it."""
         if self._comm.collectives(space)[0].rank > 0:
             return None
         return self._buffer("middle", space, DOUBLE)
 
-    def _buffer(self, name: str, space: str, dtype: Any) -> Buffer:
-        shape = self._num_vecs * self._layout.local_blocks(space), self._layout.block_size
+    def _buffer(self, name: str, space: Space, dtype: Any) -> Buffer:
+        vectors = self._layout.vector(space, self._num_vecs)
+        shape = vectors.rows, vectors.block_size
         return self._workspace.get(f"{name}.{space}", shape, dtype)
 
-    def _broadcast_and_transform(self, space: str, timed: bool) -> tuple[Stage, ...]:
+    def _broadcast_and_transform(self, space: Space, timed: bool) -> tuple[Stage, ...]:
         precision = self._config.broadcast_and_pad.real
         ranks, collectives = self._comm.collectives(space)
         arriving = DOUBLE if ranks.size == 1 else precision
@@ -91,23 +94,23 @@ class LegBuilder:
             return Broadcast(collectives, wire), *transform
         return CopyRows("broadcast", self._backend, DOUBLE, precision, wire), Broadcast(collectives, None), *transform
 
-    def _multiply(self, spectrum: Spectrum, adjoint: bool, source: str, target: str) -> Stage:
-        layout, stored, vector = self._layout, spectrum.stored, self._config.fft.complex
+    def _multiply(self, spectrum: Spectrum, factor: Factor) -> Stage:
+        layout, format, vector = self._layout, spectrum.format, self._config.fft.complex
         problem = Problem(
-            num_rows=len(layout.rows),
-            num_cols=len(layout.cols),
+            num_rows=layout.nd,
+            num_cols=layout.nm,
             length=layout.padded_size,
-            adjoint=adjoint,
-            stored=stored,
+            adjoint=factor.is_adjoint,
+            stored=format,
             vector=vector,
             result=self._config.ifft.complex,
-            accumulator=self._backend.accumulator(stored, vector),
+            accumulator=self._backend.accumulator(format, vector),
             num_vecs=self._num_vecs,
         )
-        result = self._transforms.spectrum(target, self._config.ifft)
+        result = self._transforms.spectrum(factor.output_space, self._config.ifft)
         return SpectrumProduct(self._workspace, problem, spectrum.views, result)
 
-    def _transform_and_reduce(self, space: str, timed: bool) -> tuple[Stage, ...]:
+    def _transform_and_reduce(self, space: Space, timed: bool) -> tuple[Stage, ...]:
         precision = self._config.unpad_and_reduce.real
         ranks, collectives = self._comm.collectives(space)
         wire = None if ranks.size == 1 else self._buffer("wire", space, precision)
@@ -177,31 +180,17 @@ def _run_leg(leg: tuple[Stage, ...], value: Buffer | None, destination: Buffer |
     return value
 
 
-def build_pipelines(builder: LegBuilder, comm: Comm, spectra: Sequence[Spectrum]) -> dict[str, Pipeline]:
-    """Return, by name, every product that a primary spectrum, and an auxiliary one if it is there, allow.
-
-    Parameters
-    ----------
-    builder : LegBuilder
-        Builds the legs.
-    comm : Comm
-        The process grid.
-    spectra : sequence of Spectrum
-        F, or F and G.
-    """
-    along = [comm.collectives(space) for space in ("col", "row")]
+def build_pipelines(builder: LegBuilder, comm: Comm, spectra: Spectra) -> dict[str, Pipeline]:
+    """Return, by name, every product that the spectra allow."""
+    along = [comm.collectives(space) for space in Space]
     queued = all(ranks.size == 1 or collectives.queued for ranks, collectives in along)
+    factors = (Factor(name, is_adjoint) for name in spectra for is_adjoint in (False, True))
+    legs = {factor: builder.build(spectra[factor.matrix], factor) for factor in factors}
     pipelines = {}
-    for aux, second in enumerate(spectra):
-        forward, adjoint = (builder.build(second, transpose) for transpose in (False, True))
-        first = forward if aux == 0 else builder.build(spectra[0], False)
-        products = {
-            (False, False): ([forward], None),
-            (True, False): ([adjoint], None),
-            (False, True): ([first, adjoint], builder.middle("row")),
-            (True, True): ([adjoint, first], builder.middle("col")),
-        }
-        for (transpose, full), (legs, middle) in products.items():
-            name = MatvecConfig(transpose, full, bool(aux)).name
-            pipelines[name] = Pipeline(comm.backend, legs, middle, queued=queued)
+    for product in PRODUCTS.values():
+        if not spectra.missing(product):
+            first, *others = product.factors
+            middle = builder.middle(first.output_space) if others else None
+            stages = [legs[factor] for factor in product.factors]
+            pipelines[product.name] = Pipeline(comm.backend, stages, middle, queued=queued)
     return pipelines

@@ -1,4 +1,4 @@
-"""Precisions of the five stages of a product, and the products that a matrix offers."""
+"""Precisions of the five stages of a product."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import PrecisionError
+from .kernels.storage import COMPLEX64, COMPLEX128, FIXED16, FIXED32, Format
 
 
 class Precision(enum.Enum):
@@ -38,6 +39,11 @@ class Precision(enum.Enum):
         if self.is_fixed:
             raise PrecisionError(f"dtype of a precision: expected DOUBLE or SINGLE, found {self.name}, which has none")
         return np.dtype(names[self.value])
+
+    @property
+    def format(self) -> Format:
+        """The format of a spectrum that is stored in this precision."""
+        return {"d": COMPLEX128, "s": COMPLEX64, "i": FIXED32, "h": FIXED16}[self.value]
 
     @property
     def is_fixed(self) -> bool:
@@ -132,49 +138,3 @@ class MatvecPrecisionConfig:
         """Unit roundoff of the least precise stage."""
         stages: list[Precision] = [getattr(self, field.name) for field in fields(self)]
         return max(stage.unit_roundoff for stage in stages)
-
-
-@dataclass(frozen=True)
-class MatvecConfig:
-    """Which of a matrix's eight products is meant.
-
-    Parameters
-    ----------
-    transpose : bool
-        F* instead of F; with `full`, F F* instead of F* F.
-    full : bool
-        The product followed by its adjoint.
-    use_aux_mat : bool
-        The auxiliary matrix G for F; with `full`, G* F, or F G* where `transpose`.
-    """
-
-    transpose: bool = False
-    full: bool = False
-    use_aux_mat: bool = False
-
-    @property
-    def input_space(self) -> str:
-        """Space of the operand: ``"col"`` or ``"row"``."""
-        return "row" if self.transpose else "col"
-
-    @property
-    def output_space(self) -> str:
-        """Space of the result."""
-        return "col" if self.transpose != self.full else "row"
-
-    @property
-    def name(self) -> str:
-        """The product in the field's notation: F, F*, F*F, FF*, G, G*, G*F, FG*."""
-        return _PRODUCT_NAMES[self.full, self.use_aux_mat, self.transpose]
-
-
-_PRODUCT_NAMES = {
-    (False, False, False): "F",
-    (False, False, True): "F*",
-    (False, True, False): "G",
-    (False, True, True): "G*",
-    (True, False, False): "F*F",
-    (True, False, True): "FF*",
-    (True, True, False): "G*F",
-    (True, True, True): "FG*",
-}

@@ -9,8 +9,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from .arithmetic import VectorArithmetic
-from .distributed import DOUBLE
+from .distributed import DOUBLE, VectorData
 from .errors import ArgumentError
 from .kernels import Target
 from .kernels.reductions import PARTIALS, reduction
@@ -21,7 +20,7 @@ SMALLEST_SAFE_SQUARE = 2.0**-960
 Floats = npt.NDArray[np.float64]
 
 
-class VectorReductions(VectorArithmetic):
+class VectorReductions(VectorData):
     """The reductions of a `Vector`. Their results are the same on every rank and have the same bits in every run."""
 
     def dot(self, other: VectorReductions) -> float:
@@ -31,7 +30,7 @@ class VectorReductions(VectorArithmetic):
 
         Parameters
         ----------
-        other : VectorReductions
+        other : Vector
             Of the same space, sizes and Comm.
 
         Raises
@@ -46,7 +45,7 @@ class VectorReductions(VectorArithmetic):
 
         Collective, in one step for all of them. Parameters and errors are those of `dot`.
         """
-        return self._dots(other, self._num_vecs, "dots")
+        return self._dots(other, self.num_vecs, "dots")
 
     def norm(self, order: float = 2) -> float:
         """Return a global norm, the same on every rank. Collective.
@@ -74,7 +73,7 @@ class VectorReductions(VectorArithmetic):
 
         Collective, in one step for all of them. Parameters and errors are those of `norm`.
         """
-        return self._norms(order, self._num_vecs, "norms")
+        return self._norms(order, self.num_vecs, "norms")
 
     # All of these reduce equal runs of the values: one run of all, or one for each vector.
 

@@ -1,4 +1,4 @@
-"""What a matrix is, apart from its values: sizes, kind, precision; as properties and as pyFFTMatvec's getters."""
+"""The description of a matrix: sizes, kind and precision, as properties and as pyFFTMatvec's getters."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from .layout import Layout
+from .layout import MatrixLayout
 from .precision import MatvecPrecisionConfig
 
 
-class MatrixSizes:
+class MatrixDescription:
     """The description of a `Matrix`, which sets the attributes."""
 
-    _layout: Layout
+    _layout: MatrixLayout
     _config: MatvecPrecisionConfig
     _is_p2q: bool
     _checksum: int
@@ -22,7 +22,7 @@ class MatrixSizes:
     def shape(self) -> tuple[int, int]:
         """Global shape of the matrix: (Nd Nt, Nm Nt)."""
         layout = self._layout
-        return layout.num_rows * layout.block_size, layout.num_cols * layout.block_size
+        return layout.Nd * layout.Nt, layout.Nm * layout.Nt
 
     @property
     def dtype(self) -> np.dtype[np.float64]:
@@ -30,34 +30,34 @@ class MatrixSizes:
         return np.dtype(np.float64)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> MatrixLayout:
         """Sizes of the matrix and of this rank's share."""
         return self._layout
 
     @property
     def num_cols(self) -> int:
         """Number of this rank's block columns."""
-        return len(self._layout.cols)
+        return self._layout.nm
 
     @property
     def num_rows(self) -> int:
         """Number of this rank's block rows."""
-        return len(self._layout.rows)
+        return self._layout.nd
 
     @property
     def glob_num_cols(self) -> int:
         """Global number of block columns, Nm."""
-        return self._layout.num_cols
+        return self._layout.Nm
 
     @property
     def glob_num_rows(self) -> int:
         """Global number of block rows, Nd."""
-        return self._layout.num_rows
+        return self._layout.Nd
 
     @property
     def block_size(self) -> int:
         """Number of time steps of a block, Nt."""
-        return self._layout.block_size
+        return self._layout.Nt
 
     @property
     def padded_size(self) -> int:

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from .arguments import check_shape
 from .backends import Backend, Buffer
 from .backends.base import Intake
 from .errors import ArgumentTypeError
 from .io import MatrixMeta, read_block_row
 from .kernels import ceil_div
 from .kernels.elementwise import fill
-from .layout import Layout
-from .partition import block_range, check_shape
+from .layout import MatrixLayout, block_ranges
 
 # ``source(row, cols, intake)`` returns F[row, cols] as a (len(cols), Nt) float64 Buffer of the intake. Both indices are
 # global, and of this rank's share; rows and columns come in order.
@@ -30,20 +30,20 @@ MOST_THREADS = 16
 LEAST_BYTES = 1 << 20
 
 
-def filled(backend: Backend, layout: Layout, formula: str, value: float = 0.0) -> BlockRowSource:
+def filled(backend: Backend, layout: MatrixLayout, formula: str, value: float = 0.0) -> BlockRowSource:
     """Return the source that fills by a formula (see `elementwise.fill`) of the index in the (Nd, Nm, Nt) array."""
     launch = fill(backend.target, formula)
 
     def source(row: int, cols: range, intake: Intake) -> Buffer:
         values = intake.on_device(len(cols))
-        start = (row * layout.num_cols + cols.start) * layout.block_size
+        start = (row * layout.Nm + cols.start) * layout.Nt
         launch(backend.wrap(values.array.reshape(-1)).view, start, value)
         return values
 
     return source
 
 
-def from_rows(backend: Backend, layout: Layout, rows: Callable[[int], npt.ArrayLike]) -> BlockRowSource:
+def from_rows(backend: Backend, layout: MatrixLayout, rows: Callable[[int], npt.ArrayLike]) -> BlockRowSource:
     """Return the source that takes its part of the global (Nm, Nt) block rows that a function returns.
 
     The function is called once for each row.
@@ -53,7 +53,7 @@ def from_rows(backend: Backend, layout: Layout, rows: Callable[[int], npt.ArrayL
     @lru_cache(maxsize=1)
     def block_row(row: int) -> npt.NDArray[Any]:
         values = np.asarray(rows(row))
-        check_shape(values.shape, (layout.num_cols, layout.block_size), f"block row {row}")
+        check_shape(values.shape, (layout.Nm, layout.Nt), f"block row {row}")
         if values.dtype.kind not in "buif":
             raise ArgumentTypeError(f"block row {row}: expected real numbers, found dtype {values.dtype}")
         return values
@@ -97,5 +97,5 @@ class ParallelCopy:
 
         total = len(destination)
         parts = min(self._threads, total, ceil_div(destination.nbytes, LEAST_BYTES))
-        ranges = [block_range(total, parts, i) for i in range(parts)]
+        ranges = block_ranges(total, parts)
         list(map(copy, ranges) if parts == 1 else self._pool.map(copy, ranges))

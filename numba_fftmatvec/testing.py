@@ -7,11 +7,13 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from .arithmetic import check_operand
 from .comm import Comm
+from .distributed import check_operand
 from .errors import ArgumentTypeError, VerificationError
+from .layout import MatrixLayout
 from .matrix import Matrix
-from .precision import MatvecConfig, MatvecPrecisionConfig
+from .precision import MatvecPrecisionConfig
+from .products import MatvecConfig, Product
 from .vector import Vector
 
 
@@ -40,39 +42,29 @@ def generate_double(index: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return bits.view(np.float64).reshape(np.shape(index))
 
 
-def exact_ones_product(num_rows: int, num_cols: int, block_size: int, product: MatvecConfig) -> npt.NDArray[np.float64]:
-    """Return any block of the product of a matrix of ones with a vector of ones: (Nt,) values, equal for all blocks.
+def exact_ones_product(layout: MatrixLayout, product: Product) -> npt.NDArray[np.float64]:
+    """Return any block of the product of matrices of ones with a vector of ones: (Nt,) values, equal for all blocks.
 
-    With 1 at every place F x sums Nm (t + 1) values at step t, and F* y sums Nd (Nt - t); the full products apply both.
+    With 1 at every place F sums the values of Nm blocks up to each step, and F* those of Nd blocks from each step on.
     """
-    up = np.arange(1.0, block_size + 1)
-    down = up[::-1]
-    sums = {
-        (False, False): num_cols * up,
-        (True, False): num_rows * down,
-        (False, True): num_rows * num_cols * np.cumsum(up[::-1])[::-1],
-        (True, True): num_rows * num_cols * np.cumsum(down),
-    }
-    return sums[product.transpose, product.full]
+    values = np.ones(layout.Nt)
+    for factor in product.factors:
+        sums = np.cumsum(values[::-1])[::-1] if factor.is_adjoint else np.cumsum(values)
+        values = sums * layout.vector(factor.input_space).num_blocks
+    return values
 
 
-def ones_tolerance(
-    num_rows: int, num_cols: int, block_size: int, product: MatvecConfig, config: MatvecPrecisionConfig
-) -> float:
+def ones_tolerance(layout: MatrixLayout, product: Product, config: MatvecPrecisionConfig) -> float:
     """Return the relative error in the 2-norm that a product of ones with ones may have.
 
-    One pass has ``||err||_2 <= 2 u (1 + log2 2Nt) S``, where S sums over blocks the largest magnitude of a block's
+    One factor has ``||err||_2 <= 2 u (1 + log2 2Nt) S``, where S sums over blocks the largest magnitude of a block's
     spectrum times the 2-norm of the operand's block. A block of ones has at most Nt at every frequency, so each output
-    block of F x has ``S_r <= Nm Nt sqrt(Nt)``; a second pass carries the first one's error on and adds its own.
+    block of F x has ``S_r <= Nm Nt sqrt(Nt)``; a second factor carries the first one's error on and adds its own.
     """
-    unit = 2 * config.unit_roundoff * (1 + math.log2(2 * block_size))
-    exact = exact_ones_product(num_rows, num_cols, block_size, product)
-    inner, outer = (num_rows, num_cols) if product.transpose else (num_cols, num_rows)
-    gain = inner * block_size  # of the first pass, from a block's norm to a block's norm
-    bound = gain * math.sqrt(block_size)
-    if product.full:
-        bound *= 2 * outer * block_size
-    return unit * bound / float(np.linalg.norm(exact))
+    unit = 2 * config.unit_roundoff * (1 + math.log2(layout.padded_size))
+    gains = [layout.vector(factor.input_space).num_blocks * layout.Nt for factor in product.factors]
+    bound = len(gains) * math.prod(gains) * math.sqrt(layout.Nt)
+    return unit * bound / float(np.linalg.norm(exact_ones_product(layout, product)))
 
 
 class Tester:
@@ -107,16 +99,16 @@ class Tester:
         """
         if not isinstance(mat, Matrix):
             raise ArgumentTypeError(f"check_ones_matvec: expected a Matrix, found {type(mat).__name__}")
-        product = MatvecConfig(bool(conj), bool(full))
-        nd, nm, nt = mat.get_glob_num_rows(), mat.get_glob_num_cols(), mat.get_block_size()
-        blocks = nm if product.output_space == "col" else nd
-        check_operand(out, comm, product.output_space, (blocks, nt), "check_ones_matvec")
-        exact = exact_ones_product(nd, nm, nt, product)
+        product = MatvecConfig(bool(conj), bool(full)).product
+        layout = mat.layout
+        result = layout.vector(product.output_space)
+        check_operand(out, comm, result, "check_ones_matvec")
+        exact = exact_ones_product(layout, product)
         mine = out.to_numpy()
         square = 0.0 if mine is None else float(np.sum((mine - exact) ** 2))
         difference = math.sqrt(math.fsum(comm.global_comm.allgather(square)))
-        error = difference / (math.sqrt(blocks) * float(np.linalg.norm(exact)))
-        bound = ones_tolerance(nd, nm, nt, product, mat.get_precision_config())
+        error = difference / (math.sqrt(result.num_blocks) * float(np.linalg.norm(exact)))
+        bound = ones_tolerance(layout, product, mat.precision_config)
         if not error <= bound:
             raise VerificationError(
                 f"{product.name} 1: expected a relative error of at most {bound:.3e}, found {error:.3e}"

@@ -30,6 +30,8 @@ from .backends import Backend
 from .errors import ArgumentError, ArgumentTypeError, ShapeError
 from .interop import VectorInterop
 from .matrix import Matrix
+from .products import BY_FLAGS, Product
+from .vector import Vector
 
 
 def matvec(F: Matrix, x: torch.Tensor | None, *, use_aux_mat: bool = False) -> torch.Tensor:
@@ -65,12 +67,12 @@ def matvec(F: Matrix, x: torch.Tensor | None, *, use_aux_mat: bool = False) -> t
     UninitializedError
         The matrix has no values.
     """
-    return _product(F, x, False, use_aux_mat)
+    return _multiply(F, x, BY_FLAGS[False, False, bool(use_aux_mat)])
 
 
 def transpose_matvec(F: Matrix, y: torch.Tensor | None, *, use_aux_mat: bool = False) -> torch.Tensor:
     """Return ``F* y`` as a differentiable function of y. As `matvec`, with the spaces exchanged."""
-    return _product(F, y, True, use_aux_mat)
+    return _multiply(F, y, BY_FLAGS[True, False, bool(use_aux_mat)])
 
 
 class LinearMap(torch.nn.Module):  # type: ignore[misc, unused-ignore]
@@ -104,9 +106,14 @@ class LinearMap(torch.nn.Module):  # type: ignore[misc, unused-ignore]
         self.transpose = bool(transpose)
         self.use_aux_mat = bool(use_aux_mat)
 
+    @property
+    def product(self) -> Product:
+        """The product that the flags choose."""
+        return BY_FLAGS[self.transpose, False, self.use_aux_mat]
+
     def forward(self, x: torch.Tensor | None) -> torch.Tensor:
         """Return the product with this rank's part of a vector. Collective; see `matvec`."""
-        return _product(self.F, x, self.transpose, self.use_aux_mat)
+        return _multiply(self.F, x, self.product)
 
     def adjoint(self) -> LinearMap:
         """Return the adjoint map, of the same matrix."""
@@ -114,10 +121,8 @@ class LinearMap(torch.nn.Module):  # type: ignore[misc, unused-ignore]
 
     def extra_repr(self) -> str:
         """Return the map's name and global shapes."""
-        F = self.F
-        shapes = [(n, F.get_block_size()) for n in (F.get_glob_num_cols(), F.get_glob_num_rows())]
-        source, result = reversed(shapes) if self.transpose else shapes
-        return f"{'FG'[self.use_aux_mat]}{'*' if self.transpose else ''}, {source} -> {result}"
+        product, vector = self.product, self.F.layout.vector
+        return f"{product.name}, {vector(product.input_space).shape} -> {vector(product.output_space).shape}"
 
 
 class _Product(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
@@ -128,41 +133,38 @@ class _Product(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, anchor: torch.Tensor, F: Matrix, transpose: bool, use_aux_mat: bool
-    ) -> torch.Tensor:
-        ctx.adjoint = F, not transpose, use_aux_mat
-        operand, result = map(F.get_vec, ("output", "input") if transpose else ("input", "output"))
+    def forward(ctx: Any, x: torch.Tensor, anchor: torch.Tensor, F: Matrix, product: Product) -> torch.Tensor:
+        ctx.adjoint = F, product.adjoint
+        spaces = product.input_space, product.output_space
+        operand, result = (Vector.from_layout(F.comm, F.layout.vector(space)) for space in spaces)
         # Copied, not shared: captured graphs know our vectors by their addresses, which recur, and no later write to
         # the tensor can reach a product that is still queued.
         operand.from_torch(x)
-        (F.transpose_matvec if transpose else F.matvec)(operand, result, use_aux_mat=use_aux_mat)
+        F.apply_product(product, operand, result)
         y = result.to_torch()
-        return (x.new_empty(0, F.get_block_size()) if y is None else y).to(x.dtype)
+        return (x.new_empty(0, F.block_size) if y is None else y).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        F, transpose, use_aux_mat = ctx.adjoint
-        return _product(F, gradient, transpose, use_aux_mat), None, None, None, None
+        return _multiply(ctx.adjoint[0], gradient, ctx.adjoint[1]), None, None, None
 
 
-def _product(F: Matrix, x: torch.Tensor | None, transpose: bool, use_aux_mat: bool) -> torch.Tensor:
+def _multiply(F: Matrix, x: torch.Tensor | None, product: Product) -> torch.Tensor:
     if not isinstance(F, Matrix):
         raise ArgumentTypeError(f"product: expected a Matrix, found {type(F).__name__}")
     comm = F.comm
     comm.check_open()
-    owner = comm.collectives("row" if transpose else "col")[0].rank == 0
-    blocks = (F.get_num_rows() if transpose else F.get_num_cols()) if owner else 0
-    device = _device(comm.backend)
-    shape = blocks, F.get_block_size()
+    owner = comm.collectives(product.input_space)[0].rank == 0
+    layout, device = F.layout.vector(product.input_space), _device(comm.backend)
+    shape = layout.rows if owner else 0, layout.block_size
     with comm.agreement("taking the tensors of a product"):
         if x is None and not owner:
             x = torch.empty(shape, dtype=torch.float64, device=device)
-        _check(x, blocks * shape[1], device, "operand")
+        _check(x, shape[0] * shape[1], device, "operand")
     assert x is not None
     needed = any(comm.global_comm.allgather(torch.is_grad_enabled() and x.requires_grad))
     anchor = torch.empty(0, dtype=x.dtype, device=device, requires_grad=needed)
-    y: torch.Tensor = _Product.apply(x.reshape(shape), anchor, F, bool(transpose), bool(use_aux_mat))
+    y: torch.Tensor = _Product.apply(x.reshape(shape), anchor, F, product)
     return y
 
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from .backends import Buffer
 from .kernels._launch import ceil_div
-from .layout import Layout
+from .layout import MatrixLayout, Space
 from .precision import Precision
 from .stages import (
     CopyRows,
@@ -29,11 +29,11 @@ CHUNK_BYTES = 32 << 20
 class Transforms(Protocol):
     """Builds the stages between a vector's blocks and its spectrum, for this rank's blocks of one space."""
 
-    def spectrum(self, space: str, precision: Precision) -> Buffer:
+    def spectrum(self, space: Space, precision: Precision) -> Buffer:
         """Return the buffer that holds a vector's spectrum."""
 
     def forward(
-        self, space: str, source: Any, rounding: Any, precision: Precision, *, timed: bool
+        self, space: Space, source: Any, rounding: Any, precision: Precision, *, timed: bool
     ) -> tuple[Stage, ...]:
         """Return the stages that pad and transform blocks of the dtype `source`, rounded to `rounding`.
 
@@ -41,7 +41,7 @@ class Transforms(Protocol):
         """
 
     def inverse(
-        self, space: str, precision: Precision, rounding: Any, own: Buffer | None, *, timed: bool
+        self, space: Space, precision: Precision, rounding: Any, own: Buffer | None, *, timed: bool
     ) -> tuple[Stage, ...]:
         """Return the stages that transform back and unpad, into `own` or the product's result."""
 
@@ -52,19 +52,19 @@ class RealTransforms:
     They go through in pieces that caches hold; timed, pad and transform are passes over all blocks.
     """
 
-    def __init__(self, workspace: Workspace, layout: Layout, num_vecs: int) -> None:
+    def __init__(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> None:
         self._get = workspace.get
         self._backend: Any = workspace.backend
         self._layout = layout
         self._num_vecs = num_vecs
 
-    def spectrum(self, space: str, precision: Precision) -> Buffer:
+    def spectrum(self, space: Space, precision: Precision) -> Buffer:
         """Return (vectors x blocks, frequencies)."""
-        shape = self._num_vecs * self._layout.local_blocks(space), self._layout.frequencies
+        shape = self._layout.vector(space, self._num_vecs).rows, self._layout.frequencies
         return self._get(f"spectra.{space}", shape, precision.complex)
 
     def forward(
-        self, space: str, source: Any, rounding: Any, precision: Precision, *, timed: bool
+        self, space: Space, source: Any, rounding: Any, precision: Precision, *, timed: bool
     ) -> tuple[Stage, ...]:
         """Return pad and FFT; the padded rows' tails stay zero."""
         length, spectrum = self._layout.padded_size, self.spectrum(space, precision)
@@ -75,7 +75,7 @@ class RealTransforms:
         return CopyRows("pad", self._backend, source, rounding, padded), Fourier("fft", transform)
 
     def inverse(
-        self, space: str, precision: Precision, rounding: Any, own: Buffer | None, *, timed: bool
+        self, space: Space, precision: Precision, rounding: Any, own: Buffer | None, *, timed: bool
     ) -> tuple[Stage, ...]:
         """Return IFFT and unpad."""
         length = self._layout.padded_size
@@ -85,8 +85,8 @@ class RealTransforms:
         transform = self._backend.irfft(length, self.spectrum(space, precision), time)
         return Fourier("ifft", transform), CopyRows("unpad", self._backend, precision.real, rounding, own)
 
-    def _rows(self, name: str, space: str, precision: Precision) -> Buffer:
-        shape = self._num_vecs * self._layout.local_blocks(space), self._layout.padded_size
+    def _rows(self, name: str, space: Space, precision: Precision) -> Buffer:
+        shape = self._layout.vector(space, self._num_vecs).rows, self._layout.padded_size
         return self._get(f"{name}.{space}", shape, precision.real)
 
 
@@ -96,19 +96,19 @@ class PairedTransforms:
     They go through in chunks, which bound the memory.
     """
 
-    def __init__(self, workspace: Workspace, layout: Layout, num_vecs: int) -> None:
+    def __init__(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> None:
         self._get = workspace.get
         self._backend: Any = workspace.backend
         self._layout = layout
         self._num_vecs = num_vecs
 
-    def spectrum(self, space: str, precision: Precision) -> Buffer:
+    def spectrum(self, space: Space, precision: Precision) -> Buffer:
         """Return (pairs, padded size)."""
         shape = self._pairs(space), self._layout.padded_size
         return self._get(f"spectra.{space}", shape, precision.complex)
 
     def forward(
-        self, space: str, source: Any, rounding: Any, precision: Precision, *, timed: bool
+        self, space: Space, source: Any, rounding: Any, precision: Precision, *, timed: bool
     ) -> tuple[Stage, ...]:
         """Return pad and FFT of every chunk; the padded rows' tails stay zero."""
         chunks: list[tuple[Stage, ...]] = []
@@ -120,7 +120,7 @@ class PairedTransforms:
         return self._joined("fft", chunks, timed)
 
     def inverse(
-        self, space: str, precision: Precision, rounding: Any, own: Buffer | None, *, timed: bool
+        self, space: Space, precision: Precision, rounding: Any, own: Buffer | None, *, timed: bool
     ) -> tuple[Stage, ...]:
         """Return IFFT and unpad of every chunk."""
         chunks: list[tuple[Stage, ...]] = []
@@ -135,16 +135,16 @@ class PairedTransforms:
             return tuple(stage for stages in chunks for stage in stages)
         return (Overlapped(phase, (self._backend, self._backend.branch()), chunks),)
 
-    def _apart(self, space: str) -> int:
+    def _apart(self, space: Space) -> int:
         """Return how far apart the rows of a pair are: neighbouring blocks, or the same block of the next vector."""
-        return 1 if self._num_vecs == 1 else self._layout.local_blocks(space)
+        return 1 if self._num_vecs == 1 else len(self._layout.vector(space).blocks)
 
-    def _pairs(self, space: str) -> int:
+    def _pairs(self, space: Space) -> int:
         apart = self._apart(space)
-        return ceil_div(self._num_vecs * self._layout.local_blocks(space), 2 * apart) * apart
+        return ceil_div(self._layout.vector(space, self._num_vecs).rows, 2 * apart) * apart
 
     def _chunks(
-        self, name: str, space: str, precision: Precision, timed: bool
+        self, name: str, space: Space, precision: Precision, timed: bool
     ) -> Iterator[tuple[Any, int, Buffer, Buffer, bool]]:
         """Yield for each chunk who computes it, its first pair, its rows in time, its spectrum, and if it is the last.
 

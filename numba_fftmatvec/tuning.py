@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-import operator
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,28 +12,19 @@ from functools import partial
 
 import numpy as np
 
+from .arguments import natural_int, positive_int
 from .comm import Comm
 from .errors import ArgumentError, ArgumentTypeError, PrecisionError, UninitializedError
+from .layout import Space
 from .matrix import Matrix
-from .partition import positive_int
-from .precision import MatvecConfig, MatvecPrecisionConfig, Precision
+from .precision import MatvecPrecisionConfig, Precision
+from .products import PRODUCTS, Product
 from .timing import time_runs
 from .vector import Vector
 
 # Until the clocks have risen; and before each measurement, which lets a GPU record its graph.
 _WARM_UP_SECONDS = 0.2
 _WARM_UP_RUNS = 3
-
-_PRODUCTS = {
-    product.name: product
-    for product in (MatvecConfig(*reversed(flags)) for flags in itertools.product((False, True), repeat=3))
-}
-_METHODS = {
-    (False, False): "matvec",
-    (True, False): "transpose_matvec",
-    (False, True): "matmat",
-    (True, True): "transpose_matmat",
-}
 
 
 @dataclass(frozen=True)
@@ -50,7 +40,7 @@ class Candidate:
     error : float
         The largest error of any of the products: relative to the finest config's result, in the 2-norm.
     spectrum_bytes : int
-        What the rank with the most stores of the spectrum, or of both where there is an auxiliary matrix.
+        Largest number of bytes that any rank stores: the spectrum, plus the auxiliary one if there is one.
     """
 
     code: str
@@ -134,7 +124,7 @@ def tune(
         An argument is outside its domain, or no candidate is within the tolerance, and then the message tells the
         smallest error. With the default codes there always is one, the finest config.
     PrecisionError
-        A code is none, or its format of the spectrum is finer than the one that `F` stores.
+        A code is invalid, or asks for a finer storage format than F has.
     ArgumentTypeError
         `F` is no Matrix.
     UninitializedError
@@ -161,7 +151,7 @@ def tune(
         chosen = _check_products(F, products)
         wanted = _check_codes(stored, candidate_codes(stored) if codes is None else codes)
         repetitions, num_vecs = positive_int(repetitions, "repetitions"), positive_int(num_vecs, "num_vecs")
-        seed = _seed(seed)
+        seed = natural_int(seed, "seed")
     with F.with_precision(_finest(stored)) as exact:
         trials = [_Trial(exact, product, seed, num_vecs) for product in chosen]
         _warm_up(exact, trials[0])
@@ -204,15 +194,13 @@ def _finest(stored: Precision) -> MatvecPrecisionConfig:
 class _Trial:
     """One product: its operand, its result, and what that is with the finest config."""
 
-    def __init__(self, exact: Matrix, product: MatvecConfig, seed: int, num_vecs: int) -> None:
-        blocks = {"col": exact.glob_num_cols, "row": exact.glob_num_rows}
+    def __init__(self, exact: Matrix, product: Product, seed: int, num_vecs: int) -> None:
         self._product = product
-        self._method = _METHODS[product.transpose, num_vecs > 1]
         self.operand, self.result = (
-            Vector(exact.comm, blocks[space], exact.block_size, space, global_sizes=True, num_vecs=num_vecs)
+            Vector.from_layout(exact.comm, exact.layout.vector(space, num_vecs))
             for space in (product.input_space, product.output_space)
         )
-        random = np.random.default_rng([seed, product.input_space == "row"])
+        random = np.random.default_rng([seed, product.input_space is Space.ROW])
         self.operand.scatter(random.standard_normal(self.operand.shape))
         self.apply(exact)
         self._exact = self.result.copy()
@@ -224,8 +212,7 @@ class _Trial:
 
     def apply(self, matrix: Matrix) -> None:
         """Queue the product."""
-        product, method = self._product, getattr(matrix, self._method)
-        method(self.operand, self.result, use_aux_mat=product.use_aux_mat, full=product.full)
+        matrix.apply_product(self._product, self.operand, self.result)
 
     def error(self) -> float:
         """Return the relative error of the last result; infinite where that is not finite."""
@@ -294,27 +281,18 @@ def _positive_number(value: object, what: str) -> float:
     return float(value)
 
 
-def _seed(value: object) -> int:
-    try:
-        seed = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        seed = -1
-    if seed < 0:
-        raise ArgumentError(f"seed: expected an integer that is not negative, found {value!r}")
-    return seed
-
-
-def _check_products(F: Matrix, names: Sequence[str]) -> list[MatvecConfig]:
-    unknown = [name for name in names if name not in _PRODUCTS]
+def _check_products(F: Matrix, names: Sequence[str]) -> list[Product]:
+    unknown = [name for name in names if name not in PRODUCTS]
     if unknown or not names:
         found = repr(unknown[0]) if unknown else "none"
-        raise ArgumentError(f"products: expected names of {', '.join(_PRODUCTS)}, found {found}")
+        raise ArgumentError(f"products: expected names of {', '.join(PRODUCTS)}, found {found}")
     if not F.is_initialized():
         raise UninitializedError("tune: expected an initialised matrix, found one without values")
-    chosen = [_PRODUCTS[name] for name in dict.fromkeys(names)]
-    if any(product.use_aux_mat for product in chosen) and not F.has_aux_mat():
+    chosen = [PRODUCTS[name] for name in dict.fromkeys(names)]
+    if any("G" in product.matrices for product in chosen) and not F.has_aux_mat():
+        without = ", ".join(name for name, product in PRODUCTS.items() if "G" not in product.matrices)
         raise UninitializedError(
-            f"products: expected none with an auxiliary matrix, of which there is none, found {names}"
+            f"products: expected some of {without}, since the matrix has no auxiliary matrix; found {names}"
         )
     return chosen
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from .arithmetic import VectorArithmetic
 from .comm import Comm
+from .distributed import checked_layout
 from .errors import ArgumentTypeError, ShapeError
 from .files import VectorFiles
 from .interop import VectorInterop
 from .reductions import VectorReductions
 
 
-class Vector(VectorReductions, VectorFiles, VectorInterop):
+class Vector(VectorArithmetic, VectorReductions, VectorFiles, VectorInterop):
     """A vector of blocks of time steps, in parameter space (``"col"``) or in data space (``"row"``).
 
     A ``"col"`` vector is split over the grid's columns and owned by the ranks of its first row; a ``"row"`` vector is
@@ -70,14 +72,14 @@ class Vector(VectorReductions, VectorFiles, VectorInterop):
         deep_copy: bool | None = None,
         num_vecs: int = 1,
     ) -> None:
-        if not isinstance(comm, Vector):
-            if not isinstance(comm, Comm):
-                raise ArgumentTypeError(f"comm: expected a Comm or a Vector, found {type(comm).__name__}")
-            described = blocks, block_size, row_or_col, global_sizes, SOTI_ordering
-            super().__init__(comm, *described, num_vecs=num_vecs)  # type: ignore[arg-type]
+        if isinstance(comm, Vector):
+            if num_vecs not in (1, comm.num_vecs):
+                raise ShapeError(f"num_vecs: expected {comm.num_vecs}, as the vector to copy has, found {num_vecs!r}")
+            self._allocate(comm.comm, comm.layout)
+            if (blocks if deep_copy is None else deep_copy) and comm.is_initialized():
+                comm.copy_to(self)
             return
-        if num_vecs not in (1, comm.num_vecs):
-            raise ShapeError(f"num_vecs: expected {comm.num_vecs}, as the vector to copy has, found {num_vecs!r}")
-        self._allocate(comm.comm, comm.glob_num_blocks, comm.block_size, comm.row_or_col, comm.num_vecs)
-        if (blocks if deep_copy is None else deep_copy) and comm.is_initialized():
-            comm.copy_to(self)
+        if not isinstance(comm, Comm):
+            raise ArgumentTypeError(f"comm: expected a Comm or a Vector, found {type(comm).__name__}")
+        layout = checked_layout(comm, blocks, block_size, row_or_col, global_sizes, SOTI_ordering, num_vecs)
+        self._allocate(comm, layout)

@@ -2,6 +2,7 @@
 
 from .hdf5 import (
     VectorWriter,
+    block_row_writer,
     check_block_row,
     check_vector,
     read_block_row,
@@ -14,6 +15,7 @@ from .meta import MatrixMeta, read_meta, remove_meta, write_meta
 __all__ = [
     "MatrixMeta",
     "VectorWriter",
+    "block_row_writer",
     "check_block_row",
     "check_vector",
     "read_block_row",

@@ -16,12 +16,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arguments import check_shape, checksum_number
 from ..errors import ArgumentError, ArgumentTypeError, ChecksumError, FFTMatvecError, FileError, FileFormatError
-from ..partition import check_shape, positive_int
+from ..layout import Space, VectorLayout
 from .atomic import check_regular_file
-from .meta import checksum_number
 
-_SPACES = {"col": ("n_param", "param_steps"), "row": ("n_obs", "obs_steps")}
+_SIZE_ATTRIBUTES = {Space.COL: ("n_param", "param_steps"), Space.ROW: ("n_obs", "obs_steps")}
 _LARGEST_CHUNK = 64 * 2**20  # bytes: HDF5 holds a whole chunk in memory, however little of it is read
 _FILTERS = {
     h5py.h5z.FILTER_DEFLATE: "gzip",
@@ -35,51 +35,44 @@ _LOCKING = {"locking": "best-effort"} if hasattr(h5py.h5p.PropFAID, "set_file_lo
 
 @dataclass(frozen=True)
 class Description:
-    """What one file must hold: `num_vecs` vectors of `num_blocks` blocks of `block_size` values of a space."""
+    """What one file must hold: vectors of a layout, and the marks of a checksum and of quantities of interest."""
 
     path: Path
-    space: str
-    num_blocks: int
-    block_size: int
+    layout: VectorLayout
     checksum: int = 0
     qoi: bool = False
-    num_vecs: int = 1
 
     def __post_init__(self) -> None:
-        """Check the arguments that callers pass through."""
-        if self.space not in _SPACES:
-            raise ArgumentError(f"{self.path}: space: expected one of {', '.join(_SPACES)}, found {self.space!r}")
-        positive_int(self.num_blocks, f"{self.path}: number of blocks")
-        positive_int(self.block_size, f"{self.path}: block size")
-        positive_int(self.num_vecs, f"{self.path}: number of vectors")
+        """Check the checksum, which callers pass through."""
         checksum_number(self.checksum, f"{self.path}: checksum")
 
     @property
     def attributes(self) -> dict[str, int]:
         """The attributes that every such file must have: those of `optional` apart."""
-        blocks, steps = _SPACES[self.space]
-        sizes = {"reindex": 1, blocks: self.num_blocks, steps: self.block_size}
+        blocks, steps = _SIZE_ATTRIBUTES[self.layout.space]
+        sizes = {"reindex": 1, blocks: self.layout.num_blocks, steps: self.layout.block_size}
         return sizes | ({"qoi": 1} if self.qoi else {})
 
     @property
     def optional(self) -> dict[str, int]:
         """The attributes that only some files have: a checksum, and the number of vectors where it is not 1."""
         checksum = {"checksum": self.checksum} if self.checksum else {}
-        return checksum | ({"num_vecs": self.num_vecs} if self.num_vecs > 1 else {})
+        return checksum | ({"num_vecs": self.layout.num_vecs} if self.layout.num_vecs > 1 else {})
 
     @property
     def shape(self) -> tuple[int]:
         """Shape of the dataset."""
-        return (self.num_vecs * self.num_blocks * self.block_size,)
+        return (self.layout.size,)
 
     def spans(self, blocks: range) -> list[slice]:
         """Return the elements of consecutive blocks: a slice for each vector."""
-        if blocks.step != 1 or not 0 <= blocks.start <= blocks.stop <= self.num_blocks:
+        layout = self.layout
+        if blocks.step != 1 or not 0 <= blocks.start <= blocks.stop <= layout.num_blocks:
             raise ArgumentError(
-                f"{self.path}: blocks: expected consecutive ones of 0 .. {self.num_blocks - 1}, found {blocks}"
+                f"{self.path}: blocks: expected consecutive ones of 0 .. {layout.num_blocks - 1}, found {blocks}"
             )
-        firsts = (vector * self.num_blocks for vector in range(self.num_vecs))
-        size = self.block_size
+        firsts = (vector * layout.num_blocks for vector in range(layout.num_vecs))
+        size = layout.block_size
         return [slice((first + blocks.start) * size, (first + blocks.stop) * size) for first in firsts]
 
     def check_array(self, array: NDArray[np.float64], blocks: range) -> None:
@@ -87,8 +80,7 @@ class Description:
         if not isinstance(array, np.ndarray) or array.dtype != np.float64:
             found = getattr(array, "dtype", type(array).__name__)
             raise ArgumentTypeError(f"{self.path}: values: expected a NumPy array of float64, found {found}")
-        vectors = () if self.num_vecs == 1 else (self.num_vecs,)
-        check_shape(array.shape, (*vectors, len(blocks), self.block_size), f"{self.path}: values of {blocks}")
+        check_shape(array.shape, self.layout.shape_of(len(blocks)), f"{self.path}: values of {blocks}")
 
 
 @contextmanager
@@ -105,9 +97,8 @@ def opened(description: Description) -> Iterator[Any]:
         if dataset.dtype != np.float64:
             raise FileFormatError(f"{path}, vec: expected dtype float64, found {dataset.dtype}")
         if dataset.shape != description.shape:
-            vectors = "" if description.num_vecs == 1 else f"{description.num_vecs} vectors of "
-            sizes = f"{vectors}{description.num_blocks} blocks of {description.block_size}"
-            raise FileFormatError(f"{path}, vec: expected shape {description.shape} ({sizes}), found {dataset.shape}")
+            expected = f"{description.shape} ({description.layout})"
+            raise FileFormatError(f"{path}, vec: expected shape {expected}, found {dataset.shape}")
         yield dataset
 
 
@@ -144,7 +135,7 @@ def _check_storage(path: Path, dataset: Any) -> None:
 
 
 def _check_attributes(description: Description, dataset: Any) -> None:
-    path = description.path
+    path, layout = description.path, description.layout
     for name, expected in description.attributes.items():
         found = _integer_attribute(path, dataset, name)
         if found is None:
@@ -152,10 +143,10 @@ def _check_attributes(description: Description, dataset: Any) -> None:
         if found != expected:
             raise FileFormatError(f"{path}, attribute {name}: expected {expected}, found {found}")
     num_vecs = _integer_attribute(path, dataset, "num_vecs")
-    if (1 if num_vecs is None else num_vecs) != description.num_vecs:
+    if (1 if num_vecs is None else num_vecs) != layout.num_vecs:
         shown = f"{_listed(dataset.attrs)}: one vector" if num_vecs is None else num_vecs
-        raise FileFormatError(f"{path}, attribute num_vecs: expected {description.num_vecs}, found {shown}")
-    if description.space == "row" and not description.qoi and _integer_attribute(path, dataset, "qoi") == 1:
+        raise FileFormatError(f"{path}, attribute num_vecs: expected {layout.num_vecs}, found {shown}")
+    if layout.space is Space.ROW and not description.qoi and _integer_attribute(path, dataset, "qoi") == 1:
         raise FileFormatError(
             f"{path}, attribute qoi: expected an observation vector (no qoi, or 0), found 1: the file holds quantities "
             f"of interest, which are no observations; read it with QoI=True"

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError, FileError, FileFormatError, ShapeError
+from ..layout import VectorLayout
 from .atomic import make_directory, replacing
 from .dataset import Description, hdf5_errors, opened
 from .meta import MatrixMeta
@@ -57,7 +58,7 @@ def read_block_row(
     ChecksumError
         The metadata has a checksum, and the file none or another.
     """
-    _read(_block_row(directory, meta, row), cols, out, allow_nonfinite)
+    _read(_block_row(directory, meta, row, cols), out, allow_nonfinite)
 
 
 def check_block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: int) -> None:
@@ -65,7 +66,7 @@ def check_block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: in
 
     Raises as `read_block_row` does.
     """
-    _check(_block_row(directory, meta, row))
+    _check(_block_row(directory, meta, row, range(meta.Nm)))
 
 
 def write_block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: int, values: NDArray[np.float64]) -> None:
@@ -87,63 +88,51 @@ def write_block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: in
     FileError
         The file cannot be written; an existing one is then as it was.
     """
-    description = _block_row(directory, meta, row)
+    with block_row_writer(directory, meta, row) as writer:
+        writer.write(range(meta.Nm), values)
+
+
+@contextmanager
+def block_row_writer(directory: str | os.PathLike[str], meta: MatrixMeta, row: int) -> Iterator[VectorWriter]:
+    """Write one block row of a matrix in parts, as `vector_writer` writes a vector; parameters of `write_block_row`."""
+    description = _block_row(directory, meta, row, range(meta.Nm))
     make_directory(description.path.parent)
     with _writer(description) as writer:
-        writer.write(range(meta.num_cols), values)
+        yield writer
 
 
-def check_vector(
-    path: str | os.PathLike[str],
-    *,
-    space: str,
-    num_blocks: int,
-    block_size: int,
-    checksum: int = 0,
-    qoi: bool = False,
-    num_vecs: int = 1,
-) -> None:
+def check_vector(path: str | os.PathLike[str], layout: VectorLayout, *, checksum: int = 0, qoi: bool = False) -> None:
     """Check all of a vector's file but its values; parameters and errors are those of `read_vector`."""
-    _check(Description(Path(path), space, num_blocks, block_size, checksum, qoi, num_vecs))
+    _check(Description(Path(path), layout, checksum, qoi))
 
 
 def read_vector(
     path: str | os.PathLike[str],
-    *,
-    space: str,
-    num_blocks: int,
-    block_size: int,
-    blocks: range,
+    layout: VectorLayout,
     out: NDArray[np.float64],
+    *,
     checksum: int = 0,
     qoi: bool = False,
     allow_nonfinite: bool = False,
-    num_vecs: int = 1,
 ) -> None:
-    """Read some blocks of a vector: ``out[i, t] = vec[blocks[i], t]``; of several ``out[v, i, t]``.
+    """Read a rank's blocks of a vector: ``out[i, t] = vec[blocks[i], t]``; of several ``out[v, i, t]``.
 
     Parameters
     ----------
     path : path
         The file.
-    space : str
-        ``"col"`` for the parameter space, ``"row"`` for the data space.
-    num_blocks, block_size : int
-        Global number of blocks and number of time steps that the file must have.
-    blocks : range
-        Global indices of the blocks to read, consecutive.
+    layout : VectorLayout
+        The space and the global sizes that the file must have, and the blocks to read, consecutive.
     out : ndarray of float64, shape (len(blocks), block_size), C-contiguous
-        The caller's; its content is undefined after an error. With `num_vecs` above 1 its shape is (num_vecs,
+        The caller's; its content is undefined after an error. With several vectors its shape is (num_vecs,
         len(blocks), block_size).
     checksum : int
-        What the file's checksum must be; 0 verifies nothing.
+        The checksum that the file must have; 0 verifies nothing.
     qoi : bool
         Whether the file must be marked as a vector of quantities of interest. If not, one in data space must not be:
         it has an observation's shape, but is none.
     allow_nonfinite : bool
         Whether NaN and infinities are taken as they are.
-    num_vecs : int
-        Number of vectors that the file must hold.
 
     Raises
     ------
@@ -154,7 +143,7 @@ def read_vector(
     ChecksumError
         A checksum is asked for, and the file has none or another.
     """
-    _read(Description(Path(path), space, num_blocks, block_size, checksum, qoi, num_vecs), blocks, out, allow_nonfinite)
+    _read(Description(Path(path), layout, checksum, qoi), out, allow_nonfinite)
 
 
 class VectorWriter:
@@ -163,7 +152,7 @@ class VectorWriter:
     def __init__(self, description: Description, dataset: Any) -> None:
         self._description = description
         self._dataset = dataset
-        self._written = np.zeros(description.num_blocks, dtype=bool)
+        self._written = np.zeros(description.layout.num_blocks, dtype=bool)
 
     def write(self, blocks: range, values: NDArray[np.float64]) -> None:
         """Write consecutive blocks, of all vectors, in any order of calls.
@@ -193,16 +182,9 @@ class VectorWriter:
 
 @contextmanager
 def vector_writer(
-    path: str | os.PathLike[str],
-    *,
-    space: str,
-    num_blocks: int,
-    block_size: int,
-    checksum: int = 0,
-    qoi: bool = False,
-    num_vecs: int = 1,
+    path: str | os.PathLike[str], layout: VectorLayout, *, checksum: int = 0, qoi: bool = False
 ) -> Iterator[VectorWriter]:
-    """Write a vector chunk by chunk; an existing file is replaced in one step when the body ends.
+    """Write a vector in parts; an existing file is replaced in one step when the body ends.
 
     If the body raises, or leaves a block out, there is no new file and an existing one is as it was.
 
@@ -210,16 +192,12 @@ def vector_writer(
     ----------
     path : path
         The file; its directory exists.
-    space : str
-        ``"col"`` for the parameter space, ``"row"`` for the data space.
-    num_blocks, block_size : int
-        Global number of blocks, and number of time steps.
+    layout : VectorLayout
+        The space and the global sizes; the number of vectors is stored where it is more than 1.
     checksum : int
         The checksum to store; 0 stores none.
     qoi : bool
         Whether the file is marked as a vector of quantities of interest.
-    num_vecs : int
-        Number of vectors; stored where it is more than 1.
 
     Yields
     ------
@@ -236,17 +214,19 @@ def vector_writer(
     Examples
     --------
     >>> import numpy as np
-    >>> with vector_writer("x.h5", space="col", num_blocks=3, block_size=2) as writer:  # doctest: +SKIP
+    >>> from numba_fftmatvec.layout import Space, VectorLayout
+    >>> layout = VectorLayout(Space.COL, num_blocks=3, block_size=2, num_vecs=1, blocks=range(3))
+    >>> with vector_writer("x.h5", layout) as writer:  # doctest: +SKIP
     ...     writer.write(range(0, 2), np.ones((2, 2)))
     ...     writer.write(range(2, 3), np.zeros((1, 2)))
     """
-    with _writer(Description(Path(path), space, num_blocks, block_size, checksum, qoi, num_vecs)) as writer:
+    with _writer(Description(Path(path), layout, checksum, qoi)) as writer:
         yield writer
 
 
-def _block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: int) -> Description:
+def _block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: int, cols: range) -> Description:
     """Describe the file of a block row: it is a vector of parameter space."""
-    return Description(meta.block_row_path(directory, row), "col", meta.num_cols, meta.block_size, meta.checksum)
+    return Description(meta.block_row_path(directory, row), meta.block_row_layout(cols), meta.checksum)
 
 
 @contextmanager
@@ -273,7 +253,8 @@ def _check(description: Description) -> None:
         pass
 
 
-def _read(description: Description, blocks: range, out: NDArray[np.float64], allow_nonfinite: bool) -> None:
+def _read(description: Description, out: NDArray[np.float64], allow_nonfinite: bool) -> None:
+    layout, blocks = description.layout, description.layout.blocks
     spans = description.spans(blocks)
     description.check_array(out, blocks)
     if not (out.flags.c_contiguous and out.flags.writeable):
@@ -285,9 +266,9 @@ def _read(description: Description, blocks: range, out: NDArray[np.float64], all
     if allow_nonfinite or (finite := np.isfinite(out)).all():
         return
     first = int(np.argmin(finite))
-    index, place = divmod(first, len(blocks) * description.block_size)
-    block, step = divmod(place, description.block_size)
-    of_vector = f"vector {index}, " if description.num_vecs > 1 else ""
+    index, place = divmod(first, len(blocks) * layout.block_size)
+    block, step = divmod(place, layout.block_size)
+    of_vector = f"vector {index}, " if layout.num_vecs > 1 else ""
     raise FileFormatError(
         f"{description.path}, vec[{spans[index].start + place}] ({of_vector}block {blocks[block]}, step {step}): "
         f"expected finite values, found {out.flat[first]}"

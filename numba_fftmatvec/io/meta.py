@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import operator
 import os
 import re
 from collections.abc import Callable
@@ -13,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..arguments import LARGEST_INTEGER, checksum_number, positive_int
 from ..errors import ArgumentError, ArgumentTypeError, FileFormatError, ShapeError
-from ..partition import positive_int
+from ..layout import Space, VectorLayout
 from .atomic import check_regular_file, make_directory, os_errors, replacing
 
-_LARGEST = 2**63 - 1  # what an HDF5 attribute of 64 bits and a file offset can hold
 _LONGEST_FILE = 16384  # bytes: eight numbers and a prefix no longer than any path may be
 _PREFIX_RULE = "a relative path of printable characters that stays in binary/"
 
@@ -28,12 +27,12 @@ class MatrixMeta:
 
     Parameters
     ----------
-    num_rows : int
-        Nd, the global number of block rows: one file each.
-    num_cols : int
-        Nm, the global number of block columns.
-    block_size : int
-        Nt, the number of time steps.
+    Nd : int
+        The global number of block rows: one file each.
+    Nm : int
+        The global number of block columns.
+    Nt : int
+        The block size: the number of time steps.
     prefix : str
         What the block rows' file names begin with, relative to ``binary/``; it may name sub-folders.
     is_p2q : bool
@@ -49,25 +48,29 @@ class MatrixMeta:
         The prefix leaves ``binary/``, or the checksum or `is_p2q` is outside its domain.
     """
 
-    num_rows: int
-    num_cols: int
-    block_size: int
+    Nd: int
+    Nm: int
+    Nt: int
     prefix: str = "vec_"
     is_p2q: bool = False
     checksum: int = 0
 
     def __post_init__(self) -> None:
         """Check every field, and make plain ints of NumPy's."""
-        for name in ("num_rows", "num_cols", "block_size"):
+        for name in ("Nd", "Nm", "Nt"):
             object.__setattr__(self, name, positive_int(getattr(self, name), name))
         object.__setattr__(self, "checksum", checksum_number(self.checksum, "checksum"))
-        if 8 * self.num_cols * self.block_size > _LARGEST:
-            found = f"{self.num_cols} x {self.block_size} doubles"
-            raise ShapeError(f"num_cols x block_size: expected block rows of fewer than 2^63 bytes, found {found}")
+        if 8 * self.Nm * self.Nt > LARGEST_INTEGER:
+            found = f"{self.Nm} x {self.Nt} doubles"
+            raise ShapeError(f"Nm x Nt: expected block rows of fewer than 2^63 bytes, found {found}")
         if _prefix(self.prefix) is None:
             raise ArgumentError(f"prefix: expected {_PREFIX_RULE}, found {self.prefix!r}")
         if not isinstance(self.is_p2q, bool):
             raise ArgumentTypeError(f"is_p2q: expected True or False, found {self.is_p2q!r}")
+
+    def block_row_layout(self, cols: range) -> VectorLayout:
+        """Return the layout of a block row's values, of which `cols` are read or written: a vector of parameters."""
+        return VectorLayout(Space.COL, self.Nm, self.Nt, 1, cols)
 
     def block_row_path(self, directory: str | os.PathLike[str], row: int) -> Path:
         """Return the file of block row `row` of the matrix in `directory`.
@@ -79,8 +82,8 @@ class MatrixMeta:
         FileFormatError
             The prefix names a folder that is a link out of ``binary/``. (The block row's file itself may be a link.)
         """
-        if not 0 <= row < self.num_rows:
-            raise ArgumentError(f"block row of {directory}: expected 0 <= row < {self.num_rows}, found {row}")
+        if not 0 <= row < self.Nd:
+            raise ArgumentError(f"block row of {directory}: expected 0 <= row < {self.Nd}, found {row}")
         binary = Path(directory) / "binary"
         path = binary / f"{self.prefix}{row:06d}.h5"
         folder = Path(os.path.realpath(path.parent))
@@ -146,7 +149,7 @@ def write_meta(directory: str | os.PathLike[str], meta: MatrixMeta) -> None:
     """
     make_directory(meta.block_row_path(directory, 0).parent)
     path = meta_path(directory)
-    lines = [meta.num_rows, meta.num_cols, meta.block_size, meta.prefix, ".h5", 1, int(meta.is_p2q), 1, meta.checksum]
+    lines = [meta.Nd, meta.Nm, meta.Nt, meta.prefix, ".h5", 1, int(meta.is_p2q), 1, meta.checksum]
     with replacing(path) as temporary, os_errors(path, "write the file"):
         temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
 
@@ -169,17 +172,6 @@ def meta_path(directory: str | os.PathLike[str]) -> Path:
     return Path(directory) / "binary" / "meta_adj"
 
 
-def checksum_number(value: object, what: str) -> int:
-    """Return `value` as an int; an ArgumentError names `what` unless it is an integer of 0 .. 2^63 - 1."""
-    try:
-        number = -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = -1
-    if not 0 <= number <= _LARGEST:
-        raise ArgumentError(f"{what}: expected an integer of 0 .. 2^63 - 1, found {value!r}")
-    return number
-
-
 @dataclass(frozen=True)
 class _Field:
     """One line of the file: `parse` returns None for a text that is not as `expected`."""
@@ -193,8 +185,8 @@ class _Field:
 def _integer(text: str) -> int | None:
     """Return the non-negative integer of 63 bits that `text` spells, or None."""
     # int() alone would take "1_000" and digits of other scripts, and has a limit of its own on their number.
-    number = int(text) if re.fullmatch("[0-9]{1,19}", text) else _LARGEST + 1
-    return number if number <= _LARGEST else None
+    number = int(text) if re.fullmatch("[0-9]{1,19}", text) else LARGEST_INTEGER + 1
+    return number if number <= LARGEST_INTEGER else None
 
 
 def _positive(text: str) -> int | None:
@@ -216,9 +208,9 @@ def _prefix(text: str) -> str | None:
 
 
 _FIELDS = (
-    _Field("num_rows", "a positive integer", _positive),
-    _Field("num_cols", "a positive integer", _positive),
-    _Field("block_size", "a positive integer", _positive),
+    _Field("Nd", "a positive integer", _positive),
+    _Field("Nm", "a positive integer", _positive),
+    _Field("Nt", "a positive integer", _positive),
     _Field("prefix", _PREFIX_RULE, _prefix),
     _Field("extension", "'.h5'", {".h5": ".h5"}.get, kept=False),
     _Field("reindexed", "1", _one, kept=False),

@@ -234,13 +234,13 @@ add(
 add(
     "NaN in fixed point",
     errors.NonFiniteError,
-    ("row 2", "column 3", "fixed16"),
+    ("row 2", "column 3", "FIXED16"),
     lambda s: fixed_point_matrix(s, np.nan),
 )
 add(
     "infinity in fixed point",
     errors.NonFiniteError,
-    ("row 2", "column 3", "fixed16"),
+    ("row 2", "column 3", "FIXED16"),
     lambda s: fixed_point_matrix(s, np.inf),
 )
 add(
@@ -348,11 +348,11 @@ def exception_that_cannot_be_pickled(s: Workbench) -> None:
 
 # Files. Every directory and vector is written beforehand by `prepare`, from the same tables.
 META_CASES = {
-    "Nd is a word": ({"Nd": "five"}, "num_rows"),
-    "Nd is zero": ({"Nd": "0"}, "num_rows"),
-    "Nm is fractional": ({"Nm": "7.5"}, "num_cols"),
-    "Nm is negative": ({"Nm": "-7"}, "num_cols"),
-    "Nt is blank": ({"Nt": ""}, "block_size"),
+    "Nd is a word": ({"Nd": "five"}, "Nd"),
+    "Nd is zero": ({"Nd": "0"}, "Nd"),
+    "Nm is fractional": ({"Nm": "7.5"}, "Nm"),
+    "Nm is negative": ({"Nm": "-7"}, "Nm"),
+    "Nt is blank": ({"Nt": ""}, "Nt"),
     "prefix leaves the folder": ({"prefix": "../row_"}, "prefix"),
     "prefix is absolute": ({"prefix": "/tmp/row_"}, "prefix"),
     "extension": ({"extension": ".csv"}, "extension"),

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from numba_fftmatvec.errors import PrecisionError
-from numba_fftmatvec.precision import MatvecConfig, MatvecPrecisionConfig, Precision
+from numba_fftmatvec.precision import MatvecPrecisionConfig, Precision
+from numba_fftmatvec.products import MatvecConfig
 from support.reference import PRODUCTS, roundoff
 
 STAGES = ("broadcast_and_pad", "fft", "sbgemv", "ifft", "unpad_and_reduce")

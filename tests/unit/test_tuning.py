@@ -225,7 +225,11 @@ def test_no_candidate_is_within_the_tolerance() -> None:
         ),
         ({"products": ("F", "H")}, ArgumentError, r"^products: expected names of F, F\*F?.*, found 'H'"),
         ({"products": ()}, ArgumentError, "^products: .* found none"),
-        ({"products": ("G",)}, UninitializedError, "^products: expected none with an auxiliary matrix"),
+        (
+            {"products": ("G",)},
+            UninitializedError,
+            r"^products: expected some of F, F\*, F\*F, FF\*, since the matrix has no auxiliary matrix; found",
+        ),
         ({"codes": ()}, ArgumentError, "^codes: expected at least one, found none"),
         ({"codes": ("ddxdd",)}, PrecisionError, "found 'x'"),
         ({"codes": "ddddd"}, PrecisionError, "expected 5 letters, found 'd'"),

@@ -22,6 +22,7 @@ from numba_fftmatvec.errors import (
     FileError,
     FileFormatError,
     ShapeError,
+    SpaceError,
 )
 from numba_fftmatvec.io import (
     MatrixMeta,
@@ -34,10 +35,9 @@ from numba_fftmatvec.io import (
     write_block_row,
     write_meta,
 )
+from numba_fftmatvec.layout import Space, VectorLayout
 
 BLOCKS, STEPS = 6, 5
-COL: dict[str, Any] = {"space": "col", "num_blocks": BLOCKS, "block_size": STEPS}
-ROW = COL | {"space": "row"}
 ATTRIBUTES: dict[str, Any] = {"reindex": 1, "n_param": BLOCKS, "param_steps": STEPS}
 ROW_ATTRIBUTES: dict[str, Any] = {"reindex": 1, "n_obs": BLOCKS, "obs_steps": STEPS}
 VALUES = np.arange(BLOCKS * STEPS, dtype=np.float64)
@@ -52,17 +52,31 @@ def put(path: Path, attributes: dict[str, Any] = ATTRIBUTES, **dataset: Any) -> 
     return path
 
 
-def get(path: Path, **arguments: Any) -> np.ndarray:
+def layout_of(
+    space: str = "col",
+    num_blocks: int = BLOCKS,
+    block_size: int = STEPS,
+    num_vecs: int = 1,
+    blocks: range | None = None,
+) -> VectorLayout:
+    """Return a layout, by default that of the vector `VALUES`, all of whose blocks are read."""
+    return VectorLayout(Space(space), num_blocks, block_size, num_vecs, range(num_blocks) if blocks is None else blocks)
+
+
+def get(path: Path, layout: VectorLayout | None = None, **options: Any) -> np.ndarray:
     """Read all of a vector, or of several."""
-    num_vecs = arguments.get("num_vecs", 1)
-    out = np.full((BLOCKS, STEPS) if num_vecs == 1 else (num_vecs, BLOCKS, STEPS), np.nan)
-    read_vector(path, **{**COL, "blocks": range(BLOCKS), "out": out, **arguments})
+    layout = layout or layout_of()
+    out = np.full(layout.local_shape, np.nan)
+    read_vector(path, layout, out, **options)
     return out
 
 
-def refused(path: Path, error: type[Exception], *parts: str, **arguments: Any) -> None:
+def refused(
+    path: Path, error: type[Exception], *parts: str, layout: VectorLayout | None = None, **options: Any
+) -> None:
     """Assert that both the check and the reader refuse a file, naming it and `parts`."""
-    for call in (lambda: check_vector(path, **{**COL, **arguments}), lambda: get(path, **arguments)):
+    layout = layout or layout_of()
+    for call in (lambda: check_vector(path, layout, **options), lambda: get(path, layout, **options)):
         with pytest.raises(error) as caught:
             call()
         assert type(caught.value) is error
@@ -78,7 +92,7 @@ def refused(path: Path, error: type[Exception], *parts: str, **arguments: Any) -
 def test_reads_only_the_blocks_asked_for(tmp_path: Path, blocks: range) -> None:
     path = put(tmp_path / "x.h5")
     buffer = np.full((len(blocks) + 2, STEPS), -1.0)
-    read_vector(path, **COL, blocks=blocks, out=buffer[1:-1])
+    read_vector(path, layout_of(blocks=blocks), buffer[1:-1])
     np.testing.assert_array_equal(buffer[1:-1], VALUES.reshape(BLOCKS, STEPS)[blocks.start : blocks.stop])
     np.testing.assert_array_equal(buffer[[0, -1]], -1.0)
 
@@ -111,7 +125,7 @@ def test_attributes_of_any_numeric_type(tmp_path: Path, convert: Callable[[int],
 def test_storage_that_is_accepted(tmp_path: Path, storage: dict[str, Any]) -> None:
     path = put(tmp_path / "x.h5", **storage)
     out = np.empty((3, STEPS))
-    read_vector(path, **COL, blocks=range(2, 5), out=out)
+    read_vector(path, layout_of(blocks=range(2, 5)), out)
     np.testing.assert_array_equal(out, VALUES.reshape(BLOCKS, STEPS)[2:5])
 
 
@@ -143,10 +157,10 @@ def test_non_finite_values(tmp_path: Path, value: float) -> None:
     with pytest.raises(FileFormatError, match=rf"vec\[13\] \(block 2, step 3\): expected finite values, found {value}"):
         get(path)
     with pytest.raises(FileFormatError, match=r"vec\[21\] \(block 4, step 1\)") as caught:
-        read_vector(path, **COL, blocks=range(3, 6), out=np.empty((3, STEPS)))
+        read_vector(path, layout_of(blocks=range(3, 6)), np.empty((3, STEPS)))
     assert str(path) in str(caught.value)
     np.testing.assert_array_equal(get(path, allow_nonfinite=True).reshape(-1), values)
-    read_vector(path, **COL, blocks=range(0, 2), out=np.empty((2, STEPS)))
+    read_vector(path, layout_of(blocks=range(0, 2)), np.empty((2, STEPS)))
 
 
 # What is refused: attributes
@@ -187,7 +201,7 @@ def test_no_attributes_at_all(tmp_path: Path) -> None:
 
 def test_a_vector_of_the_other_space(tmp_path: Path) -> None:
     refused(put(tmp_path / "y.h5", ROW_ATTRIBUTES), FileFormatError, "n_param: expected 6, found only 'n_obs'")
-    refused(put(tmp_path / "x.h5"), FileFormatError, "n_obs: expected 6, found only 'n_param'", space="row")
+    refused(put(tmp_path / "x.h5"), FileFormatError, "n_obs: expected 6, found only 'n_param'", layout=layout_of("row"))
 
 
 def test_qoi_vectors_and_observations_are_not_mixed_up(tmp_path: Path) -> None:
@@ -195,10 +209,11 @@ def test_qoi_vectors_and_observations_are_not_mixed_up(tmp_path: Path) -> None:
     zero = put(tmp_path / "z.h5", ROW_ATTRIBUTES | {"qoi": 0})
     qoi = put(tmp_path / "q.h5", ROW_ATTRIBUTES | {"qoi": 1.0})
     for path, arguments in ((plain, {}), (zero, {}), (qoi, {"qoi": True})):
-        np.testing.assert_array_equal(get(path, space="row", **arguments).reshape(-1), VALUES)
-    refused(plain, FileFormatError, "attribute qoi: expected 1, found only", space="row", qoi=True)
-    refused(zero, FileFormatError, "attribute qoi: expected 1, found 0", space="row", qoi=True)
-    refused(qoi, FileFormatError, "attribute qoi: expected an observation vector", "found 1", "QoI=True", space="row")
+        np.testing.assert_array_equal(get(path, layout_of("row"), **arguments).reshape(-1), VALUES)
+    refused(plain, FileFormatError, "attribute qoi: expected 1, found only", layout=layout_of("row"), qoi=True)
+    refused(zero, FileFormatError, "attribute qoi: expected 1, found 0", layout=layout_of("row"), qoi=True)
+    says = "attribute qoi: expected an observation vector", "found 1", "QoI=True"
+    refused(qoi, FileFormatError, *says, layout=layout_of("row"))
 
 
 @pytest.mark.parametrize(
@@ -215,13 +230,13 @@ def test_qoi_vectors_and_observations_are_not_mixed_up(tmp_path: Path) -> None:
 )
 def test_another_number_of_vectors(tmp_path: Path, attribute: dict[str, Any], num_vecs: int, found: str) -> None:
     path = put(tmp_path / "x.h5", ATTRIBUTES | attribute, data=np.tile(VALUES, 3))
-    refused(path, FileFormatError, "attribute num_vecs: ", found, num_vecs=num_vecs)
+    refused(path, FileFormatError, "attribute num_vecs: ", found, layout=layout_of(num_vecs=num_vecs))
 
 
 def test_fewer_values_than_the_number_of_vectors_says(tmp_path: Path) -> None:
     path = put(tmp_path / "x.h5", ATTRIBUTES | {"num_vecs": 3}, data=np.tile(VALUES, 2))
     says = "vec: expected shape (90,) (3 vectors of 6 blocks of 5), found (60,)"
-    refused(path, FileFormatError, says, num_vecs=3)
+    refused(path, FileFormatError, says, layout=layout_of(num_vecs=3))
 
 
 @pytest.mark.parametrize("convert", [int, np.float64, np.uint8, lambda value: np.array([value])])
@@ -333,7 +348,7 @@ def test_a_filter_that_nobody_has(tmp_path: Path) -> None:
 def test_chunks_over_64_mib(tmp_path: Path, chunk: int, accepted: bool) -> None:
     path = put(tmp_path / "x.h5", ATTRIBUTES, shape=(30,), maxshape=(None,), dtype="f8", chunks=(chunk,))
     if accepted:
-        check_vector(path, **COL)
+        check_vector(path, layout_of())
     else:
         refused(path, FileFormatError, "expected chunks of at most 67108864 bytes, found 67108872")
 
@@ -341,10 +356,10 @@ def test_chunks_over_64_mib(tmp_path: Path, chunk: int, accepted: bool) -> None:
 def test_sizes_are_checked_without_allocating(tmp_path: Path) -> None:
     path = put(tmp_path / "x.h5", {"reindex": 1, "n_param": 2**50, "param_steps": 2**9})
     with pytest.raises(FileFormatError, match=re.escape(f"expected shape ({2**59},)")):
-        check_vector(path, space="col", num_blocks=2**50, block_size=2**9)
+        check_vector(path, layout_of("col", 2**50, 2**9))
     path = put(tmp_path / "v.h5", ATTRIBUTES | {"num_vecs": 2**50})
     with pytest.raises(FileFormatError, match=re.escape(f"expected shape ({30 * 2**50},)")):
-        check_vector(path, **COL, num_vecs=2**50)
+        check_vector(path, layout_of(num_vecs=2**50))
 
 
 # What is refused: the file
@@ -379,7 +394,7 @@ def test_damaged_values(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[offset + 3] ^= 1
     path.write_bytes(content)
-    check_vector(path, **COL)
+    check_vector(path, layout_of())
     with pytest.raises(FileFormatError, match="cannot read it as an HDF5 file") as caught:
         get(path)
     assert str(path) in str(caught.value)
@@ -398,19 +413,7 @@ def test_a_file_that_another_program_has_locked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"space": "column"}, ArgumentError, "space: expected one of col, row, found 'column'"),
-        ({"num_blocks": 0}, ShapeError, "number of blocks: expected a positive integer, found 0"),
-        ({"block_size": -1}, ShapeError, "block size: expected a positive integer, found -1"),
-        (
-            {"num_vecs": 0, "out": np.zeros((BLOCKS, STEPS))},
-            ShapeError,
-            "number of vectors: expected a positive integer, found 0",
-        ),
-        (
-            {"num_vecs": 3, "out": np.zeros((BLOCKS, STEPS))},
-            ShapeError,
-            "values of range(0, 6): expected shape (3, 6, 5), found (6, 5)",
-        ),
+        ({"num_vecs": 3}, ShapeError, "values of range(0, 6): expected shape (3, 6, 5), found (6, 5)"),
         ({"checksum": -1}, ArgumentError, "checksum: expected an integer of 0 .. 2^63 - 1, found -1"),
         ({"blocks": range(0, 6, 2)}, ArgumentError, "blocks: expected consecutive ones of 0 .. 5"),
         ({"blocks": range(3, 7)}, ArgumentError, "found range(3, 7)"),
@@ -429,11 +432,28 @@ def test_a_file_that_another_program_has_locked(tmp_path: Path) -> None:
 )
 def test_bad_arguments(tmp_path: Path, change: dict[str, Any], error: type[Exception], message: str) -> None:
     path = put(tmp_path / "x.h5")
+    sizes = {name: change[name] for name in ("num_vecs", "blocks") if name in change}
+    out = change.get("out", np.zeros((len(change.get("blocks", range(BLOCKS))), STEPS)))
     with pytest.raises(error) as caught:
-        get(path, **change)
+        read_vector(path, layout_of(**sizes), out, checksum=change.get("checksum", 0))
     assert type(caught.value) is error
     assert str(path) in str(caught.value)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"space": "column"}, SpaceError, "expected 'row' or 'col', found 'column'"),
+        ({"num_blocks": 0}, ShapeError, "number of blocks: expected a positive integer, found 0"),
+        ({"block_size": -1}, ShapeError, "block size: expected a positive integer, found -1"),
+        ({"num_vecs": 0}, ShapeError, "number of vectors: expected a positive integer, found 0"),
+    ],
+)
+def test_bad_layouts(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    sizes = {"space": "col", "num_blocks": BLOCKS, "block_size": STEPS, "num_vecs": 1, "blocks": range(BLOCKS)}
+    with pytest.raises(error, match=message):
+        VectorLayout(**(sizes | change))
 
 
 # Writing
@@ -450,17 +470,11 @@ def test_bad_arguments(tmp_path: Path, change: dict[str, Any], error: type[Excep
 )
 def test_vector_round_trip(tmp_path: Path, space: str, qoi: bool, checksum: int, attributes: dict[str, int]) -> None:
     path, values = tmp_path / "v.h5", np.random.default_rng(1).standard_normal((BLOCKS, STEPS))
-    description: dict[str, Any] = {
-        "space": space,
-        "num_blocks": BLOCKS,
-        "block_size": STEPS,
-        "checksum": checksum,
-        "qoi": qoi,
-    }
-    with vector_writer(path, **description) as writer:
+    layout, marks = layout_of(space), {"checksum": checksum, "qoi": qoi}
+    with vector_writer(path, layout, **marks) as writer:
         writer.write(range(4, 6), values[4:])
         writer.write(range(0, 4), np.asfortranarray(values[:4]))
-    np.testing.assert_array_equal(get(path, **description), values)
+    np.testing.assert_array_equal(get(path, layout, **marks), values)
     with h5py.File(path) as file:
         assert list(file) == ["vec"]
         assert dict(file["vec"].attrs) == attributes
@@ -472,7 +486,7 @@ def test_vector_round_trip(tmp_path: Path, space: str, qoi: bool, checksum: int,
 def test_several_vectors_round_trip(tmp_path: Path) -> None:
     """One vector lies behind the other; a reader takes its blocks of each."""
     path, values = tmp_path / "v.h5", np.random.default_rng(2).standard_normal((3, BLOCKS, STEPS))
-    with vector_writer(path, **COL, num_vecs=3) as writer:
+    with vector_writer(path, layout_of(num_vecs=3)) as writer:
         writer.write(range(4, 6), values[:, 4:])
         writer.write(range(0, 4), np.ascontiguousarray(values[:, :4]))
     with h5py.File(path) as file:
@@ -480,7 +494,7 @@ def test_several_vectors_round_trip(tmp_path: Path) -> None:
         np.testing.assert_array_equal(file["vec"][:], values.reshape(-1))
     for blocks in (range(0, 6), range(0, 1), range(2, 5), range(3, 3)):
         out = np.full((3, len(blocks), STEPS), np.nan)
-        read_vector(path, **COL, blocks=blocks, out=out, num_vecs=3)
+        read_vector(path, layout_of(num_vecs=3, blocks=blocks), out)
         np.testing.assert_array_equal(out, values[:, blocks.start : blocks.stop])
 
 
@@ -490,14 +504,14 @@ def test_non_finite_values_of_several_vectors(tmp_path: Path) -> None:
     path = put(tmp_path / "x.h5", ATTRIBUTES | {"num_vecs": 3}, data=values)
     out = np.empty((3, 3, STEPS))
     with pytest.raises(FileFormatError, match=r"vec\[73\] \(vector 2, block 2, step 3\): .* found inf"):
-        read_vector(path, **COL, blocks=range(1, 4), out=out, num_vecs=3)
-    read_vector(path, **COL, blocks=range(1, 4), out=out, num_vecs=3, allow_nonfinite=True)
+        read_vector(path, layout_of(num_vecs=3, blocks=range(1, 4)), out)
+    read_vector(path, layout_of(num_vecs=3, blocks=range(1, 4)), out, allow_nonfinite=True)
     np.testing.assert_array_equal(out, values.reshape(3, BLOCKS, STEPS)[:, 1:4])
 
 
 def test_blocks_of_one_vector_are_not_those_of_several(tmp_path: Path) -> None:
     says = r"expected shape \(3, 6, 5\), found \(6, 5\)"
-    with pytest.raises(ShapeError, match=says), vector_writer(tmp_path / "v.h5", **COL, num_vecs=3) as writer:
+    with pytest.raises(ShapeError, match=says), vector_writer(tmp_path / "v.h5", layout_of(num_vecs=3)) as writer:
         writer.write(range(6), VALUES.reshape(BLOCKS, STEPS))
     assert list(tmp_path.iterdir()) == []
 
@@ -510,7 +524,7 @@ def test_a_new_file_has_the_users_usual_permissions(tmp_path: Path) -> None:
 
 def write(path: Path, value: float = 1.0, blocks: int = BLOCKS) -> None:
     """Write a vector of equal values, or only its first `blocks` blocks."""
-    with vector_writer(path, **COL) as writer:
+    with vector_writer(path, layout_of()) as writer:
         writer.write(range(blocks), np.full((blocks, STEPS), value))
 
 
@@ -534,7 +548,7 @@ def test_an_exception_leaves_the_old_file_and_stays_itself(tmp_path: Path, error
     write(path)
 
     def interrupted() -> None:
-        with vector_writer(path, **COL) as writer:
+        with vector_writer(path, layout_of()) as writer:
             writer.write(range(3), np.full((3, STEPS), 2.0))
             raise error
 
@@ -545,7 +559,7 @@ def test_an_exception_leaves_the_old_file_and_stays_itself(tmp_path: Path, error
 
 
 def test_an_exception_without_an_old_file_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="mine"), vector_writer(tmp_path / "v.h5", **COL):
+    with pytest.raises(RuntimeError, match="mine"), vector_writer(tmp_path / "v.h5", layout_of()):
         raise RuntimeError("mine")
     assert list(tmp_path.iterdir()) == []
 
@@ -569,10 +583,11 @@ CRASH = """
 import os, sys
 import numpy as np
 from numba_fftmatvec.io import vector_writer
+from numba_fftmatvec.layout import Space, VectorLayout
 where, path = sys.argv[1:]
 if where != "write":
     setattr(os, where, lambda *_: os._exit(7))
-with vector_writer(path, space="col", num_blocks=6, block_size=5) as writer:
+with vector_writer(path, VectorLayout(Space.COL, 6, 5, 1, range(6))) as writer:
     writer.write(range(6), np.full((6, 5), 2.0))
     if where == "write":
         os._exit(7)
@@ -648,7 +663,7 @@ def test_a_link_is_replaced_and_its_target_kept(tmp_path: Path) -> None:
 )
 def test_bad_values_to_write(tmp_path: Path, blocks: range, values: np.ndarray, error: type[Exception]) -> None:
     path = tmp_path / "v.h5"
-    with pytest.raises(error, match="expected") as caught, vector_writer(path, **COL) as writer:
+    with pytest.raises(error, match="expected") as caught, vector_writer(path, layout_of()) as writer:
         writer.write(blocks, values)
     assert type(caught.value) is error
     assert str(path) in str(caught.value)
@@ -699,10 +714,10 @@ def test_a_block_row_that_does_not_fit(
     tmp_path: Path, meta: MatrixMeta, row: int, error: type[Exception], message: str
 ) -> None:
     some_matrix(tmp_path, checksum=7)
-    out = np.empty((meta.num_cols, meta.block_size))
+    out = np.empty((meta.Nm, meta.Nt))
     for call in (
         lambda: check_block_row(tmp_path, meta, row),
-        lambda: read_block_row(tmp_path, meta, row, range(meta.num_cols), out),
+        lambda: read_block_row(tmp_path, meta, row, range(meta.Nm), out),
     ):
         with pytest.raises(error) as caught:
             call()
@@ -756,12 +771,8 @@ def test_the_reference_data(reference_data: Path, tmp_path: Path) -> None:
         for cols in (range(0, 100), range(100, 289)):
             read_block_row(directory, meta, row, cols, blocks[row, cols.start : cols.stop])
     x, y = np.empty((289, 10)), np.empty((15, 10))
-    read_vector(
-        reference_data / "test_param_vec_SOTI.h5", space="col", num_blocks=289, block_size=10, blocks=range(289), out=x
-    )
-    read_vector(
-        reference_data / "test_obs_vec_SOTI.h5", space="row", num_blocks=15, block_size=10, blocks=range(15), out=y
-    )
+    read_vector(reference_data / "test_param_vec_SOTI.h5", layout_of("col", 289, 10), x)
+    read_vector(reference_data / "test_obs_vec_SOTI.h5", layout_of("row", 15, 10), y)
     assert np.linalg.norm(toeplitz_product(blocks, x) - y) <= 1e-6 * np.linalg.norm(y)
     for row in range(15):
         write_block_row(tmp_path, meta, row, blocks[row])
@@ -780,9 +791,9 @@ def test_the_documents_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     exec(compile(code, str(page), "exec"), names)
     meta = read_meta("my_matrix")
     assert meta == MatrixMeta(names["Nd"], names["Nm"], names["Nt"])
-    out = np.empty((meta.num_cols, meta.block_size))
-    for row in range(meta.num_rows):
-        read_block_row("my_matrix", meta, row, range(meta.num_cols), out)
+    out = np.empty((meta.Nm, meta.Nt))
+    for row in range(meta.Nd):
+        read_block_row("my_matrix", meta, row, range(meta.Nm), out)
         np.testing.assert_array_equal(out, names["F"][row])
-    read_vector("x.h5", space="col", num_blocks=5, block_size=8, blocks=range(5), out=out)
+    read_vector("x.h5", layout_of("col", 5, 8), out)
     np.testing.assert_array_equal(out, names["x"])

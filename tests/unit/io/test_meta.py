@@ -23,9 +23,9 @@ from numba_fftmatvec.io import MatrixMeta, read_meta, write_meta
 
 LINES = ["15", "289", "10", "adj/vec_", ".h5", "1", "0", "1", "77"]
 FIELDS = [
-    "num_rows",
-    "num_cols",
-    "block_size",
+    "Nd",
+    "Nm",
+    "Nt",
     "prefix",
     "extension",
     "reindexed",
@@ -224,9 +224,9 @@ def test_round_trip(meta: MatrixMeta, row: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         write_meta(directory, meta)
         assert read_meta(directory) == meta
-        path = meta.block_row_path(directory, row % meta.num_rows)
+        path = meta.block_row_path(directory, row % meta.Nd)
         assert path.parent.is_dir()
-        assert str(path) == str(Path(directory, "binary", f"{meta.prefix}{row % meta.num_rows:06d}.h5"))
+        assert str(path) == str(Path(directory, "binary", f"{meta.prefix}{row % meta.Nd:06d}.h5"))
 
 
 @settings(max_examples=150, deadline=None)
@@ -253,10 +253,10 @@ def test_any_content_is_read_or_refused_by_name(content: bytes) -> None:
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"num_rows": 0}, ShapeError, "num_rows: expected a positive integer, found 0"),
-        ({"num_cols": -2}, ShapeError, "num_cols"),
-        ({"block_size": 1.5}, ShapeError, "block_size"),
-        ({"num_cols": 2**61}, ShapeError, "fewer than 2^63 bytes"),
+        ({"Nd": 0}, ShapeError, "Nd: expected a positive integer, found 0"),
+        ({"Nm": -2}, ShapeError, "Nm"),
+        ({"Nt": 1.5}, ShapeError, "Nt"),
+        ({"Nm": 2**61}, ShapeError, "fewer than 2^63 bytes"),
         ({"prefix": "../x"}, ArgumentError, "prefix: expected a relative path"),
         ({"prefix": "/x"}, ArgumentError, "found '/x'"),
         ({"prefix": "a\nb"}, ArgumentError, "printable"),
@@ -269,13 +269,13 @@ def test_any_content_is_read_or_refused_by_name(content: bytes) -> None:
 )
 def test_bad_metadata_cannot_be_made(change: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
-        MatrixMeta(**{"num_rows": 3, "num_cols": 4, "block_size": 5, **change})
+        MatrixMeta(**{"Nd": 3, "Nm": 4, "Nt": 5, **change})
     assert message in str(caught.value)
 
 
 def test_sizes_become_plain_integers() -> None:
     meta = MatrixMeta(np.int64(3), np.int32(4), np.int16(5), checksum=np.int64(6))  # type: ignore[arg-type]
-    assert [type(value) for value in (meta.num_rows, meta.num_cols, meta.block_size, meta.checksum)] == [int] * 4
+    assert [type(value) for value in (meta.Nd, meta.Nm, meta.Nt, meta.checksum)] == [int] * 4
 
 
 @pytest.mark.parametrize("row", [-1, 3])

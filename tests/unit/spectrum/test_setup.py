@@ -12,10 +12,9 @@ import pytest
 from mpi4py import MPI
 
 import numba_fftmatvec as fm
-from numba_fftmatvec import spectrum as spectra
+from numba_fftmatvec import capacity
 from numba_fftmatvec.backends.cpu import available_bytes
-from numba_fftmatvec.kernels.storage import COMPLEX64, COMPLEX128, FIXED16, FIXED32, FORMATS
-from numba_fftmatvec.layout import Layout
+from numba_fftmatvec.layout import MatrixLayout
 from numba_fftmatvec.sources import ParallelCopy
 from support import reference
 from support.files import write_matrix
@@ -28,7 +27,9 @@ ND, NM, NT = SHAPE
 # The largest error of a value, relative to the largest one: of a format's rounding, and of the transforms.
 ERRORS = {"ddddd": 1e-14, "ddsdd": 1e-6, "ddidd": 1e-8, "ddhdd": 1e-3}
 CODES = list(ERRORS)
-STORED = {"ddddd": COMPLEX128, "ddsdd": COMPLEX64, "ddidd": FIXED32, "ddhdd": FIXED16}
+PRECISIONS = {code: fm.MatvecPrecisionConfig.from_code(code).sbgemv for code in CODES}
+STORED = {code: precision.format for code, precision in PRECISIONS.items()}
+COARSER = [precision for precision in fm.Precision if precision is not fm.Precision.DOUBLE]
 BACKENDS = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -41,8 +42,8 @@ def comm(request: pytest.FixtureRequest) -> Iterator[Any]:
 @pytest.fixture(params=[1, 4, 5, 11])
 def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Return how many columns may be set up at a time: one, some that divide their number or do not, all."""
-    layout = Layout.of(SHAPE, (1, 1), (0, 0))
-    monkeypatch.setattr(spectra, "SETUP_BYTES", request.param * spectra._column_bytes(layout))
+    layout = MatrixLayout.of(SHAPE, (1, 1), (0, 0))
+    monkeypatch.setattr(capacity, "SETUP_BYTES", request.param * capacity.column_bytes(layout))
     return int(request.param)
 
 
@@ -52,7 +53,7 @@ def matrix_of(comm: Any, values: Any = F, code: str = "ddddd") -> Any:
 
 def values_of(matrix: Any) -> np.ndarray:
     """Return the values that a matrix represents."""
-    return stored_values(matrix._spectra[0])
+    return stored_values(matrix.spectra["F"])
 
 
 def stored_values(spectrum: Any) -> np.ndarray:
@@ -78,7 +79,7 @@ def test_pieces_make_no_difference(comm: Any, columns: int, code: str) -> None:
     found = values_of(matrix_of(comm, F, code))
     check_values(found, F, code)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(spectra, "SETUP_BYTES", 1 << 30)
+        patch.setattr(capacity, "SETUP_BYTES", 1 << 30)
         np.testing.assert_array_equal(values_of(matrix_of(comm, F, code)), found)
 
 
@@ -120,12 +121,14 @@ def test_pieces_of_any_dtype_and_strides(comm: Any, columns: int, dtype: Any) ->
 @pytest.mark.parametrize("shape", [(10, 20000, 1000), (100, 5000, 1000), (1, 1, 1), (3, 7, 10**8)], ids=str)
 @pytest.mark.parametrize("grid", [(1, 1), (1, 3)])
 def test_pieces_cover_a_row_in_bounded_memory(shape: tuple[int, int, int], grid: tuple[int, int]) -> None:
-    layout = Layout.of(shape, grid, (0, grid[1] - 1)) if shape[1] >= grid[1] else Layout.of(shape, (1, 1), (0, 0))
-    pieces = spectra.column_pieces(layout)
-    assert [col for piece in pieces for col in piece] == list(layout.cols)
+    if shape[1] < grid[1]:
+        grid = (1, 1)
+    layout = MatrixLayout.of(shape, grid, (0, grid[1] - 1))
+    pieces = capacity.column_pieces(layout)
+    assert [col for piece in pieces for col in piece] == list(layout.block_cols)
     largest = max(map(len, pieces))
     assert len(pieces[0]) == largest
-    assert largest == 1 or largest * spectra._column_bytes(layout) <= spectra.SETUP_BYTES
+    assert largest == 1 or largest * capacity.column_bytes(layout) <= capacity.SETUP_BYTES
 
 
 def test_copies_of_several_threads() -> None:
@@ -155,7 +158,8 @@ def test_values_that_are_not_finite(comm: Any, columns: int, code: str, bad: flo
             found = np.isfinite(values_of(matrix)).all(axis=2)
         assert np.argwhere(~found).tolist() == [[2, 7]]
         return
-    with pytest.raises(fm.NonFiniteError, match=rf"block \(row 2, column 7\).*{STORED[code].name}.*NaN or infinity"):
+    says = rf"block \(row 2, column 7\).*{PRECISIONS[code].name}.*NaN or infinity"
+    with pytest.raises(fm.NonFiniteError, match=says):
         matrix.init_mat_from_array(values)
     assert not matrix.is_initialized()
     matrix.init_mat_from_array(F)  # nothing of the failure is left
@@ -164,9 +168,9 @@ def test_values_that_are_not_finite(comm: Any, columns: int, code: str, bad: flo
 
 def free_bytes_for(matrix: Any, code: str, fraction: float = 1.0) -> int:
     """Return what the set-up needs, and a part of the spectrum in a format."""
-    layout = matrix._layout
-    setup = len(spectra.column_pieces(layout)[0]) * spectra._column_bytes(layout)
-    return setup + int(fraction * STORED[code].nbytes(len(layout.rows), len(layout.cols), layout.frequencies))
+    layout = matrix.layout
+    setup = len(capacity.column_pieces(layout)[0]) * capacity.column_bytes(layout)
+    return setup + int(fraction * STORED[code].nbytes(layout.nd, layout.nm, layout.frequencies))
 
 
 def test_a_matrix_that_cannot_fit_is_refused(comm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,9 +281,8 @@ def test_every_rank_raises_what_one_meets(backend: str) -> None:
 
 def sharing(comm: Any) -> tuple[Any, Any]:
     """Return two matrices of one spectrum."""
-    one, other = matrix_of(comm), fm.Matrix(comm, NM, ND, NT, global_sizes=True)
-    other._set_spectra(list(one._spectra))
-    return one, other
+    one = matrix_of(comm)
+    return one, one.with_precision(fm.MatvecPrecisionConfig())
 
 
 def test_a_shared_spectrum_is_not_overwritten(comm: Any) -> None:
@@ -287,13 +290,13 @@ def test_a_shared_spectrum_is_not_overwritten(comm: Any) -> None:
     one.init_mat_from_array(G)
     check_product(one, G)
     check_product(other, F)
-    assert one._spectra[0] is not other._spectra[0]
+    assert one.spectra["F"] is not other.spectra["F"]
 
 
 @pytest.mark.parametrize("leave", ["close", "delete", "load"])
 def test_what_is_shared_no_longer_is_used_again(comm: Any, leave: str) -> None:
     one, other = sharing(comm)
-    kept = one._spectra[0]
+    kept = one.spectra["F"]
     if leave == "close":
         other.close()
     elif leave == "delete":
@@ -301,7 +304,7 @@ def test_what_is_shared_no_longer_is_used_again(comm: Any, leave: str) -> None:
     else:
         other.init_mat_ones()
     one.init_mat_from_array(G)
-    assert one._spectra[0] is kept
+    assert one.spectra["F"] is kept
     check_product(one, G)
 
 
@@ -316,38 +319,38 @@ def test_a_failed_load_leaves_a_shared_spectrum_alone(comm: Any) -> None:
 # Conversions
 
 
-@pytest.mark.parametrize("target", FORMATS, ids=lambda stored: stored.name)
+@pytest.mark.parametrize("target", list(fm.Precision), ids=lambda target: target.name)
 @pytest.mark.parametrize("code", CODES)
 def test_conversions(comm: Any, columns: int, code: str, target: Any) -> None:
     """A conversion rounds the stored values once more; to a format that holds them exactly, not at all."""
-    source = matrix_of(comm, F, code)._spectra[0]
+    source = matrix_of(comm, F, code).spectra["F"]
     before = stored_values(source)
     found = source.converted(target)
-    assert found.stored == target
-    coarser = max(ERRORS[code], *(ERRORS[c] for c in CODES if STORED[c] == target))
+    assert (found.precision, found.format) == (target, target.format)
+    coarser = max(ERRORS[code], *(ERRORS[c] for c in CODES if PRECISIONS[c] == target))
     assert abs(stored_values(found) - before).max() <= coarser * abs(F).max()
     np.testing.assert_array_equal(stored_values(source), before)
-    if target in (COMPLEX128, STORED[code]) and not target.is_fixed:
+    if target in (fm.Precision.DOUBLE, PRECISIONS[code]) and not target.is_fixed:
         np.testing.assert_array_equal(stored_values(found), before)
 
 
-@pytest.mark.parametrize("target", [COMPLEX64, FIXED32, FIXED16], ids=lambda stored: stored.name)
+@pytest.mark.parametrize("target", COARSER, ids=lambda target: target.name)
 def test_a_conversion_is_what_loading_makes(comm: Any, target: Any) -> None:
     """From double, but for the factor of the transform, which loading applies in the same rounding."""
-    (code,) = (code for code in CODES if STORED[code] == target)
-    found = stored_values(matrix_of(comm)._spectra[0].converted(target))
+    (code,) = (code for code in CODES if PRECISIONS[code] == target)
+    found = stored_values(matrix_of(comm).spectra["F"].converted(target))
     np.testing.assert_allclose(found, values_of(matrix_of(comm, F, code)), rtol=0, atol=ERRORS[code] * abs(F).max())
 
 
 def test_conversions_are_refused_as_loads_are(comm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     values = F.copy()
     values[3, 1] = np.nan
-    source = matrix_of(comm, values)._spectra[0]
+    source = matrix_of(comm, values).spectra["F"]
     with pytest.raises(fm.NonFiniteError, match=r"block \(row 3, column 1\)"):
-        source.converted(FIXED32)
+        source.converted(fm.Precision.FIXED32)
     monkeypatch.setattr(comm.backend, "free_bytes", lambda: 7)
     with pytest.raises(fm.CapacityError, match="converting a spectrum"):
-        source.converted(COMPLEX64)
+        source.converted(fm.Precision.SINGLE)
 
 
 # What is counted

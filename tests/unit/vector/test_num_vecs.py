@@ -459,9 +459,9 @@ def test_num_vecs_of_other_integers(comm: Any) -> None:
 
 def test_rows_are_the_arrays_memory(x: Any) -> None:
     """Products take the vectors as rows."""
-    x._rows.array[7 + 2, 3] = 42.0
-    assert x._rows.array.shape == (R * 7, NT) and x._flat.array.shape == (R * 7 * NT,)
-    assert float(x.array[1, 2, 3]) == float(x._flat.array[(7 + 2) * NT + 3]) == 42.0
+    x.buffer.array[7 + 2, 3] = 42.0
+    assert x.buffer.array.shape == (R * 7, NT)
+    assert float(x.array[1, 2, 3]) == float(x.array.reshape(-1)[(7 + 2) * NT + 3]) == 42.0
 
 
 def test_views_share_memory_both_ways(x: Any) -> None:

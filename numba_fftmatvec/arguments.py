@@ -1,0 +1,56 @@
+"""Checks of arguments that several modules take: integers and shapes."""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from collections.abc import Sequence
+
+from .errors import ArgumentError, ArgumentTypeError, ShapeError
+
+LARGEST_INTEGER = 2**63 - 1  # the largest that an HDF5 attribute of 64 bits and a file offset can hold
+
+
+def integer(value: object, what: str) -> int:
+    """Return `value` as an int; an ArgumentTypeError names `what` unless it is an integer (bools are not)."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ArgumentTypeError(f"{what}: expected an integer, found {value!r}")
+    return int(value)
+
+
+def positive_int(value: object, what: str) -> int:
+    """Return `value` as an int; a ShapeError names `what` unless it is a positive integer (bools are not)."""
+    number = _index(value)
+    if number < 1:
+        raise ShapeError(f"{what}: expected a positive integer, found {value!r}")
+    return number
+
+
+def natural_int(value: object, what: str) -> int:
+    """Return `value` as an int; an ArgumentError names `what` unless it is an integer that is not negative."""
+    number = _index(value)
+    if number < 0:
+        raise ArgumentError(f"{what}: expected an integer that is not negative, found {value!r}")
+    return number
+
+
+def checksum_number(value: object, what: str) -> int:
+    """Return `value` as an int; an ArgumentError names `what` unless it is an integer of 0 .. 2^63 - 1."""
+    number = _index(value)
+    if not 0 <= number <= LARGEST_INTEGER:
+        raise ArgumentError(f"{what}: expected an integer of 0 .. 2^63 - 1, found {value!r}")
+    return number
+
+
+def check_shape(found: Sequence[int], expected: Sequence[int], what: str) -> None:
+    """Raise a ShapeError that names `what` unless the two shapes are equal."""
+    if tuple(found) != tuple(expected):
+        raise ShapeError(f"{what}: expected shape {tuple(expected)}, found {tuple(found)}")
+
+
+def _index(value: object) -> int:
+    """Return `value` as an int, -1 where it is not an integer."""
+    try:
+        return -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return -1
