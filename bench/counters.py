@@ -1,6 +1,6 @@
 """What Nsight Compute's counters say of the SBGEMV kernels: memory throughput, the units in use, occupancy.
 
-``python bench/counters.py --json bench/results/counters-h100.json``. ncu profiles a process that applies F and F* once
+``python bench/counters.py --json bench/results/h100/counters.json``. ncu profiles a process that applies F and F* once
 for each precision code, launching a marker kernel before each product, so that every profiled kernel is known to belong
 to the product whose marker precedes it. Clocks are left alone.
 """

@@ -1,6 +1,6 @@
 """Every kernel on at least 1 GB of traffic, beside a device copy measured in the same run.
 
-``python bench/kernels.py --json bench/results/kernels-h100.json [--only SUBSTRING]``. Times are medians between events
+``python bench/kernels.py --json bench/results/h100/kernels.json [--only SUBSTRING]``. Times are medians between events
 on the stream. Bytes count each operand read once and each result written once; what pads a run of the spectrum to 128
 bytes is not counted. SBGEMV runs within products, whose timer tells its phase apart.
 """
@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 
 import cupy
 import numpy as np
-from _timing import WARM_UP_RUNS, median_seconds
 
 import numba_fftmatvec as fm
+from lib.timing import WARM_UP_RUNS, median_seconds
 from numba_fftmatvec.kernels.elementwise import FILLS, MAPS, fill, mapping
 from numba_fftmatvec.kernels.padding import copy_rows
 from numba_fftmatvec.kernels.pairs import pack, unpack

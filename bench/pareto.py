@@ -1,7 +1,7 @@
 """Time against error of every precision config, for F and F*: the Pareto front, as JSON and as a picture.
 
-``python bench/pareto.py --backend cuda --shape 5000 100 1000 --json bench/results/pareto-h100.json`` measures, and
-``python bench/pareto.py --draw bench/results/pareto-h100.json --png docs/pareto-h100.png`` draws, which needs
+``python bench/pareto.py --backend cuda --shape 5000 100 1000 --json bench/results/h100/pareto.json`` measures, and
+``python bench/pareto.py --draw bench/results/h100/pareto.json --png docs/pareto-h100.png`` draws, which needs
 matplotlib (extra `plot`); with both ``--json`` and ``--png`` it does both. The impulse responses are standard normal
 random values that decay in time. Errors are distances from the result with double everywhere.
 """

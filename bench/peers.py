@@ -1,6 +1,6 @@
 """F and F* beside the other ways to write them on a GPU, side by side in one run on one device.
 
-``python bench/peers.py --json bench/results/peers-h100.json``. Each peer has a process of its own, where it alternates
+``python bench/peers.py --json bench/results/h100/peers.json``. Each peer has a process of its own, where it alternates
 with us: what one of them leaves behind, in memory or in ruins, does not touch the next. A peer gets its spectrum in the
 layout that it likes best, F and F* each their own, and its vectors in our order, ``[block, t]``, or in the other,
 ``[t, block]``. Its result is compared with ours before anything is timed. Times are wall-clock, with synchronisation.
@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from _libraries import PEERS, Library, Peer, Variant
 
 import numba_fftmatvec as fm
+from lib.libraries import PEERS, Library, Peer, Variant
 from numba_fftmatvec.kernels.elementwise import fill
 from numba_fftmatvec.report import write_results
 

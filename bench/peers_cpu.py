@@ -1,6 +1,6 @@
 """F and F* beside other ways to write them on a CPU, in one run on one machine.
 
-``python bench/peers_cpu.py --json bench/results/peers-cpu.json``. NumPy and SciPy transform with scipy.fft on all cores
+``python bench/peers_cpu.py --json bench/results/cpu/peers.json``. NumPy and SciPy transform with scipy.fft on all cores
 and multiply all frequencies by one np.matmul. They store the spectrum as matmul likes it, ``[k][d][m]``, and a second,
 transposed one for F*; their vectors are in our order, ``[block, t]``, or in the one they like best, ``[t, block]``.
 PyLops' multi-dimensional convolution does the same within operators, with vectors ``[t, block]``.

@@ -1,6 +1,6 @@
 """Time F and F* at the shapes that the project measures itself by, and write a results file.
 
-``python bench/products.py --backend cuda --json bench/results/products-h100.json``. One rank, one device. The relative
+``python bench/products.py --backend cuda --json bench/results/h100/products.json``. One rank, one device. The relative
 error of a result is its distance from the all-double product of the same operands.
 """
 

@@ -1,6 +1,6 @@
 """NVIDIA's compute-sanitizer over every kernel: all four tools find nothing, and each finds the bug planted for it.
 
-``python bench/sanitize.py --json bench/results/sanitizer-h100.json [--tools memcheck ...] [--quick]``. The programmes
+``python bench/sanitize.py --json bench/results/h100/sanitizer.json [--tools memcheck ...] [--quick]``. The programmes
 are those of tests/gpu/sanitized.py. It exits with an error where a clean run has errors or a planted bug is not caught.
 """
 

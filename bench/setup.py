@@ -1,6 +1,6 @@
 """Time the set-up of matrices from a host array, and their peak memory through set-up and products.
 
-``python bench/setup.py --json bench/results/setup-h100.json [--shape NM ND NT --precision CODE]``. One rank, one
+``python bench/setup.py --json bench/results/h100/setup.json [--shape NM ND NT --precision CODE]``. One rank, one
 device. ``seconds`` is the median time of `Matrix.from_array`, from the call until the matrix is ready for products;
 ``peak_over_stored`` is the most memory that was held, over the bytes of the stored spectrum and of one vector of each
 space. On the CPU the peak is the process's resident set, the host array included.

@@ -1,6 +1,6 @@
 """Vector arithmetic on a GPU beside a device copy and CuPy's fused kernels, and the host time of small operations.
 
-``python bench/vectors.py --json bench/results/vectors-h100.json``. Times are medians between events on the stream;
+``python bench/vectors.py --json bench/results/h100/vectors.json``. Times are medians between events on the stream;
 the bandwidth counts each operand read once and each result written once. ``host_us`` is the time that the calling
 thread spends on one in-place operation of a small vector, measured over many, without waiting for the device.
 """
@@ -15,9 +15,9 @@ from functools import partial
 from pathlib import Path
 
 import cupy
-from _timing import median_seconds
 
 import numba_fftmatvec as fm
+from lib.timing import median_seconds
 from numba_fftmatvec.kernels.reductions import PARTIALS, reduction
 from numba_fftmatvec.report import write_results
 

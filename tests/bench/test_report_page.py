@@ -15,7 +15,7 @@ from support.programs import load
 
 H100 = "NVIDIA H100 80GB HBM3"
 
-page = load("report")
+page = load("lib.page")
 
 
 def matvec(**fields: Any) -> dict[str, Any]:
