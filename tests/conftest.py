@@ -32,10 +32,15 @@ def required(variable: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def two_gpus() -> None:
-    """Skip unless two GPUs are visible."""
-    if gpu_count() < 2:
-        pytest.skip(f"needs 2 GPUs, found {gpu_count()}")
+def gpu_each() -> Callable[[tuple[int, int]], None]:
+    """Return a function that skips a test unless each rank of a process grid has a GPU of its own."""
+
+    def check(grid: tuple[int, int]) -> None:
+        ranks = grid[0] * grid[1]
+        if gpu_count() < ranks:
+            pytest.skip(f"grid {grid[0]}x{grid[1]} needs {ranks} GPUs, found {gpu_count()}")
+
+    return check
 
 
 def reference_folder() -> Path | None:

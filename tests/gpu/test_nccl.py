@@ -10,11 +10,12 @@ from support.suites import GridSuite, section
 
 pytestmark = pytest.mark.gpu
 
-GRIDS = [(1, 2), (2, 1)]
+GRIDS = [(1, 2), (2, 1), (2, 2), (1, 4), (4, 1)]
 
 
 @pytest.fixture(scope="module", params=GRIDS, ids=lambda grid: f"{grid[0]}x{grid[1]}")
-def results(two_gpus: None, request: pytest.FixtureRequest, grid_results: Any) -> Any:
+def results(gpu_each: Any, request: pytest.FixtureRequest, grid_results: Any) -> Any:
+    gpu_each(request.param)
     return grid_results(request.param, "cuda", "nccl")
 
 
