@@ -25,7 +25,7 @@ from numba_fftmatvec.kernels.padding import copy_rows
 from numba_fftmatvec.kernels.pairs import pack, unpack
 from numba_fftmatvec.kernels.reductions import PARTIALS, TERMS, reduction
 from numba_fftmatvec.kernels.storage import COMPLEX128, FORMATS, encoder
-from numba_fftmatvec.report import write_results
+from numba_fftmatvec.results import write_results
 from numba_fftmatvec.timing import PhaseTimer
 
 VALUES = 2**27

@@ -21,7 +21,8 @@ from .comm import Comm
 from .errors import ArgumentError, FFTMatvecError, FileError, RemoteError, VerificationError
 from .matrix import Matrix
 from .precision import MatvecPrecisionConfig
-from .report import Measurement, write_results
+from .report import Measurement
+from .results import write_results
 from .testing import Tester
 from .timing import PhaseTimer, time_runs
 from .vector import Vector

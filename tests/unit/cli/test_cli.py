@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import numba_fftmatvec as fm
-from numba_fftmatvec import cli, launcher, report
+from numba_fftmatvec import cli, launcher, results
 from numba_fftmatvec.errors import ArgumentError
 from support.harness import _LAUNCHER_VARIABLES as LAUNCHER_VARIABLES
 
@@ -118,7 +118,7 @@ def test_results_are_checked_and_written(
     assert "F: checked, relative error" in text
     assert "F*: checked, relative error" in text
     assert text.count("SBGEMV") == 2
-    records = report.read_results(path)["records"]
+    records = results.read_results(path)["records"]
     assert [record["op"] for record in records] == ["F", "F*"]
     assert all(record["shape"] == [6, 4, 9] and record["grid"] == [1, 1] for record in records)
     assert all(0 <= record["rel_error"] < largest for record in records)
@@ -132,7 +132,7 @@ def test_other_data_is_checked_by_the_dot_test(
     path = tmp_path / "results.json"
     assert run("-rand", "-t", "-prec", precision, "--json", str(path)) == 0
     assert "dot test: passed, relative mismatch" in capsys.readouterr().out
-    assert [record["rel_error"] for record in report.read_results(path)["records"]] == [None, None]
+    assert [record["rel_error"] for record in results.read_results(path)["records"]] == [None, None]
 
 
 def test_raw_timings_are_csv(capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,7 +254,7 @@ def test_four_ranks_in_a_grid(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("F: checked") == 1
     assert done.stdout.count("reduce") == 2
-    assert [(record["ranks"], record["grid"]) for record in report.read_results(path)["records"]] == [(4, [2, 2])] * 2
+    assert [(record["ranks"], record["grid"]) for record in results.read_results(path)["records"]] == [(4, [2, 2])] * 2
 
 
 @pytest.mark.mpi
@@ -262,7 +262,7 @@ def test_without_a_grid_all_ranks_are_columns(tmp_path: Path) -> None:
     path = tmp_path / "results.json"
     done = start(sys.executable, "bench/fft_matvec.py", "-n", "3", "-t", "-rand", "-N", "2", "--json", str(path))
     assert done.returncode == 0, done.stderr
-    records = report.read_results(path)["records"]
+    records = results.read_results(path)["records"]
     assert [(record["grid"], record["shape"]) for record in records] == [([1, 3], [9, 2, 7])] * 2
 
 

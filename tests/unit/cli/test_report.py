@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from numba_fftmatvec import report
+from numba_fftmatvec import report, results
 from numba_fftmatvec.backends.cpu import cpu_model
 from numba_fftmatvec.errors import FileError, FileFormatError
 from numba_fftmatvec.report import Measurement
 
-RESULTS = Path(__file__).resolve().parents[3] / "bench" / "results"
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS = ROOT / "bench" / "results"
 
 
 def phases(**seconds: list[float]) -> dict[str, list[float]]:
@@ -80,24 +83,32 @@ def test_raw_lines_have_every_timing(measurement: Measurement) -> None:
 
 
 def test_environment_names_machine_and_versions() -> None:
-    found = report.environment()
+    found = results.environment()
     assert found["device"] == cpu_model() != ""
     assert {"python", "numpy", "numba", "scipy", "mpi4py"} <= found["versions"].keys()
-    assert report.environment("A GPU")["device"] == "A GPU"
+    assert results.environment("A GPU")["device"] == "A GPU"
 
 
 def test_a_commit_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FFTMATVEC_COMMIT", "abc")
-    assert report.environment()["commit"] == "abc"
+    assert results.environment()["commit"] == "abc"
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists() or shutil.which("git") is None, reason="no checkout")
+def test_the_commit_is_that_of_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FFTMATVEC_COMMIT", raising=False)
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    head = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    assert (results.checkout_commit() or "").removesuffix("-dirty") == head
 
 
 def test_results_are_read_as_written(tmp_path: Path, record: dict[str, Any]) -> None:
     path = tmp_path / "results.json"
     other = {"benchmark": "kernels", "kernel": "pad", "median_ms": 0.5}
-    report.write_results(path, [record, other], "A GPU")
-    results = report.read_results(path)
-    assert results["records"] == [record, other]
-    assert (results["schema"], results["device"]) == (1, "A GPU")
+    results.write_results(path, [record, other], "A GPU")
+    found = results.read_results(path)
+    assert found["records"] == [record, other]
+    assert (found["schema"], found["device"]) == (1, "A GPU")
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 
 
@@ -124,7 +135,7 @@ def test_a_record_that_breaks_the_schema_is_not_written(
 ) -> None:
     path = tmp_path / "results.json"
     with pytest.raises(FileFormatError, match=f"{path}: record 1: .*expected .*found"):
-        report.write_results(path, [record, record | {field: value}])
+        results.write_results(path, [record, record | {field: value}])
     assert not path.exists()
 
 
@@ -132,7 +143,7 @@ def test_a_record_that_breaks_the_schema_is_not_written(
 def test_a_matvec_record_has_every_field(tmp_path: Path, record: dict[str, Any], field: str) -> None:
     del record[field]
     with pytest.raises(FileFormatError, match=f"record 0: {field}: expected .*found no such field"):
-        report.write_results(tmp_path / "results.json", [record])
+        results.write_results(tmp_path / "results.json", [record])
 
 
 @pytest.mark.parametrize(
@@ -142,10 +153,10 @@ def test_a_file_that_breaks_the_schema_is_rejected(
     tmp_path: Path, record: dict[str, Any], field: str, value: object
 ) -> None:
     path = tmp_path / "results.json"
-    report.write_results(path, [record])
+    results.write_results(path, [record])
     path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
     with pytest.raises(FileFormatError, match=f"{field}: expected .*, found"):
-        report.read_results(path)
+        results.read_results(path)
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{"])
@@ -153,17 +164,26 @@ def test_what_is_no_results_file_is_rejected(tmp_path: Path, text: str) -> None:
     path = tmp_path / "results.json"
     path.write_text(text)
     with pytest.raises(FileFormatError, match=f"{path}: expected"):
-        report.read_results(path)
+        results.read_results(path)
 
 
 def test_missing_folders_are_named(tmp_path: Path, record: dict[str, Any]) -> None:
     path = tmp_path / "absent" / "results.json"
     with pytest.raises(FileError, match=str(path)):
-        report.read_results(path)
+        results.read_results(path)
     with pytest.raises(FileError, match=str(path)):
-        report.write_results(path, [record])
+        results.write_results(path, [record])
+
+
+def test_results_that_cannot_be_written_leave_no_file(tmp_path: Path, record: dict[str, Any]) -> None:
+    (tmp_path / "results.json").mkdir()
+    with pytest.raises(FileError, match="results.json: expected a regular file, found a directory"):
+        results.write_results(tmp_path / "results.json", [record])
+    with pytest.raises(FileError, match="absent/results.json: expected a file that can be written, found"):
+        results.write_results(tmp_path / "absent" / "results.json", [record])
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 
 
 def test_committed_results_follow_the_schema() -> None:
     for path in RESULTS.glob("*/*.json"):
-        assert report.read_results(path)["commit"], f"{path} does not say which commit it measured"
+        assert results.read_results(path)["commit"], f"{path} does not say which commit it measured"
