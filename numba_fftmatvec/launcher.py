@@ -1,6 +1,6 @@
-"""Starts the command-line runner on several ranks, and knows whether a launcher already did.
+"""Starts the command-line runner on several ranks, and finds out whether a launcher already did.
 
-What it asks, it asks of the environment, which tells before MPI starts.
+It reads environment variables only, so it works before MPI is initialised.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from .errors import BackendError
 # Set in the environment of a re-execution, so that an mpiexec whose variables are unknown here cannot start a chain.
 _MARK = "FFTMATVEC_LAUNCHED"
 
-# What the launchers give each process: its rank (PMI: MPICH and Intel; PMIX: Open MPI and PRRTE; SLURM: srun).
+# The variables that tell a process its rank (PMI: MPICH and Intel; PMIX: Open MPI and PRRTE; SLURM: srun).
 _RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
 
-# What else shows that a launcher is at work, though not which rank this is.
+# The variables that show that a launcher started this process; some of them do not tell its rank.
 _LAUNCHER_VARIABLES = (*_RANK_VARIABLES, "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS", _MARK)
 
-# A rank is one process with one thread, else the ranks' pools fight for the cores.
+# Each rank gets one thread, since the thread pools of several ranks would compete for the cores.
 _THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
-# Open MPI (4, then 5) refuses more ranks than cores unless told.
+# Open MPI (4, then 5) refuses more ranks than cores unless a variable allows them.
 _OVERSUBSCRIBE = {"OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
 
 
@@ -39,7 +39,7 @@ def is_launched(environ: Mapping[str, str]) -> bool:
 
 
 def launched_rank(environ: Mapping[str, str]) -> int:
-    """Return this process's rank as its launcher told it, before MPI starts; 0 where no launcher did."""
+    """Return the rank that the launcher gave this process; 0 if no launcher started it or its variable is unknown."""
     names = (*_RANK_VARIABLES, "SLURM_PROCID") if is_launched(environ) else ()
     return next((int(environ[name]) for name in names if environ.get(name, "").isdigit()), 0)
 
@@ -57,7 +57,7 @@ def find_mpiexec(executable: str, search_path: str | None = None) -> str:
     Raises
     ------
     BackendError
-        There is none.
+        There is no mpiexec in these folders.
     """
     beside = Path(executable).parent
     found = shutil.which("mpiexec", path=str(beside)) or shutil.which("mpiexec", path=search_path)
@@ -77,12 +77,12 @@ def launch_command(mpiexec: str, executable: str, ranks: int, argv: Sequence[str
 
 
 def launch_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the ranks' environment: one thread each and more ranks than cores allowed, unless `environ` says else."""
+    """Return the ranks' environment: one thread each, more ranks than cores allowed; `environ` has precedence."""
     return dict.fromkeys(_THREADS, "1") | _OVERSUBSCRIBE | dict(environ) | {_MARK: "1"}
 
 
 def finalize() -> None:
-    """End MPI in order, where something imported it; collective. Nothing may be communicated afterwards."""
+    """Finalize MPI if it is initialised; collective. No communication is possible afterwards."""
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
         mpi.Finalize()
