@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numba_fftmatvec as fm
-from numba_fftmatvec.results import write_results
+from numba_fftmatvec.cli.results import write_results
 
 SHAPE = (5000, 100, 1000)
 CODES = ("ddddd", "dssdd", "ddidd", "ddhdd")

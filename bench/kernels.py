@@ -20,12 +20,12 @@ import numpy as np
 
 import numba_fftmatvec as fm
 from lib.timing import WARM_UP_RUNS, median_seconds
+from numba_fftmatvec.cli.results import write_results
 from numba_fftmatvec.kernels.elementwise import FILLS, MAPS, fill, mapping
 from numba_fftmatvec.kernels.padding import copy_rows
 from numba_fftmatvec.kernels.pairs import pack, unpack
 from numba_fftmatvec.kernels.reductions import PARTIALS, TERMS, reduction
 from numba_fftmatvec.kernels.storage import COMPLEX128, FORMATS, encoder
-from numba_fftmatvec.results import write_results
 from numba_fftmatvec.timing import PhaseTimer
 
 VALUES = 2**27

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import numba_fftmatvec as fm
-from numba_fftmatvec.results import read_results, write_results
+from numba_fftmatvec.cli.results import read_results, write_results
 from numba_fftmatvec.tuning import Candidate, tune
 
 OPS = ("F", "F*")

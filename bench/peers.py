@@ -26,8 +26,8 @@ import numpy as np
 
 import numba_fftmatvec as fm
 from lib.libraries import PEERS, Library, Peer, Variant
+from numba_fftmatvec.cli.results import write_results
 from numba_fftmatvec.kernels.elementwise import fill
-from numba_fftmatvec.results import write_results
 
 SHAPES = ((5000, 100, 1000), (500, 20, 200))
 NUM_VECS = (1, 16)

@@ -23,7 +23,7 @@ import numpy as np
 import scipy.fft
 
 import numba_fftmatvec as fm
-from numba_fftmatvec.results import write_results
+from numba_fftmatvec.cli.results import write_results
 from numba_fftmatvec.timing import time_runs
 
 # (Nm, Nd, Nt): the usual one, square, wide, and long.

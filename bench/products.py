@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import numba_fftmatvec as fm
-from numba_fftmatvec.results import write_results
+from numba_fftmatvec.cli.results import write_results
 from numba_fftmatvec.timing import time_runs
 
 # Until the clocks have risen; short products are timed for as long.

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from numba_fftmatvec.results import write_results
+from numba_fftmatvec.cli.results import write_results
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAMME = ROOT / "tests" / "gpu" / "sanitized.py"

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import numba_fftmatvec as fm
-from numba_fftmatvec.results import write_results
+from numba_fftmatvec.cli.results import write_results
 
 # (Nm, Nd, Nt) and the precision code.
 CASES = [((5000, 100, 1000), "ddddd"), ((5000, 100, 1000), "ddhdd"), ((20000, 10, 1000), "ddddd")]

@@ -18,8 +18,8 @@ import cupy
 
 import numba_fftmatvec as fm
 from lib.timing import median_seconds
+from numba_fftmatvec.cli.results import write_results
 from numba_fftmatvec.kernels.reductions import PARTIALS, reduction
-from numba_fftmatvec.results import write_results
 
 BLOCKS, BLOCK_SIZE = 1024, 131072  # 2^27 values
 SMALL = (10, 100)

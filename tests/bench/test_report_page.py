@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from numba_fftmatvec.results import read_results, write_results
+from numba_fftmatvec.cli.results import read_results, write_results
 from support.programs import load
 
 H100 = "NVIDIA H100 80GB HBM3"

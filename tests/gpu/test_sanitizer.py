@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from numba_fftmatvec.results import read_results
+from numba_fftmatvec.cli.results import read_results
 
 pytestmark = pytest.mark.gpu
 

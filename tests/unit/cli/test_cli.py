@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import numba_fftmatvec as fm
-from numba_fftmatvec import cli, launcher, results
+from numba_fftmatvec import cli
+from numba_fftmatvec.cli import launcher, results
 from numba_fftmatvec.errors import ArgumentError
 from support.harness import _LAUNCHER_VARIABLES as LAUNCHER_VARIABLES
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from numba_fftmatvec import launcher
+from numba_fftmatvec.cli import launcher
 from numba_fftmatvec.errors import BackendError
 
 

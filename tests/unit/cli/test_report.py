@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from numba_fftmatvec import report, results
 from numba_fftmatvec.backends.cpu import cpu_model
+from numba_fftmatvec.cli import report, results
+from numba_fftmatvec.cli.report import Measurement
 from numba_fftmatvec.errors import FileError, FileFormatError
-from numba_fftmatvec.report import Measurement
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "bench" / "results"

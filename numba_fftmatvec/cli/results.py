@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from .backends.cpu import cpu_model
-from .errors import FileError, FileFormatError
-from .io.atomic import replacing
+from ..backends.cpu import cpu_model
+from ..errors import FileError, FileFormatError
+from ..io.atomic import replacing
 
 SCHEMA = 1
 
@@ -43,7 +43,7 @@ def checkout_commit() -> str | None:
     """
     if commit := os.environ.get("FFTMATVEC_COMMIT"):
         return commit
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from .errors import BackendError
+from ..errors import BackendError
 
 # Set in the environment of a re-execution, so that an mpiexec whose variables are unknown here cannot start a chain.
 _MARK = "FFTMATVEC_LAUNCHED"

@@ -1,0 +1,52 @@
+"""The command ``fftmatvec``: its exit statuses, and how its errors end it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from ..errors import FFTMatvecError, RemoteError, VerificationError
+from . import launcher, run
+from .parser import build_parser, parse
+from .run import Options
+
+__all__ = ["BAD_ARGUMENTS", "CHECK_FAILED", "Options", "build_parser", "main", "parse"]
+
+# Exit statuses besides 0.
+CHECK_FAILED = 1
+BAD_ARGUMENTS = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0, CHECK_FAILED or BAD_ARGUMENTS.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments; by default those of the process. By default, too, a status other than 0 finalizes MPI: all ranks
+        exit with it, but ``python -m mpi4py`` would abort as if one rank had died, and its messages would bury ours.
+    """
+    status = _main(sys.argv[1:] if argv is None else argv)
+    if argv is None and status != 0:
+        launcher.finalize()
+    return status
+
+
+def _main(arguments: Sequence[str]) -> int:
+    prints = launcher.launched_rank(os.environ) == 0
+    try:
+        options = parse(arguments)
+        if options is None:
+            print(build_parser().format_help() if prints else "", end="")
+            return 0
+        if options.ranks is not None and not launcher.is_launched(os.environ):
+            launcher.relaunch(options.ranks, arguments)
+        run.run(options)
+    except RemoteError:
+        raise
+    except FFTMatvecError as error:
+        if prints:
+            print(f"fftmatvec: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return CHECK_FAILED if isinstance(error, VerificationError) else BAD_ARGUMENTS
+    return 0

@@ -1,0 +1,64 @@
+"""The process grid that a command works on: its flags, and its Comm."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..comm import Comm
+from ..errors import ArgumentError, FFTMatvecError
+from .arguments import one_of, positive
+
+
+@dataclass(frozen=True)
+class GridOptions:
+    """The flags of the process grid, checked. The attributes' comments name them."""
+
+    ranks: int | None  # -n
+    proc_rows: int | None  # -pr
+    proc_cols: int | None  # -pc
+    backend: str
+    collectives: str
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `GridOptions`; sizes default to None, to tell given from defaulted."""
+    flag = parser.add_argument
+    flag("-n", dest="ranks", type=positive, metavar="RANKS", help="run on RANKS ranks under this environment's mpiexec")
+    flag("-pr", dest="proc_rows", type=positive, metavar="ROWS", help="rows of the process grid (default 1)")
+    flag("-pc", dest="proc_cols", type=positive, metavar="COLS", help="its columns (default 1; all ranks without -pr)")
+    flag("--backend", type=one_of("auto", "cpu", "cuda"), default="auto", metavar="NAME", help="auto, cpu or cuda")
+    flag("--collectives", type=one_of("auto", "mpi", "nccl"), default="auto", metavar="NAME", help="auto, mpi or nccl")
+
+
+@contextmanager
+def process_grid(options: GridOptions) -> Iterator[Comm]:
+    """Open the Comm of the options for the body, and close it afterwards; collective.
+
+    An unexpected exception on one of several ranks aborts all of them, since the others would wait for ever.
+
+    Raises
+    ------
+    ArgumentError
+        The launcher started another number of ranks than the options say.
+    """
+    unset = options.proc_rows is None and options.proc_cols is None
+    shape = (1, None) if unset else (options.proc_rows or 1, options.proc_cols or 1)
+    with Comm(None, *shape, backend=options.backend, collectives=options.collectives) as comm:
+        try:
+            if options.ranks not in (None, comm.world_size):
+                raise ArgumentError(f"-n: expected the launcher's {comm.world_size} ranks, found {options.ranks}")
+            yield comm
+        except FFTMatvecError:
+            raise  # every rank raises it
+        except Exception:
+            if comm.world_size == 1:
+                raise
+            traceback.print_exc()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            comm.global_comm.Abort(1)

@@ -1,0 +1,309 @@
+"""Applies, checks and times F and F* on a process grid: what ``fftmatvec`` does without the name of a command."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from ..comm import Comm
+from ..errors import ArgumentError, FileError, VerificationError
+from ..matrix import Matrix
+from ..precision import MatvecPrecisionConfig
+from ..testing import Tester
+from ..timing import PhaseTimer, time_runs
+from ..vector import Vector
+from . import grid
+from .arguments import not_negative, positive, precision
+from .report import Measurement
+from .results import write_results
+
+# Untimed products before the timed ones, while caches, clocks and the MPI library's buffers settle.
+_WARM_UP = 3
+
+# The flags of the numbers of block columns and rows with their defaults: of each rank, and global (-g).
+_SIZES = {False: (("nm", 3), ("nd", 2)), True: (("Nm", 10), ("Nd", 5))}
+_BLOCK_SIZE = ("Nt", 7)
+_SIZE_FLAGS = ("Nm", "Nd", "Nt", "nm", "nd")
+
+
+@dataclass(frozen=True)
+class Options(grid.GridOptions):
+    """The flags, checked. The attributes' comments name them."""
+
+    global_sizes: bool  # -g
+    cols: int  # -Nm, -nm
+    rows: int  # -Nd, -nd
+    block_size: int  # -Nt
+    verbose: bool  # -v
+    repetitions: int  # -N
+    raw: bool  # -raw
+    check: bool  # -t
+    precision: MatvecPrecisionConfig  # -prec
+    save: Path | None  # -s
+    doubles: bool  # -rand
+    path: Path | None
+    input: Path | None
+    expect: Path | None
+    tolerance: float  # --tol
+    json: Path | None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> Options:
+        """Return the options of the parsed flags; sizes that are None get their defaults.
+
+        Raises
+        ------
+        ArgumentError
+            A flag has no meaning beside the others.
+        """
+        _check_combination(given)
+        sizes = (*_SIZES[given["global_sizes"]], _BLOCK_SIZE)
+        cols, rows, block_size = (given[name] or default for name, default in sizes)
+        others = {name: value for name, value in given.items() if name not in _SIZE_FLAGS}
+        return cls(cols=cols, rows=rows, block_size=block_size, **others)
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One product with its operands: F or F*, the vector that it is applied to, and the one that it writes."""
+
+    op: str
+    apply: Callable[..., None]
+    operand: Vector
+    result: Vector
+
+    @property
+    def file_name(self) -> str:
+        """Name of the file that the result is saved in, without the star, which shells expand."""
+        return f"output_{self.op.replace('*', '_adjoint')}.h5"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of `Options`; sizes default to None, to tell given from defaulted."""
+    grid.add(parser)
+    flag = parser.add_argument
+    flag("-g", dest="global_sizes", action="store_true", help="sizes are global (-Nm, -Nd), not each rank's (-nm, -nd)")
+    flag("-Nm", type=positive, metavar="N", help="global block columns, with -g (default 10)")
+    flag("-Nd", type=positive, metavar="N", help="global block rows, with -g (default 5)")
+    flag("-Nt", type=positive, metavar="N", help="block size: time steps (default 7)")
+    flag("-nm", type=positive, metavar="N", help="block columns of each rank, without -g (default 3)")
+    flag("-nd", type=positive, metavar="N", help="block rows of each rank, without -g (default 2)")
+    code = "of broadcast and pad, FFT, SBGEMV, IFFT, unpad and reduce: d or s; SBGEMV also i or h (default ddddd)"
+    flag("-prec", dest="precision", type=precision, default="ddddd", metavar="CODE", help=code)
+    flag("-rand", dest="doubles", action="store_true", help="data that float32 cannot represent, instead of ones")
+    flag("-t", dest="check", action="store_true", help="check: ones by the exact answer, else by the dot test")
+    flag("-N", dest="repetitions", type=positive, default=100, metavar="N", help="products to time (default 100)")
+    flag("-raw", action="store_true", help="print every timing as CSV instead of tables")
+    flag("-v", dest="verbose", action="store_true", help="print the input and output vectors")
+    flag("-s", dest="save", type=Path, metavar="DIR", help="save the output vectors in DIR (HDF5)")
+    flag("--path", type=Path, metavar="DIR", help="read the matrix from a directory")
+    flag("--input", type=Path, metavar="FILE", help="read F's input vector, with --path")
+    flag("--expect", type=Path, metavar="FILE", help="compare F's output with this vector, with --input")
+    tolerance = "largest relative error that --expect allows (default 1e-6)"
+    flag("--tol", dest="tolerance", type=not_negative, default=1e-6, metavar="X", help=tolerance)
+    flag("--json", type=Path, metavar="FILE", help="write the results as JSON")
+
+
+def _check_combination(given: Mapping[str, Any]) -> None:
+    """Raise an ArgumentError for a flag that has no meaning beside the others, rather than ignore it."""
+    from_file, global_sizes = given["path"] is not None, given["global_sizes"]
+    rules = (
+        (("Nm", "Nd"), global_sizes, "with -g"),
+        (("nm", "nd"), not global_sizes, "without -g"),
+        (_SIZE_FLAGS, not from_file, "without --path, which tells the sizes"),
+        (("input",), from_file, "with --path"),
+        (("expect",), given["input"] is not None, "with --input"),
+    )
+    for names, allowed, where in rules:
+        for name in names:
+            if given[name] is not None and not allowed:
+                flag = f"--{name}" if len(name) > 2 else f"-{name}"
+                raise ArgumentError(f"{flag}: expected {where}, found {given[name]}")
+
+
+def run(options: Options) -> None:
+    """Apply F and F* on the options' grid, check, time and report them; collective.
+
+    Raises
+    ------
+    FFTMatvecError
+        An option, a file or the grid is unusable, on every rank.
+    VerificationError
+        A check failed, on every rank.
+    """
+    with grid.process_grid(options) as comm:
+        _run_on(comm, options)
+
+
+def _run_on(comm: Comm, options: Options) -> None:
+    _check_results_folder(comm, options.json)
+    matrix = _build_matrix(comm, options)
+    operations = _build_operations(matrix, options)
+    for operation in operations:
+        operation.apply(operation.operand, operation.result)
+    console = Console(quiet=comm.world_rank != 0, soft_wrap=True, highlight=False)
+    errors = _check(matrix, operations, options, console)
+    if options.verbose:
+        _print_vectors(operations, console)
+    if options.save is not None:
+        _save(comm, operations, options.save)
+    records = _time(matrix, operations, options, errors, console)
+    if options.json is not None:
+        with comm.agreement("write the results"):
+            if comm.world_rank == 0:
+                write_results(options.json, records, comm.backend.device_name())
+
+
+def _check_results_folder(comm: Comm, path: Path | None) -> None:
+    """Raise a FileError before the work, not after it, if the folder of the results does not exist."""
+    with comm.agreement("looking for the results' folder"):
+        if path is not None and comm.world_rank == 0 and not path.absolute().parent.is_dir():
+            raise FileError(f"--json: expected a file in a folder that exists, found {path}")
+
+
+def _build_matrix(comm: Comm, options: Options) -> Matrix:
+    if options.path is not None:
+        return Matrix(comm, str(options.path), p_config=options.precision)
+    sizes = options.cols, options.rows, options.block_size
+    matrix = Matrix(comm, *sizes, global_sizes=options.global_sizes, p_config=options.precision)
+    if options.doubles:
+        matrix.init_mat_doubles()
+    else:
+        matrix.init_mat_ones()
+    return matrix
+
+
+def _build_operations(matrix: Matrix, options: Options) -> tuple[Operation, Operation]:
+    """Return F and F* with operands of ones, of doubles, or for F from the file that --input names."""
+    x, y = matrix.get_vec("input"), matrix.get_vec("output")
+    for vector in (x, y):
+        if vector is x and options.input is not None:
+            x.init_vec_from_file(str(options.input))
+        elif options.doubles:
+            vector.init_vec_doubles()
+        else:
+            vector.init_vec_ones()
+    return (
+        Operation("F", matrix.matvec, x, matrix.get_vec("output")),
+        Operation("F*", matrix.transpose_matvec, y, matrix.get_vec("input")),
+    )
+
+
+def _check(
+    matrix: Matrix, operations: tuple[Operation, Operation], options: Options, console: Console
+) -> dict[str, float]:
+    """Make the checks of the options; return the relative errors of the checked products, on every rank; collective."""
+    errors: dict[str, float] = {}
+    if options.check and (options.doubles or options.path is not None):
+        console.print(f"dot test: passed, relative mismatch {dot_test(matrix, *operations):.2e}")
+    elif options.check:
+        for operation in operations:
+            conj = operation.op == "F*"
+            errors[operation.op] = Tester.check_ones_matvec(matrix.comm, matrix, operation.result, conj=conj)
+    if options.expect is not None:
+        errors["F"] = _compare(matrix, operations[0].result, options.expect, options.tolerance)
+    for op, error in errors.items():
+        console.print(f"{op}: checked, relative error {error:.2e}")
+    return errors
+
+
+def dot_test(matrix: Matrix, forward: Operation, adjoint: Operation) -> float:
+    """Return how far <F x, y> and <x, F* y> differ, relative to their sizes; collective.
+
+    The bound is the sum of the bounds of both products, 2 u (1 + log2 2Nt) S each (see `Tester`). For blocks and
+    vectors with entries in [1, 2], S = sqrt(Nd) Nm (2 Nt) (2 sqrt(Nt)) is at most 4 sqrt(3) times the norm of F x, and
+    likewise for F* y. The sums are accumulated in extended precision and add no error. The products of a matrix from a
+    file may cancel; then the bound can be too strict, and an expected vector is the better check.
+
+    Raises
+    ------
+    VerificationError
+        The difference exceeds the bound.
+    """
+    x, y = forward.operand.gather(), adjoint.operand.gather()
+    f_x, f_y = forward.result.gather(), adjoint.result.gather()
+    left, right = np.sum(f_x * y, dtype=np.longdouble), np.sum(x * f_y, dtype=np.longdouble)
+    norm = np.linalg.norm
+    size = norm(f_x) * norm(y) + norm(x) * norm(f_y)
+    error = float(abs(left - right) / size) if size else float(left != right)
+    stages = 1 + np.log2(2 * matrix.get_block_size())
+    bound = 4 * np.sqrt(3) * 2 * matrix.get_precision_config().unit_roundoff * stages
+    if not error <= bound:
+        raise VerificationError(f"dot test: expected <F x, y> = <x, F* y> to {bound:.2e}, found {error:.2e}")
+    return error
+
+
+def _compare(matrix: Matrix, result: Vector, path: Path, tolerance: float) -> float:
+    """Return the error of F's result relative to the vector in a file; a VerificationError beyond the tolerance."""
+    expected = matrix.get_vec("output")
+    expected.init_vec_from_file(str(path))
+    exact = expected.gather()
+    error = float(np.linalg.norm(result.gather() - exact) / (np.linalg.norm(exact) or 1.0))
+    if not error <= tolerance:
+        raise VerificationError(f"{path}: expected a relative error of at most {tolerance:.2e}, found {error:.2e}")
+    return error
+
+
+def _print_vectors(operations: Sequence[Operation], console: Console) -> None:
+    for operation in operations:
+        for role, vector in (("input", operation.operand), ("output", operation.result)):
+            console.print(f"{operation.op} {role}:\n{vector.gather()}", markup=False)
+
+
+def _save(comm: Comm, operations: Sequence[Operation], directory: Path) -> None:
+    with comm.agreement("save the output vectors"):
+        if comm.world_rank == 0:
+            try:
+                directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise FileError(f"-s: expected a directory, found: {error}") from error
+    for operation in operations:
+        operation.result.save(str(directory / operation.file_name))
+
+
+def _measure(matrix: Matrix, operation: Operation, repetitions: int) -> Measurement:
+    """Time a product, its phases one by one and then as a whole; collective. Every rank gets the timings of all."""
+    comm = matrix.comm
+    timer = PhaseTimer(comm)
+    apply = partial(operation.apply, operation.operand, operation.result)
+    for _ in range(_WARM_UP):
+        apply()
+        apply(timer=timer)
+    timer.reset()
+    for _ in range(repetitions):
+        apply(timer=timer)
+    seconds = timer.seconds() | {"total": time_runs(comm, apply, repetitions)}
+    gather = comm.global_comm.allgather
+    return Measurement(operation.op, gather(seconds), gather(int(matrix.nbytes)))
+
+
+def _time(
+    matrix: Matrix, operations: Sequence[Operation], options: Options, errors: Mapping[str, float], console: Console
+) -> list[dict[str, Any]]:
+    """Time the products and print their timings; return their records for a results file; collective."""
+    comm = matrix.comm
+    shape = matrix.get_glob_num_cols(), matrix.get_glob_num_rows(), matrix.get_block_size()
+    proc_shape, code = (comm.proc_rows, comm.proc_cols), options.precision.code
+    title = "Nm {}, Nd {}, Nt {}, {}, {} x {} ranks, {}, {} products".format(
+        *shape, code, *proc_shape, comm.backend.name, options.repetitions
+    )
+    records = []
+    for operation in operations:
+        measurement = _measure(matrix, operation, options.repetitions)
+        peak = max(comm.global_comm.allgather(comm.backend.peak_bytes()))
+        error = errors.get(operation.op)
+        records.append(
+            measurement.record(shape=shape, precision=code, grid=proc_shape, rel_error=error, peak_bytes=peak)
+        )
+        if options.raw:
+            console.print("\n".join(measurement.raw_lines()), markup=False)
+        else:
+            console.print(measurement.table(title))
+    return records
