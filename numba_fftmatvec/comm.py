@@ -1,23 +1,28 @@
-"""The process grid, this rank's device and stream, and what ranks must agree on."""
+"""The process grid: this rank's place in it, its device and stream, and the messages of all ranks."""
 
 from __future__ import annotations
 
-import importlib
-import pickle
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import numpy as np
+import numpy.typing as npt
 from mpi4py import MPI
 
+from .agreement import agreement
 from .arguments import positive_int
+from .axis import Axis
 from .backends import Backend, select_backend
 from .backends.base import cuda_devices, requested_backend
-from .collectives import Collectives
-from .errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError, GridError, RemoteError
-from .layout import Space
+from .collection import Parts, collect
+from .collectives import Collectives, select_collectives
+from .errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError, GridError
+from .layout import Space, VectorLayout
+
+T = TypeVar("T")
 
 COLLECTIVES = ("auto", "mpi", "nccl")
 
@@ -37,10 +42,10 @@ class Comm:
     proc_cols : int, optional
         Columns of the grid; by default as many as the ranks allow.
     backend : {"auto", "cpu", "cuda"}
-        Where the arrays live. ``"auto"`` hears the environment variable NUMBA_FFTMATVEC_BACKEND, then takes ``"cuda"``
-        if every rank has a working device.
+        Where the arrays live. ``"auto"`` takes the value of the environment variable NUMBA_FFTMATVEC_BACKEND if it is
+        set, else ``"cuda"`` if every rank has a working device.
     collectives : {"auto", "mpi", "nccl"}
-        What arrays travel by. ``"auto"`` takes NCCL where every rank has a GPU of its own, else MPI.
+        The library that arrays travel by. ``"auto"`` takes NCCL where every rank has a GPU of its own, else MPI.
     stream : cupy.cuda.Stream, optional
         Queue all device work there instead of on a stream of our own. CUDA only; the caller keeps it alive.
 
@@ -91,7 +96,11 @@ class Comm:
         self.col_comm = cast(MPI.Intracomm, self.global_comm.Split(self.col_color, self.row_color))
         self._external_stream = stream is not None
         self.backend: Backend = self._choose_backend(backend, stream)
-        self._row_collectives, self._col_collectives = self._choose_collectives(collectives)
+        kind = self._choose_collectives(collectives)
+        lines = {Space.COL: (self.row_comm, self.col_comm), Space.ROW: (self.col_comm, self.row_comm)}
+        self._axes = {
+            space: Axis(space, parts, copies, kind(copies, self.backend)) for space, (parts, copies) in lines.items()
+        }
 
     def _choose_backend(self, name: str, stream: Any) -> Backend:
         node = self.global_comm.Split_type(MPI.COMM_TYPE_SHARED, self.world_rank)
@@ -104,7 +113,7 @@ class Comm:
             chosen = select_backend(name, node_rank, node_size, stream)
         return chosen
 
-    def _choose_collectives(self, name: str) -> tuple[Collectives, Collectives]:
+    def _choose_collectives(self, name: str) -> Callable[[MPI.Intracomm, Backend], Collectives]:
         shared = self._ranks_sharing_a_device()
         with self.agreement("choosing collectives"):
             if name == "nccl" and (self.backend.name != "cuda" or shared):
@@ -116,21 +125,17 @@ class Comm:
             name = "nccl" if self.backend.name == "cuda" and not shared and self.world_size > 1 else "mpi"
             if self.backend.name == "cuda" and shared and self.world_rank == 0:
                 warnings.warn(f"{shared} ranks share GPUs: collectives go through MPI, not NCCL", stacklevel=3)
-        module = importlib.import_module(f"{__package__}.collectives.{name}")
-        kind = {"mpi": "MpiCollectives", "nccl": "NcclCollectives"}[name]
-        row, col = (getattr(module, kind)(c, self.backend) for c in (self.row_comm, self.col_comm))
-        return row, col
+        return select_collectives(name)
 
     def _ranks_sharing_a_device(self) -> int:
         if self.backend.device is None:
             return 0
-        mine = (MPI.Get_processor_name(), self.backend.unique_id())  # type: ignore[attr-defined]
+        mine = (MPI.Get_processor_name(), self.backend.unique_id())
         everybody = self.global_comm.allgather(mine)
         return sum(everybody.count(device) > 1 for device in everybody)
 
-    @contextmanager
-    def agreement(self, phase: str) -> Iterator[None]:
-        """Run a block on all ranks such that it fails on all of them if it fails on any.
+    def agreement(self, phase: str) -> AbstractContextManager[None]:
+        """Run a block on all ranks such that it fails on all of them if it fails on any. Collective.
 
         The block must not communicate. Every rank raises the error of the lowest rank that failed: the same type, the
         same message, with a note that names the rank and the phase.
@@ -138,23 +143,9 @@ class Comm:
         Parameters
         ----------
         phase : str
-            What is being done, for the note.
+            The work of the block, for the note.
         """
-        error: Exception | None = None
-        try:
-            yield
-        except Exception as caught:  # whatever it is, the other ranks must hear of it
-            error = caught
-        rank, size = self.global_comm.rank, self.global_comm.size
-        failed = self.global_comm.allreduce(size if error is None else rank, MPI.MIN)
-        if failed == size:
-            return
-        report = None if error is None else (type(error).__name__, str(error), _pickled(type(error)))
-        name, message, kind = self.global_comm.bcast(report, failed)
-        if rank != failed or error is None:
-            error = _rebuild(name, message, kind)
-        error.add_note(f"(on rank {failed}, while {phase})")
-        raise error
+        return agreement(self.global_comm, phase)
 
     def check_open(self) -> None:
         """Raise a ClosedError if `close` was called."""
@@ -165,22 +156,57 @@ class Comm:
         """Wait until everything queued on this rank's stream is done."""
         self.backend.synchronize()
 
-    def collectives(self, space: str) -> tuple[MPI.Intracomm, Collectives]:
-        """Return what a vector of the given space travels along: from its owner to the ranks that need it, and back.
+    # Messages: every one that the library sends goes through these, or through an axis.
 
-        A ``"col"`` vector is owned by the grid's first row and goes down the columns; a ``"row"`` vector is owned by
-        the first column and goes along the rows. In both the owner is rank 0.
+    def axis(self, space: str) -> Axis:
+        """Return how the vectors of a space, ``"col"`` or ``"row"``, are split over the grid and travel along it."""
+        return self._axes[Space(space)]
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.global_comm.Barrier()
+
+    def bcast(self, value: T) -> T:
+        """Return the first rank's value, any that can be pickled, on every rank."""
+        return self.global_comm.bcast(value)  # type: ignore[no-any-return]
+
+    def allgather(self, value: T) -> list[T]:
+        """Return every rank's value, any that can be pickled, on every rank, in the ranks' order."""
+        return self.global_comm.allgather(value)
+
+    def stack(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return every rank's (n,) values as (ranks, n) on every rank."""
+        everybody = np.empty((self.world_size, *values.shape))
+        self.global_comm.Allgather(values, everybody)
+        return everybody
+
+    def concatenate(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return every rank's (n, length) values, of any length, joined along the second axis, on every rank."""
+        counts = self.allgather(values.shape[1])
+        joined = np.empty((len(values), sum(counts)))
+        for send, receive in zip(values, joined, strict=True):
+            self.global_comm.Allgatherv(send, (receive, counts))
+        return joined
+
+    def collect(
+        self,
+        layout: VectorLayout,
+        items: Iterable[T],
+        local: Callable[[T], npt.NDArray[np.float64]],
+        consume: Callable[[T, Parts], None],
+        phase: str,
+    ) -> None:
+        """Have vectors of a layout consumed one by one, part by part, by the first rank of each line of the grid.
+
+        Collective. It ends in an agreement, whatever fails. Parameters are those of `collection.collect`; `items` are
+        the same along a line, which is a row of the grid for ``"col"`` vectors and a column for ``"row"`` vectors.
         """
-        if space == "col":
-            return self.col_comm, self._col_collectives
-        return self.row_comm, self._row_collectives
+        with self.agreement(phase):
+            collect(self.axis(layout.space).parts_comm, layout, items, local, consume)
 
-    def split(self, space: Space) -> tuple[int, int]:
-        """Return how many parts the blocks of a space are split into, and which of them is this rank's."""
-        return {
-            Space.COL: (self.proc_cols, self.col_color),
-            Space.ROW: (self.proc_rows, self.row_color),
-        }[space]
+    def abort(self, status: int) -> None:
+        """End the processes of all ranks with an exit status."""
+        self.global_comm.Abort(status)
 
     def close(self) -> None:
         """Free the communicators. Collective. Safe to call twice, and after MPI was finalised."""
@@ -190,8 +216,8 @@ class Comm:
         if MPI.Is_finalized():
             return
         self.backend.synchronize()
-        for collectives in (self._row_collectives, self._col_collectives):
-            collectives.close()
+        for axis in self._axes.values():
+            axis.close()
         for comm in (self.row_comm, self.col_comm, self.global_comm):
             comm.Free()
 
@@ -278,18 +304,3 @@ def _grid(ranks: int, proc_rows: int, proc_cols: int | None) -> tuple[int, int]:
     if rows * cols != ranks:
         raise GridError(f"process grid: expected proc_rows * proc_cols = {ranks} ranks, found {rows} x {cols}")
     return rows, cols
-
-
-def _pickled(kind: type[Exception]) -> bytes:
-    """Return an exception's type for the other ranks; nothing if it is known here alone, such as a local class."""
-    try:
-        return pickle.dumps(kind)
-    except Exception:
-        return b""
-
-
-def _rebuild(name: str, message: str, kind: bytes) -> Exception:
-    try:
-        return pickle.loads(kind)(message)  # type: ignore[no-any-return]
-    except Exception:  # a type that is unknown here, or whose constructor wants more than a message
-        return RemoteError(f"{name}: {message}")

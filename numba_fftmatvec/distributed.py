@@ -22,7 +22,7 @@ from .errors import (
     VectorIndexError,
 )
 from .kernels.elementwise import fill
-from .layout import Space, VectorLayout, block_range, global_blocks
+from .layout import Space, VectorLayout, global_blocks
 
 DOUBLE = np.dtype(np.float64)
 
@@ -69,7 +69,7 @@ class VectorData:
         ShapeError
             The layout's blocks are not this rank's share on the grid of `comm`.
         """
-        share = block_range(layout.num_blocks, *comm.split(layout.space))
+        share = comm.axis(layout.space).share(layout.num_blocks)
         if layout.blocks != share:
             raise ShapeError(f"layout: expected this rank's share of the blocks, {share}, found {layout.blocks}")
         vector = cls.__new__(cls)
@@ -83,7 +83,7 @@ class VectorData:
         self._initialized = False
         self._closed = False
         self._memory: Memory | None = None
-        if comm.collectives(layout.space)[0].rank == 0:
+        if comm.axis(layout.space).owns:
             backend = comm.backend
             buffer = backend.empty((layout.rows, layout.block_size), DOUBLE) if rows is None else backend.wrap(rows)
             shaped = buffer if layout.num_vecs == 1 else backend.wrap(buffer.array.reshape(layout.local_shape))
@@ -316,13 +316,8 @@ class VectorData:
         """
         self.check_open()
         mine = self.to_numpy()
-        result = np.empty(self.shape)
         vectors = np.empty((self.num_vecs, 0)) if mine is None else mine.reshape(self.num_vecs, -1)
-        world = self.comm.global_comm
-        counts = world.allgather(vectors.shape[1])
-        for send, receive in zip(vectors, result.reshape(self.num_vecs, -1), strict=True):
-            world.Allgatherv(send, (receive, counts))
-        return result
+        return self.comm.concatenate(vectors).reshape(self.shape)
 
     def __len__(self) -> int:
         """Return the global number of values."""
@@ -351,11 +346,10 @@ def checked_layout(
         space = Space.of(row_or_col)
         if not SOTI_ordering:
             raise ArgumentError("SOTI_ordering: expected True, the order of every vector, found False")
-        parts, index = comm.split(space)
-        total = global_blocks(blocks, parts, global_sizes=global_sizes, what="blocks")
+        axis = comm.axis(space)
+        total = global_blocks(blocks, axis.parts, global_sizes=global_sizes, what="blocks")
         count = positive_int(integer(num_vecs, "num_vecs"), "num_vecs")
-        size = positive_int(block_size, "block_size")
-        layout = VectorLayout(space, total, size, count, block_range(total, parts, index))
+        layout = axis.layout(total, positive_int(block_size, "block_size"), count)
     return layout
 
 

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from .collection import Parts
 from .distributed import VectorData
 from .io import read_vector, vector_writer
-from .layout import block_ranges
-
-if TYPE_CHECKING:
-    from mpi4py import MPI
 
 
 class VectorFiles(VectorData):
@@ -65,43 +59,14 @@ class VectorFiles(VectorData):
             The file cannot be written.
         """
         self.check_initialized("save")
-        self.check_open()
-        mine = self.to_numpy()
-        world = self.comm.global_comm
-        owners = world.allgather(mine is not None)
-        ranks = [rank for rank, owns in enumerate(owners) if owns]
-        parts = block_ranges(self.layout.num_blocks, len(ranks))
-        if world.rank > 0:
-            if mine is not None:
-                world.Send(mine, 0)
-            with self.comm.agreement(f"writing {filename}"):
-                return
-        with (
-            self.comm.agreement(f"writing {filename}"),
-            _received(world, ranks[1:], parts[1:], self.layout.shape_of) as more,
-        ):
-            assert mine is not None
-            with vector_writer(filename, self.layout, checksum=checksum, qoi=QoI) as writer:
-                writer.write(parts[0], mine)
-                for part, values in more:
-                    writer.write(part, values)
 
+        def write(vector: VectorData, parts: Parts) -> None:
+            with vector_writer(filename, vector.layout, checksum=checksum, qoi=QoI) as writer:
+                for blocks, values in parts:
+                    writer.write(blocks, values)
 
-@contextmanager
-def _received(
-    world: MPI.Intracomm, ranks: list[int], parts: list[range], shape: Callable[[int], tuple[int, ...]]
-) -> Iterator[Iterator[tuple[range, npt.NDArray[np.float64]]]]:
-    """Receive the owners' parts one by one; what is not asked for is received at the end, so that no sender waits."""
+        def host_values(vector: VectorData) -> npt.NDArray[np.float64]:
+            return vector.comm.backend.download(vector.array)
 
-    def receive() -> Iterator[tuple[range, npt.NDArray[np.float64]]]:
-        for rank, part in zip(ranks, parts, strict=True):
-            values = np.empty(shape(len(part)))
-            world.Recv(values, rank)
-            yield part, values
-
-    pieces = receive()
-    try:
-        yield pieces
-    finally:
-        for _ in pieces:
-            pass
+        vectors: tuple[VectorData, ...] = (self,) if self.on_grid() else ()
+        self.comm.collect(self.layout, vectors, host_values, write, f"writing {filename}")

@@ -3,48 +3,33 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any, Self, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from .arguments import check_shape, positive_int
-from .capacity import check_capacity
+from .arguments import positive_int
 from .comm import Comm
 from .errors import (
     ArgumentTypeError,
-    ChecksumError,
     FileFormatError,
     ShapeError,
     UninitializedError,
 )
-from .io import (
-    MatrixMeta,
-    check_block_row,
-    read_meta,
-    remove_meta,
-    write_block_row,
-    write_meta,
-)
-from .io.progress import show_progress
-from .layout import MatrixLayout, block_ranges, global_blocks
-from .matrix_products import MatrixProducts
+from .layout import MatrixLayout, global_blocks
+from .matrix_files import MatrixFiles, Path_
+from .matrix_values import MatrixValues
 from .operators import TransposedMatrix
 from .precision import MatvecPrecisionConfig
-from .sources import BlockRowSource, filled, from_directory, from_rows
 from .spectra import Spectra
-from .spectrum import Spectrum
 from .workspace import MemoryUsage, Workspace
 
-Path_ = str | os.PathLike[str]
 Blocks = npt.ArrayLike | Callable[[int], npt.ArrayLike]
 
 
-class Matrix(MatrixProducts):
+class Matrix(MatrixValues, MatrixFiles):
     """The map F of a linear time-invariant system: Nd x Nm blocks, each Nt x Nt, lower-triangular and Toeplitz.
 
     ``y[d, t] = sum_m sum_{s <= t} F[d, m, t - s] x[m, s]``. Block rows are split over the process grid's rows, block
@@ -192,110 +177,6 @@ class Matrix(MatrixProducts):
         matrix.init_mat_from_array(values)
         return matrix
 
-    # Initialisation
-
-    def init_mat_ones(self, aux_mat: bool = False) -> None:
-        """Set every value of the first block column to 1."""
-        self._load(filled(self.comm.backend, self._layout, "constant", 1.0), _name(aux_mat), "filling a matrix")
-
-    def init_mat_doubles(self, aux_mat: bool = False) -> None:
-        """Set every value to `generate_double` of its global index in the (Nd, Nm, Nt) array."""
-        self._load(filled(self.comm.backend, self._layout, "doubles"), _name(aux_mat), "filling a matrix")
-
-    def init_mat_from_array(self, blocks: Blocks, aux_mat: bool = False) -> None:
-        """Set the first block column from memory.
-
-        Parameters
-        ----------
-        blocks : array_like or callable
-            The global (Nd, Nm, Nt) real values, given on every rank, of which each keeps its share; or a function that
-            returns the (Nm, Nt) values of the block row whose global index it is given, called for this rank's rows.
-        aux_mat : bool
-            Set the auxiliary matrix G instead of F.
-
-        Raises
-        ------
-        ShapeError, ArgumentTypeError
-            The values have another shape, or are not real numbers.
-        """
-        layout, what = self._layout, "taking a matrix from an array"
-        with self.comm.agreement(what):
-            if not callable(blocks):
-                values = np.asarray(blocks)
-                check_shape(values.shape, layout.sizes, "blocks")
-                blocks = values.__getitem__
-        self._load(from_rows(self.comm.backend, layout, blocks), _name(aux_mat), what)
-
-    def init_mat_from_file(self, dirname: Path_, aux_mat: bool = False) -> None:
-        """Set the first block column from a matrix directory.
-
-        Parameters
-        ----------
-        dirname : path
-            The directory; its sizes must be this matrix's.
-        aux_mat : bool
-            Read it into the auxiliary matrix G, whose checksum must be that of F.
-
-        Raises
-        ------
-        FileError, FileFormatError, ChecksumError, ShapeError
-            The directory cannot be read, breaks the format, or holds another matrix.
-        """
-        meta = self._read_meta(dirname)
-        layout = self._layout
-        with self.comm.agreement(f"reading {dirname}"):
-            check_shape((meta.Nd, meta.Nm, meta.Nt), layout.sizes, f"{dirname}: (Nd, Nm, Nt)")
-            if aux_mat and meta.checksum != self._checksum:
-                raise ChecksumError(
-                    f"{dirname}: expected the primary matrix's checksum {self._checksum}, found {meta.checksum}"
-                )
-            if meta.is_p2q != self._is_p2q:
-                raise FileFormatError(f"{dirname}: expected is_p2q = {int(self._is_p2q)}, found {int(meta.is_p2q)}")
-        self._load_directory(dirname, meta, _name(aux_mat))
-        if not aux_mat:
-            self._checksum = meta.checksum
-
-    def _read_meta(self, directory: Path_) -> MatrixMeta:
-        """Read the metadata on rank 0 and share it."""
-        meta = None
-        with self.comm.agreement(f"reading {directory}"):
-            if self.comm.world_rank == 0:
-                meta = read_meta(Path(directory))
-        return self.comm.global_comm.bcast(meta)  # type: ignore[no-any-return]
-
-    def _load_directory(self, directory: Path_, meta: MatrixMeta, name: str) -> None:
-        # Check one block row against the metadata before allocating memory or discarding the present values.
-        with self.comm.agreement(f"reading {directory}"):
-            check_block_row(directory, meta, self._layout.block_rows.start)
-        self._load(from_directory(Path(directory), meta), name, f"reading {directory}")
-
-    def _load(self, source: BlockRowSource, name: str, what: str) -> None:
-        """Load the values of F or G. Until they are complete there are none, so no product runs on half of them."""
-        comm, spectra, precision = self.comm, self._spectra, self._config.sbgemv
-        self.check_open()
-        progress: Callable[[range], Iterable[int]] = partial(
-            show_progress, description=what, enabled=comm.world_rank == 0
-        )
-        with comm.agreement(what):
-            if name == "G" and "F" not in spectra:
-                raise UninitializedError(f"{what}: expected an initialised primary matrix before the auxiliary one")
-            # Do not overwrite a spectrum that another matrix shares.
-            reused = spectra.exclusive(name)
-            check_capacity(comm.backend, self._layout, precision, what, in_place=reused is not None)
-        self._plans.clear()
-        others = spectra.remove(*(("F", "G") if name == "F" else ("G",)))
-        try:
-            with comm.agreement(what):
-                loaded = reused or Spectrum(comm.backend, self._layout, precision)
-                loaded.load(source, progress)
-                for other, spectrum in (others | {name: loaded}).items():
-                    spectra.replace(other, spectrum)
-                self._plans[1] = self._plan(1)
-        except Exception:  # raised on the ranks that did not fail themselves, too
-            spectra.remove(*others, name)
-            self._plans.clear()
-            raise
-
     def close(self) -> None:
         """Give the memory back: spectra, plans and their buffers. Local; safe to call twice."""
         self._closed = True
@@ -336,49 +217,6 @@ class Matrix(MatrixProducts):
                 result._spectra.replace(name, spectra[name].converted(result._config.sbgemv))
             result._plans[1] = result._plan(1)
         return result
-
-    # Files
-
-    def save(self, path: Path_) -> None:
-        """Write the matrix to a directory in the pyFFTMatvec format. Collective.
-
-        The values are those that the stored spectrum represents: equal to the ones loaded up to the rounding of
-        `p_config.sbgemv`. The metadata are removed first and written last, so that an incomplete directory, or one with
-        rows of two matrices, is not taken for a matrix.
-
-        Raises
-        ------
-        UninitializedError
-            The matrix has no values.
-        FileError
-            A file cannot be written.
-        """
-        self.check_open()
-        if "F" not in self._spectra:
-            raise UninitializedError("save: expected an initialised matrix, found one without values")
-        comm, layout = self.comm, self._layout
-        meta = MatrixMeta(*layout.sizes, is_p2q=self._is_p2q, checksum=self._checksum)
-        with comm.agreement(f"writing {path}"):
-            if comm.world_rank == 0:
-                remove_meta(path)
-        counts = [len(cols) * layout.Nt for cols in block_ranges(layout.Nm, comm.proc_cols)]
-        owner = comm.row_comm.rank == 0
-        whole = np.empty((layout.Nm, layout.Nt)) if owner else None
-        problem: Exception | None = None
-        for row in layout.block_rows:
-            receive = None if whole is None else (whole, counts)
-            comm.row_comm.Gatherv(self._spectra["F"].block_row(row), receive)
-            try:
-                if whole is not None and problem is None:
-                    write_block_row(Path(path), meta, row, whole)
-            except Exception as error:  # the others still send; raised on all ranks below
-                problem = error
-        with comm.agreement(f"writing {path}"):
-            if problem is not None:
-                raise problem
-        with comm.agreement(f"writing {path}"):
-            if comm.world_rank == 0:
-                write_meta(Path(path), meta)
 
     # State
 
@@ -423,8 +261,3 @@ class Matrix(MatrixProducts):
             f"Matrix({layout.Nd} x {layout.Nm} blocks of {layout.Nt}, "
             f"precision {self._config.code!r}, grid {grid}, {state})"
         )
-
-
-def _name(aux_mat: bool) -> str:
-    """Return the name of the matrix that a flag chooses."""
-    return "G" if aux_mat else "F"

@@ -6,14 +6,12 @@ from typing import NamedTuple
 
 from .arguments import integer, positive_int
 from .backends import Buffer
-from .comm import Comm
 from .distributed import check_operand
-from .errors import ArgumentError, ClosedError, UninitializedError
+from .errors import ArgumentError, UninitializedError
 from .layout import MatrixLayout, Space, VectorLayout
 from .pipeline import LegBuilder, Pipeline, build_pipelines
 from .products import BY_FLAGS, Product
 from .sizes import MatrixDescription
-from .spectra import Spectra
 from .timing import Timer
 from .vector import Vector
 from .workspace import Workspace
@@ -41,9 +39,6 @@ class Ends(NamedTuple):
 class MatrixProducts(MatrixDescription):
     """The products of a `Matrix`, which sets the attributes."""
 
-    comm: Comm
-    _closed: bool
-    _spectra: Spectra
     _workspace: Workspace
     _known_ends: dict[tuple[str, int], Ends]
     _plans: dict[int, dict[str, Pipeline]]  # by the number of right-hand sides, and the product's name
@@ -183,12 +178,6 @@ class MatrixProducts(MatrixDescription):
     def _plan(self, num_vecs: int) -> dict[str, Pipeline]:
         builder = LegBuilder(self.comm, self._layout, self._config, self._workspace, num_vecs)
         return build_pipelines(builder, self.comm, self._spectra)
-
-    def check_open(self) -> None:
-        """Raise a ClosedError if `close` was called, here or on the Comm."""
-        if self._closed:
-            raise ClosedError("matrix: expected an open one, found one that was closed")
-        self.comm.check_open()
 
     def __matmul__(self, x: Vector) -> Vector:
         """Return ``F x`` in a new vector, for one right-hand side or several."""

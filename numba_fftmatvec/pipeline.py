@@ -71,9 +71,7 @@ class LegBuilder:
 
     def middle(self, space: Space) -> Buffer | None:
         """Return what holds the result of the first leg of a full product, None where this rank does not own it."""
-        if self._comm.collectives(space)[0].rank > 0:
-            return None
-        return self._buffer("middle", space, DOUBLE)
+        return self._buffer("intermediate", space, DOUBLE) if self._comm.axis(space).owns else None
 
     def _buffer(self, name: str, space: Space, dtype: Any) -> Buffer:
         vectors = self._layout.vector(space, self._num_vecs)
@@ -82,17 +80,17 @@ class LegBuilder:
 
     def _broadcast_and_transform(self, space: Space, timed: bool) -> tuple[Stage, ...]:
         precision = self._config.broadcast_and_pad.real
-        ranks, collectives = self._comm.collectives(space)
-        arriving = DOUBLE if ranks.size == 1 else precision
+        axis = self._comm.axis(space)
+        arriving = DOUBLE if axis.size == 1 else precision
         transform = self._transforms.forward(space, arriving, precision, self._config.fft, timed=timed)
-        if ranks.size == 1:
+        if axis.size == 1:
             return transform
-        if ranks.rank == 0 and precision == DOUBLE:
-            return Broadcast(collectives, None), *transform
+        if axis.owns and precision == DOUBLE:
+            return Broadcast(axis, None), *transform
         wire = self._buffer("wire", space, precision)
-        if ranks.rank > 0:
-            return Broadcast(collectives, wire), *transform
-        return CopyRows("broadcast", self._backend, DOUBLE, precision, wire), Broadcast(collectives, None), *transform
+        if not axis.owns:
+            return Broadcast(axis, wire), *transform
+        return CopyRows("broadcast", self._backend, DOUBLE, precision, wire), Broadcast(axis, None), *transform
 
     def _multiply(self, spectrum: Spectrum, factor: Factor) -> Stage:
         layout, format, vector = self._layout, spectrum.format, self._config.fft.complex
@@ -112,15 +110,15 @@ class LegBuilder:
 
     def _transform_and_reduce(self, space: Space, timed: bool) -> tuple[Stage, ...]:
         precision = self._config.unpad_and_reduce.real
-        ranks, collectives = self._comm.collectives(space)
-        wire = None if ranks.size == 1 else self._buffer("wire", space, precision)
+        axis = self._comm.axis(space)
+        wire = None if axis.size == 1 else self._buffer("wire", space, precision)
         transform = self._transforms.inverse(space, self._config.ifft, precision, wire, timed=timed)
-        if ranks.size == 1:
+        if axis.size == 1:
             return transform
-        if ranks.rank > 0 or precision == DOUBLE:
-            return *transform, Reduce(collectives, None)
+        if not axis.owns or precision == DOUBLE:
+            return *transform, Reduce(axis, None)
         total = self._buffer("total", space, precision)
-        return *transform, Reduce(collectives, total), CopyRows("reduce", self._backend, precision, DOUBLE, None)
+        return *transform, Reduce(axis, total), CopyRows("reduce", self._backend, precision, DOUBLE, None)
 
 
 class Pipeline:
@@ -182,8 +180,7 @@ def _run_leg(leg: tuple[Stage, ...], value: Buffer | None, destination: Buffer |
 
 def build_pipelines(builder: LegBuilder, comm: Comm, spectra: Spectra) -> dict[str, Pipeline]:
     """Return, by name, every product that the spectra allow."""
-    along = [comm.collectives(space) for space in Space]
-    queued = all(ranks.size == 1 or collectives.queued for ranks, collectives in along)
+    queued = all(comm.axis(space).queued for space in Space)
     factors = (Factor(name, is_adjoint) for name in spectra for is_adjoint in (False, True))
     legs = {factor: builder.build(spectra[factor.matrix], factor) for factor in factors}
     pipelines = {}

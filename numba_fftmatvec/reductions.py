@@ -117,7 +117,7 @@ class VectorReductions(VectorData):
     ) -> Floats:
         """Return the partial results of every rank, in the ranks' order, for every run; 0 for ranks off the grid."""
         self.check_open()
-        world, mine = self.comm.global_comm, np.zeros(runs)
+        mine = np.zeros(runs)
         if self.on_grid():
             backend = self.comm.backend
             factors = np.ones(runs) if scales is None else scales
@@ -126,9 +126,7 @@ class VectorReductions(VectorData):
             for i, (x, y) in enumerate(zip(self._runs(runs), second._runs(runs), strict=True)):
                 _reduction(backend.target, name)(partials.view[i], x, y, factors[i])
             mine = backend.download(partials.array[:, PARTIALS])
-        everybody = np.empty((world.size, runs))
-        world.Allgather(mine, everybody)
-        return everybody
+        return self.comm.stack(mine)
 
 
 @cache

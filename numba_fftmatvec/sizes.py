@@ -6,17 +6,29 @@ from dataclasses import replace
 
 import numpy as np
 
+from .comm import Comm
+from .errors import ClosedError
 from .layout import MatrixLayout
 from .precision import MatvecPrecisionConfig
+from .spectra import Spectra
 
 
 class MatrixDescription:
-    """The description of a `Matrix`, which sets the attributes."""
+    """The description of a `Matrix`, which sets the attributes: the base that its other parts share."""
 
+    comm: Comm
     _layout: MatrixLayout
     _config: MatvecPrecisionConfig
     _is_p2q: bool
     _checksum: int
+    _spectra: Spectra
+    _closed: bool
+
+    def check_open(self) -> None:
+        """Raise a ClosedError if `close` was called, here or on the Comm."""
+        if self._closed:
+            raise ClosedError("matrix: expected an open one, found one that was closed")
+        self.comm.check_open()
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .axis import Axis
 from .backends import Backend, Buffer
 from .backends.base import Transform
-from .collectives import Collectives
 from .kernels.padding import copy_rows
 from .kernels.pairs import pack, unpack
 from .kernels.problem import Problem
@@ -53,14 +53,14 @@ class Broadcast:
 
     phase = "broadcast"
 
-    def __init__(self, collectives: Collectives, own: Buffer | None) -> None:
-        self._collectives = collectives
+    def __init__(self, axis: Axis, own: Buffer | None) -> None:
+        self._axis = axis
         self._own = own
 
     def run(self, source: Any, destination: Any) -> Any:
         """Broadcast the owner's array as it is."""
         result = self._own or source
-        self._collectives.broadcast(result.array, 0)
+        self._axis.broadcast(result.array)
         return result
 
 
@@ -184,12 +184,12 @@ class Reduce:
 
     phase = "reduce"
 
-    def __init__(self, collectives: Collectives, own: Buffer | None) -> None:
-        self._collectives = collectives
+    def __init__(self, axis: Axis, own: Buffer | None) -> None:
+        self._axis = axis
         self._own = own
 
     def run(self, source: Any, destination: Any) -> Any:
         """Sum; the ranks that own no result have no destination either."""
         result = self._own or destination
-        self._collectives.reduce(source.array, result and result.array, 0)
+        self._axis.reduce(source.array, result and result.array)
         return result

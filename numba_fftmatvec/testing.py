@@ -106,7 +106,7 @@ class Tester:
         exact = exact_ones_product(layout, product)
         mine = out.to_numpy()
         square = 0.0 if mine is None else float(np.sum((mine - exact) ** 2))
-        difference = math.sqrt(math.fsum(comm.global_comm.allgather(square)))
+        difference = math.sqrt(math.fsum(comm.allgather(square)))
         error = difference / (math.sqrt(result.num_blocks) * float(np.linalg.norm(exact)))
         bound = ones_tolerance(layout, product, mat.precision_config)
         if not error <= bound:

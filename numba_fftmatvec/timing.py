@@ -104,7 +104,7 @@ def time_runs(comm: Comm, run: Callable[[], object], repetitions: int) -> list[f
     seconds = []
     for _ in range(repetitions):
         comm.synchronize()
-        comm.global_comm.Barrier()
+        comm.barrier()
         start = time.perf_counter()
         run()
         comm.synchronize()

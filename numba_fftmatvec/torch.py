@@ -154,7 +154,7 @@ def _multiply(F: Matrix, x: torch.Tensor | None, product: Product) -> torch.Tens
         raise ArgumentTypeError(f"product: expected a Matrix, found {type(F).__name__}")
     comm = F.comm
     comm.check_open()
-    owner = comm.collectives(product.input_space)[0].rank == 0
+    owner = comm.axis(product.input_space).owns
     layout, device = F.layout.vector(product.input_space), _device(comm.backend)
     shape = layout.rows if owner else 0, layout.block_size
     with comm.agreement("taking the tensors of a product"):
@@ -162,7 +162,7 @@ def _multiply(F: Matrix, x: torch.Tensor | None, product: Product) -> torch.Tens
             x = torch.empty(shape, dtype=torch.float64, device=device)
         _check(x, shape[0] * shape[1], device, "operand")
     assert x is not None
-    needed = any(comm.global_comm.allgather(torch.is_grad_enabled() and x.requires_grad))
+    needed = any(comm.allgather(torch.is_grad_enabled() and x.requires_grad))
     anchor = torch.empty(0, dtype=x.dtype, device=device, requires_grad=needed)
     y: torch.Tensor = _Product.apply(x.reshape(shape), anchor, F, product)
     return y

@@ -222,7 +222,7 @@ class _Trial:
 
 def _slowest(comm: Comm, seconds: list[float]) -> list[float]:
     """Return each repetition's time on the rank that took the longest, the same on every rank."""
-    return [max(ranks) for ranks in zip(*comm.global_comm.allgather(seconds), strict=True)]
+    return [max(ranks) for ranks in zip(*comm.allgather(seconds), strict=True)]
 
 
 def _warm_up(matrix: Matrix, trial: _Trial) -> None:
@@ -254,7 +254,7 @@ def _measure(base: Matrix, code: str, trials: Sequence[_Trial], repetitions: int
                 time_runs(comm, run, _WARM_UP_RUNS)
                 seconds += statistics.median(_slowest(comm, time_runs(comm, run, repetitions)))
                 errors.append(trial.error())
-            nbytes = max(comm.global_comm.allgather(matrix.nbytes))
+            nbytes = max(comm.allgather(matrix.nbytes))
     except MemoryError as error:
         return str(error)
     if not math.isfinite(max(errors)):

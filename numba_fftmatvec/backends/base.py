@@ -140,9 +140,12 @@ class Backend(Protocol):
     def device_name(self) -> str:
         """Return the name of the GPU or CPU."""
 
+    def unique_id(self) -> str | None:
+        """Return a name of the physical GPU that no other GPU of the node has; None on the CPU."""
+
 
 def requested_backend(name: str) -> str:
-    """Return the backend's name after the environment variable is heard, which counts where `name` is ``"auto"``."""
+    """Return `name`, or for ``"auto"`` the value of NUMBA_FFTMATVEC_BACKEND if it is set."""
     if name == "auto":
         name = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
     if name not in NAMES:

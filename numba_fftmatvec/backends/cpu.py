@@ -271,3 +271,6 @@ class CpuBackend:
     def device_name(self) -> str:
         """Return the processor's model name."""
         return cpu_model()
+
+    def unique_id(self) -> None:
+        """Return None: ranks share the cores by their threads."""

@@ -61,4 +61,4 @@ def process_grid(options: GridOptions) -> Iterator[Comm]:
             traceback.print_exc()
             sys.stdout.flush()
             sys.stderr.flush()
-            comm.global_comm.Abort(1)
+            comm.abort(1)

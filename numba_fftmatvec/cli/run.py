@@ -280,7 +280,7 @@ def _measure(matrix: Matrix, operation: Operation, repetitions: int) -> Measurem
     for _ in range(repetitions):
         apply(timer=timer)
     seconds = timer.seconds() | {"total": time_runs(comm, apply, repetitions)}
-    gather = comm.global_comm.allgather
+    gather = comm.allgather
     return Measurement(operation.op, gather(seconds), gather(int(matrix.nbytes)))
 
 
@@ -297,7 +297,7 @@ def _time(
     records = []
     for operation in operations:
         measurement = _measure(matrix, operation, options.repetitions)
-        peak = max(comm.global_comm.allgather(comm.backend.peak_bytes()))
+        peak = max(comm.allgather(comm.backend.peak_bytes()))
         error = errors.get(operation.op)
         records.append(
             measurement.record(shape=shape, precision=code, grid=proc_shape, rel_error=error, peak_bytes=peak)

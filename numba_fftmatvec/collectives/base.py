@@ -1,8 +1,14 @@
-"""What the product needs of a communication library."""
+"""The part of a communication library that products use, and the choice between libraries."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from typing import Any, Protocol
+
+from mpi4py import MPI
+
+from ..backends import Backend
 
 
 class Collectives(Protocol):
@@ -21,3 +27,11 @@ class Collectives(Protocol):
 
     def close(self) -> None:
         """Free what the library holds."""
+
+
+def select_collectives(name: str) -> Callable[[MPI.Intracomm, Backend], Collectives]:
+    """Return the constructor of the collectives of a library, ``"mpi"`` or ``"nccl"``, which is imported only now."""
+    constructor = {"mpi": "MpiCollectives", "nccl": "NcclCollectives"}[name]
+    found: Callable[[MPI.Intracomm, Backend], Collectives]
+    found = getattr(importlib.import_module(f"{__package__}.{name}"), constructor)
+    return found

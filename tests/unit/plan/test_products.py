@@ -186,14 +186,14 @@ def test_default_comm() -> None:
 def test_a_save_that_fails_leaves_no_matrix_of_two(comm: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over an older matrix: some rows new, some old, is no matrix."""
     build(comm, F, G).save(str(tmp_path))
-    write = fm.matrix.write_block_row
+    write = fm.matrix_files.block_row_writer
 
-    def stop_at_the_third(directory: Any, meta: Any, row: int, values: Any) -> None:
+    def stop_at_the_third(directory: Any, meta: Any, row: int) -> Any:
         if row == 2:
             raise fm.FileError("disk full")
-        write(directory, meta, row, values)
+        return write(directory, meta, row)
 
-    monkeypatch.setattr(fm.matrix, "write_block_row", stop_at_the_third)
+    monkeypatch.setattr(fm.matrix_files, "block_row_writer", stop_at_the_third)
     with pytest.raises(fm.FileError, match="disk full"):
         build(comm, G, F).save(str(tmp_path))
     with pytest.raises(fm.FileError, match="meta_adj"):

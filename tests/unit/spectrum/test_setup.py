@@ -178,7 +178,7 @@ def test_a_matrix_that_cannot_fit_is_refused(comm: Any, monkeypatch: pytest.Monk
     matrix = fm.Matrix(comm, NM, ND, NT, global_sizes=True)
     free = free_bytes_for(matrix, "ddidd")
     monkeypatch.setattr(comm.backend, "free_bytes", lambda: free)
-    monkeypatch.setattr("numba_fftmatvec.matrix.Spectrum", None)
+    monkeypatch.setattr("numba_fftmatvec.matrix_values.Spectrum", None)
     with pytest.raises(fm.CapacityError) as caught:
         matrix.init_mat_ones()
     message = str(caught.value)
