@@ -4,6 +4,7 @@
 """
 
 from .comm import Comm
+from .dot_test import dot_test
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -25,7 +26,7 @@ from .errors import (
     VerificationError,
 )
 from .matrix import Matrix
-from .operators import TransposedMatrix
+from .operators import AdjointOperator, LinearOperator
 from .precision import MatvecPrecisionConfig, Precision
 from .products import MatvecConfig
 from .testing import Tester, generate_double
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PHASES",
+    "AdjointOperator",
     "ArgumentError",
     "ArgumentTypeError",
     "BackendError",
@@ -49,6 +51,7 @@ __all__ = [
     "FileError",
     "FileFormatError",
     "GridError",
+    "LinearOperator",
     "Matrix",
     "MatvecConfig",
     "MatvecPrecisionConfig",
@@ -60,12 +63,12 @@ __all__ = [
     "ShapeError",
     "SpaceError",
     "Tester",
-    "TransposedMatrix",
     "TuningResult",
     "UninitializedError",
     "Vector",
     "VectorIndexError",
     "VerificationError",
+    "dot_test",
     "generate_double",
     "tune",
 ]

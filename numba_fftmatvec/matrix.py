@@ -21,7 +21,6 @@ from .errors import (
 from .layout import MatrixLayout, global_blocks
 from .matrix_files import MatrixFiles, Path_
 from .matrix_values import MatrixValues
-from .operators import TransposedMatrix
 from .precision import MatvecPrecisionConfig
 from .spectra import Spectra
 from .workspace import MemoryUsage, Workspace
@@ -219,11 +218,6 @@ class Matrix(MatrixValues, MatrixFiles):
         return result
 
     # State
-
-    @property
-    def T(self) -> TransposedMatrix:
-        """The adjoint, as an operator: ``F.T @ y``."""
-        return TransposedMatrix(self)
 
     @property
     def spectra(self) -> Spectra:

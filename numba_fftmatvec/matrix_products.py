@@ -10,7 +10,7 @@ from .distributed import check_operand
 from .errors import ArgumentError, UninitializedError
 from .layout import MatrixLayout, Space, VectorLayout
 from .pipeline import LegBuilder, Pipeline, build_pipelines
-from .products import BY_FLAGS, Product
+from .products import BY_FLAGS, PRODUCTS, Product
 from .sizes import MatrixDescription
 from .timing import Timer
 from .vector import Vector
@@ -119,6 +119,14 @@ class MatrixProducts(MatrixDescription):
         """Compute ``Y = F* X`` for all right-hand sides of `X`: to `transpose_matvec` what `matmat` is to `matvec`."""
         self.apply_product(BY_FLAGS[True, bool(full), bool(use_aux_mat)], X, Y, timer=timer)
 
+    def apply(self, x: Vector, y: Vector) -> None:
+        """Compute ``y = F x`` for all right-hand sides of `x`: as an operator, `matmat`."""
+        self.apply_product(PRODUCTS["F"], x, y)
+
+    def apply_adjoint(self, y: Vector, x: Vector) -> None:
+        """Compute ``x = F* y`` for all right-hand sides of `y`: as an operator, `transpose_matmat`."""
+        self.apply_product(PRODUCTS["F*"], y, x)
+
     def apply_product(self, product: Product, X: Vector, Y: Vector, *, timer: Timer | None = None) -> None:
         """Compute a product for all right-hand sides of `X`, as `matmat` and `transpose_matmat` do.
 
@@ -178,12 +186,6 @@ class MatrixProducts(MatrixDescription):
     def _plan(self, num_vecs: int) -> dict[str, Pipeline]:
         builder = LegBuilder(self.comm, self._layout, self._config, self._workspace, num_vecs)
         return build_pipelines(builder, self.comm, self._spectra)
-
-    def __matmul__(self, x: Vector) -> Vector:
-        """Return ``F x`` in a new vector, for one right-hand side or several."""
-        y = self.get_vec("output", num_vecs=getattr(x, "num_vecs", 1))
-        self.matmat(x, y)
-        return y
 
     def get_vec(self, which: str, *, num_vecs: int = 1) -> Vector:
         """Return a new uninitialised vector: for ``"input"`` in parameter space, for ``"output"`` in data space.

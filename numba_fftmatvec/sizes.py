@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
-from .comm import Comm
 from .errors import ClosedError
-from .layout import MatrixLayout
+from .layout import MatrixLayout, Space, VectorLayout
+from .operators import LinearOperator
 from .precision import MatvecPrecisionConfig
 from .spectra import Spectra
 
 
-class MatrixDescription:
+class MatrixDescription(LinearOperator):
     """The description of a `Matrix`, which sets the attributes: the base that its other parts share."""
 
-    comm: Comm
     _layout: MatrixLayout
     _config: MatvecPrecisionConfig
     _is_p2q: bool
@@ -31,15 +28,19 @@ class MatrixDescription:
         self.comm.check_open()
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Global shape of the matrix: (Nd Nt, Nm Nt)."""
-        layout = self._layout
-        return layout.Nd * layout.Nt, layout.Nm * layout.Nt
+    def domain(self) -> VectorLayout:
+        """Layout of one operand of F: (Nm, Nt) in parameter space."""
+        return self._layout.vector(Space.COL)
 
     @property
-    def dtype(self) -> np.dtype[np.float64]:
-        """Dtype of the vectors that it maps."""
-        return np.dtype(np.float64)
+    def range(self) -> VectorLayout:
+        """Layout of one result of F: (Nd, Nt) in data space."""
+        return self._layout.vector(Space.ROW)
+
+    @property
+    def unit_roundoff(self) -> float:
+        """Unit roundoff of the least precise stage of its products."""
+        return self._config.unit_roundoff
 
     @property
     def layout(self) -> MatrixLayout:

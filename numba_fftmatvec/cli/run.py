@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,13 @@ import numpy as np
 from rich.console import Console
 
 from ..comm import Comm
+from ..dot_test import dot_test
 from ..errors import ArgumentError, FileError, VerificationError
 from ..matrix import Matrix
 from ..precision import MatvecPrecisionConfig
+from ..products import PRODUCTS, Product
 from ..testing import Tester
-from ..timing import PhaseTimer, time_runs
+from ..timing import PhaseTimer, Timer, time_runs
 from ..vector import Vector
 from . import grid
 from .arguments import not_negative, positive, precision
@@ -74,10 +75,19 @@ class Options(grid.GridOptions):
 class Operation:
     """One product with its operands: F or F*, the vector that it is applied to, and the one that it writes."""
 
-    op: str
-    apply: Callable[..., None]
+    product: Product
+    matrix: Matrix
     operand: Vector
     result: Vector
+
+    @property
+    def op(self) -> str:
+        """The product's name."""
+        return self.product.name
+
+    def apply(self, timer: Timer | None = None) -> None:
+        """Queue the product."""
+        self.matrix.apply_product(self.product, self.operand, self.result, timer=timer)
 
     @property
     def file_name(self) -> str:
@@ -147,7 +157,7 @@ def _run_on(comm: Comm, options: Options) -> None:
     matrix = _build_matrix(comm, options)
     operations = _build_operations(matrix, options)
     for operation in operations:
-        operation.apply(operation.operand, operation.result)
+        operation.apply()
     console = Console(quiet=comm.world_rank != 0, soft_wrap=True, highlight=False)
     errors = _check(matrix, operations, options, console)
     if options.verbose:
@@ -180,64 +190,37 @@ def _build_matrix(comm: Comm, options: Options) -> Matrix:
     return matrix
 
 
-def _build_operations(matrix: Matrix, options: Options) -> tuple[Operation, Operation]:
+def _build_operations(matrix: Matrix, options: Options) -> list[Operation]:
     """Return F and F* with operands of ones, of doubles, or for F from the file that --input names."""
-    x, y = matrix.get_vec("input"), matrix.get_vec("output")
-    for vector in (x, y):
-        if vector is x and options.input is not None:
-            x.init_vec_from_file(str(options.input))
+    operations = []
+    for product in (PRODUCTS["F"], PRODUCTS["F*"]):
+        spaces = product.input_space, product.output_space
+        operand, result = (Vector.from_layout(matrix.comm, matrix.layout.vector(space)) for space in spaces)
+        if product.name == "F" and options.input is not None:
+            operand.init_vec_from_file(str(options.input))
         elif options.doubles:
-            vector.init_vec_doubles()
+            operand.init_vec_doubles()
         else:
-            vector.init_vec_ones()
-    return (
-        Operation("F", matrix.matvec, x, matrix.get_vec("output")),
-        Operation("F*", matrix.transpose_matvec, y, matrix.get_vec("input")),
-    )
+            operand.init_vec_ones()
+        operations.append(Operation(product, matrix, operand, result))
+    return operations
 
 
-def _check(
-    matrix: Matrix, operations: tuple[Operation, Operation], options: Options, console: Console
-) -> dict[str, float]:
+def _check(matrix: Matrix, operations: Sequence[Operation], options: Options, console: Console) -> dict[str, float]:
     """Make the checks of the options; return the relative errors of the checked products, on every rank; collective."""
     errors: dict[str, float] = {}
     if options.check and (options.doubles or options.path is not None):
-        console.print(f"dot test: passed, relative mismatch {dot_test(matrix, *operations):.2e}")
+        operands = (operation.operand for operation in operations)
+        console.print(f"dot test: passed, relative mismatch {dot_test(matrix, *operands):.2e}")
     elif options.check:
         for operation in operations:
-            conj = operation.op == "F*"
+            conj = operation.product.factors[0].is_adjoint
             errors[operation.op] = Tester.check_ones_matvec(matrix.comm, matrix, operation.result, conj=conj)
     if options.expect is not None:
         errors["F"] = _compare(matrix, operations[0].result, options.expect, options.tolerance)
     for op, error in errors.items():
         console.print(f"{op}: checked, relative error {error:.2e}")
     return errors
-
-
-def dot_test(matrix: Matrix, forward: Operation, adjoint: Operation) -> float:
-    """Return how far <F x, y> and <x, F* y> differ, relative to their sizes; collective.
-
-    The bound is the sum of the bounds of both products, 2 u (1 + log2 2Nt) S each (see `Tester`). For blocks and
-    vectors with entries in [1, 2], S = sqrt(Nd) Nm (2 Nt) (2 sqrt(Nt)) is at most 4 sqrt(3) times the norm of F x, and
-    likewise for F* y. The sums are accumulated in extended precision and add no error. The products of a matrix from a
-    file may cancel; then the bound can be too strict, and an expected vector is the better check.
-
-    Raises
-    ------
-    VerificationError
-        The difference exceeds the bound.
-    """
-    x, y = forward.operand.gather(), adjoint.operand.gather()
-    f_x, f_y = forward.result.gather(), adjoint.result.gather()
-    left, right = np.sum(f_x * y, dtype=np.longdouble), np.sum(x * f_y, dtype=np.longdouble)
-    norm = np.linalg.norm
-    size = norm(f_x) * norm(y) + norm(x) * norm(f_y)
-    error = float(abs(left - right) / size) if size else float(left != right)
-    stages = 1 + np.log2(2 * matrix.get_block_size())
-    bound = 4 * np.sqrt(3) * 2 * matrix.get_precision_config().unit_roundoff * stages
-    if not error <= bound:
-        raise VerificationError(f"dot test: expected <F x, y> = <x, F* y> to {bound:.2e}, found {error:.2e}")
-    return error
 
 
 def _compare(matrix: Matrix, result: Vector, path: Path, tolerance: float) -> float:
@@ -272,14 +255,13 @@ def _measure(matrix: Matrix, operation: Operation, repetitions: int) -> Measurem
     """Time a product, its phases one by one and then as a whole; collective. Every rank gets the timings of all."""
     comm = matrix.comm
     timer = PhaseTimer(comm)
-    apply = partial(operation.apply, operation.operand, operation.result)
     for _ in range(_WARM_UP):
-        apply()
-        apply(timer=timer)
+        operation.apply()
+        operation.apply(timer)
     timer.reset()
     for _ in range(repetitions):
-        apply(timer=timer)
-    seconds = timer.seconds() | {"total": time_runs(comm, apply, repetitions)}
+        operation.apply(timer)
+    seconds = timer.seconds() | {"total": time_runs(comm, operation.apply, repetitions)}
     gather = comm.allgather
     return Measurement(operation.op, gather(seconds), gather(int(matrix.nbytes)))
 

@@ -15,6 +15,7 @@ import numba_fftmatvec as fm
 from numba_fftmatvec import cli
 from numba_fftmatvec.cli import launcher, results
 from numba_fftmatvec.errors import ArgumentError
+from numba_fftmatvec.products import Product
 from support.harness import _LAUNCHER_VARIABLES as LAUNCHER_VARIABLES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -221,10 +222,12 @@ def test_a_missing_matrix_is_a_bad_argument(tmp_path: Path, capsys: pytest.Captu
 def test_a_wrong_product_fails_the_check(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], change: str, data: list[str]
 ) -> None:
-    matvec = fm.Matrix.matvec
+    apply = fm.Matrix.apply_product
 
-    def wrong(self: fm.Matrix, x: fm.Vector, y: fm.Vector, **options: object) -> None:
-        matvec(self, x, y, **options)
+    def wrong(self: fm.Matrix, product: Product, x: fm.Vector, y: fm.Vector, **options: object) -> None:
+        apply(self, product, x, y, **options)
+        if product.name != "F":
+            return
         values = y.gather()
         if change == "scale":
             values *= 1 + 1e-10
@@ -232,7 +235,7 @@ def test_a_wrong_product_fails_the_check(
             values[1, 2] *= 1 + 1e-9
         y.scatter(values)
 
-    monkeypatch.setattr(fm.Matrix, "matvec", wrong)
+    monkeypatch.setattr(fm.Matrix, "apply_product", wrong)
     assert run("-t", *data) == 1
     assert "expected" in capsys.readouterr().err
 
@@ -297,12 +300,12 @@ import sys
 from mpi4py import MPI
 import numba_fftmatvec as fm
 from numba_fftmatvec import cli
-matvec = fm.Matrix.matvec
+apply = fm.Matrix.apply_product
 def die(self, *operands, **options):
     if MPI.COMM_WORLD.rank == 1:
         raise RuntimeError("one rank alone")
-    matvec(self, *operands, **options)
-fm.Matrix.matvec = die
+    apply(self, *operands, **options)
+fm.Matrix.apply_product = die
 sys.exit(cli.main(sys.argv[1:]))
 """
 
