@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .arguments import positive_int
+from .backends.workspace import MemoryUsage, Workspace
 from .comm import Comm
 from .errors import (
     ArgumentTypeError,
@@ -23,7 +24,6 @@ from .matrix_files import MatrixFiles, Path_
 from .matrix_values import MatrixValues
 from .precision import MatvecPrecisionConfig
 from .spectra import Spectra
-from .workspace import MemoryUsage, Workspace
 
 Blocks = npt.ArrayLike | Callable[[int], npt.ArrayLike]
 

@@ -6,15 +6,15 @@ from typing import NamedTuple
 
 from .arguments import integer, positive_int
 from .backends import Buffer
+from .backends.workspace import Workspace
 from .distributed import check_operand
 from .errors import ArgumentError, UninitializedError
 from .layout import MatrixLayout, Space, VectorLayout
-from .pipeline import LegBuilder, Pipeline, build_pipelines
+from .pipeline import Pipeline, Planner
 from .products import BY_FLAGS, PRODUCTS, Product
 from .sizes import MatrixDescription
 from .timing import Timer
 from .vector import Vector
-from .workspace import Workspace
 
 # Right-hand sides that go through a product together: the spectrum is read once for all of them, and buffers hold as
 # many. More gain little, since by then arithmetic costs as much as reading.
@@ -158,23 +158,50 @@ class MatrixProducts(MatrixDescription):
     def _run(
         self, product: Product, count: int, operand: Buffer | None, result: Buffer | None, timer: Timer | None
     ) -> None:
-        if count not in self._plans:  # on all ranks alike
+        self._pipelines(count)[product.name].run(operand, result, timer)
+
+    def _pipelines(self, count: int) -> dict[str, Pipeline]:
+        """Return the pipelines for so many right-hand sides; collective where there are none yet."""
+        if count not in self._plans:
             with self.comm.agreement(f"planning products of {count} vectors"):
                 self._plans[count] = self._plan(count)
-        self._plans[count][product.name].run(operand, result, timer)
+        return self._plans[count]
 
     def _check(self, product: Product, x: Vector, y: Vector, num_vecs: int) -> None:
         self.check_open()
-        name = product.name
-        if self._spectra.missing(product):
-            missing = "auxiliary matrix" if "F" in self._spectra else "matrix"
-            raise UninitializedError(f"{name} x: expected an initialised {missing}, found one without values")
+        self._check_values(product)
         ends = self._ends(product, num_vecs)
         check_operand(x, self.comm, ends.operand, ends.operand_name)
         check_operand(y, self.comm, ends.result, ends.result_name)
         x.check_initialized(ends.operand_name)
         if x is y:
-            raise ArgumentError(f"{name} x: expected two vectors, found one as operand and result")
+            raise ArgumentError(f"{product.name} x: expected two vectors, found one as operand and result")
+
+    def _check_values(self, product: Product) -> None:
+        if self._spectra.missing(product):
+            missing = "auxiliary matrix" if "F" in self._spectra else "matrix"
+            raise UninitializedError(f"{product.name} x: expected an initialised {missing}, found one without values")
+
+    def plan(self, name: str) -> Pipeline:
+        """Return the plan of a product with one right-hand side; ``print`` shows its stages and their buffers.
+
+        Parameters
+        ----------
+        name : str
+            F, F*, F*F, FF*, G, G*, G*F or FG*.
+
+        Raises
+        ------
+        ArgumentError
+            There is no such product.
+        UninitializedError
+            A matrix of the product has no values.
+        """
+        self.check_open()
+        if name not in PRODUCTS:
+            raise ArgumentError(f"plan: expected one of {', '.join(PRODUCTS)}, found {name!r}")
+        self._check_values(PRODUCTS[name])
+        return self._pipelines(1)[name]
 
     def _ends(self, product: Product, num_vecs: int) -> Ends:
         """Return what a product's vectors must be; put together once, since products are hot."""
@@ -184,8 +211,8 @@ class MatrixProducts(MatrixDescription):
         return self._known_ends[key]
 
     def _plan(self, num_vecs: int) -> dict[str, Pipeline]:
-        builder = LegBuilder(self.comm, self._layout, self._config, self._workspace, num_vecs)
-        return build_pipelines(builder, self.comm, self._spectra)
+        planner = Planner(self.comm, self._layout, self._config, self._workspace, self._spectra, num_vecs)
+        return planner.pipelines()
 
     def get_vec(self, which: str, *, num_vecs: int = 1) -> Vector:
         """Return a new uninitialised vector: for ``"input"`` in parameter space, for ``"output"`` in data space.

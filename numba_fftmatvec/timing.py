@@ -1,33 +1,22 @@
-"""Timers that are injected into products: a null one by default, one that measures phases on request."""
+"""Timers that measure the phases of products, and the time of whole ones."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from .comm import Comm
+from .comm import Comm
 
 PHASES = ("broadcast", "pad", "fft", "sbgemv", "ifft", "unpad", "reduce", "total")
 
 
 class Timer(Protocol):
-    """What a product tells a timer."""
+    """Measures the phases of products."""
 
     def phase(self, name: str) -> AbstractContextManager[Any]:
         """Return the context that one phase runs in; the phase ``"total"`` encloses a product."""
-
-
-class NullTimer:
-    """Measures nothing."""
-
-    _nothing = nullcontext()
-
-    def phase(self, name: str) -> AbstractContextManager[Any]:
-        """Return a context that does nothing."""
-        return self._nothing
 
 
 class PhaseTimer:
@@ -97,7 +86,7 @@ def time_runs(comm: Comm, run: Callable[[], object], repetitions: int) -> list[f
     comm : Comm
         Its ranks start each run together; its stream is waited for.
     run : callable
-        What to time, such as a product.
+        The work to time, such as a product.
     repetitions : int
         How often.
     """

@@ -1,9 +1,10 @@
-"""What the product needs of a backend, and the choice between them."""
+"""The interface of a backend, the ends and stages of products that all backends share, and the choice of a backend."""
 
 from __future__ import annotations
 
 import importlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol
@@ -13,16 +14,110 @@ import numpy as np
 from ..errors import ArgumentError, BackendError
 from ..kernels import Target
 from ..kernels.storage import Format
+from ..layout import MatrixLayout, Space
+from ..precision import Precision
 
 ENVIRONMENT_VARIABLE = "NUMBA_FFTMATVEC_BACKEND"
 NAMES = ("auto", "cpu", "cuda")
+DOUBLE = np.dtype(np.float64)
 
 
 class Buffer(NamedTuple):
-    """An array of the backend's library, and the same memory as the kernels take it (wrapped once)."""
+    """An array of the backend's library, the same memory as kernels take it (wrapped once), and a name to print."""
 
     array: Any
     view: Any
+    name: str = ""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the values."""
+        dtype: np.dtype[Any] = np.dtype(self.array.dtype)
+        return dtype
+
+    def __str__(self) -> str:
+        """Return name, dtype and shape."""
+        return f"{self.name} {self.dtype}{list(self.array.shape)}"
+
+
+class Slot:
+    """An end of a plan that is another buffer at each run: a product's operand or its result, of float64 blocks.
+
+    Parameters
+    ----------
+    name : str
+        The name to print.
+    """
+
+    dtype = DOUBLE
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bind(None)
+
+    def bind(self, buffer: Buffer | None) -> None:
+        """Use a buffer until the next call; None on ranks that own none, and after a run."""
+        self.array: Any = None if buffer is None else buffer.array
+        self.view: Any = None if buffer is None else buffer.view
+
+    def __str__(self) -> str:
+        """Return name and dtype."""
+        return f"{self.name} {self.dtype}"
+
+
+End = Buffer | Slot
+
+
+class Stage(ABC):
+    """One step of a product, from one end to another. All memory is allocated and all kernels are compiled before.
+
+    Parameters
+    ----------
+    phase : str
+        The phase that a timer counts it under.
+    source, destination : Buffer or Slot
+        The memory that it reads and the memory that it writes.
+    """
+
+    def __init__(self, phase: str, source: End, destination: End) -> None:
+        self.phase = phase
+        self.source = source
+        self.destination = destination
+
+    @abstractmethod
+    def run(self) -> None:
+        """Queue the step."""
+
+    def __str__(self) -> str:
+        """Return phase and ends."""
+        return f"{self.phase}: {self.source} -> {self.destination}"
+
+
+class Transforms(Protocol):
+    """Plans the stages between a vector's blocks and its spectrum, for this rank's blocks of each space."""
+
+    def spectrum(self, space: Space, precision: Precision) -> Buffer:
+        """Return the buffer that holds a vector's spectrum, as SBGEMV takes it."""
+
+    def forward(
+        self, space: Space, source: End, rounding: np.dtype[Any], precision: Precision, *, timed: bool
+    ) -> tuple[Stage, ...]:
+        """Return the stages that pad and transform blocks, rounded to the dtype `rounding`, into the spectrum.
+
+        With `timed` they run one after another, so that each of their phases can be timed.
+        """
+
+    def inverse(
+        self, space: Space, precision: Precision, rounding: np.dtype[Any], destination: End, *, timed: bool
+    ) -> tuple[Stage, ...]:
+        """Return the stages that transform the spectrum back and unpad it into blocks, rounded to `rounding`."""
+
+
+class Workspace(Protocol):
+    """Buffers by name; see `workspace.Workspace`."""
+
+    def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Buffer:
+        """Return a buffer that was zero when it was first asked for."""
 
 
 Transform = Callable[[Buffer], Buffer]
@@ -30,13 +125,13 @@ Program = Callable[[Buffer | None, Buffer | None], None]
 
 
 class Intake(Protocol):
-    """Where a matrix's values enter, some rows at a time: memory that the next rows use again."""
+    """Staging memory through which a matrix's values enter, some rows at a time; the next rows use it again."""
 
     def on_device(self, count: int) -> Buffer:
         """Return `count` rows of this backend's memory for kernels to fill; the next call gives the same memory."""
 
     def from_host(self, count: int, write: Callable[[np.ndarray], None]) -> Buffer:
-        """Have `count` rows written on the host, and return them where kernels can read them.
+        """Let `write` fill `count` rows on the host, and return them where kernels can read them.
 
         Parameters
         ----------
@@ -48,7 +143,7 @@ class Intake(Protocol):
         Returns
         -------
         Buffer
-            What work that is queued before the next call may read.
+            The rows, which work may read that is queued before the next call.
         """
 
 
@@ -98,7 +193,10 @@ class Backend(Protocol):
         library can write to it, else a new one.
         """
 
-    def accumulator(self, stored: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
+    def transforms(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> Transforms:
+        """Return the planner of the transforms of a matrix's vectors, for so many right-hand sides."""
+
+    def accumulator(self, format: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
         """Return the complex dtype that SBGEMV accumulates in."""
 
     def replayed(self, program: Program) -> Program:

@@ -16,7 +16,14 @@ import pytest
 import numba_fftmatvec
 
 # These import CuPy or PyTorch, which are optional.
-OPTIONAL = ("backends.cuda", "collectives.nccl", "torch")
+OPTIONAL = (
+    "backends.cuda",
+    "backends.cuda_graphs",
+    "backends.cuda_staging",
+    "backends.cuda_transforms",
+    "collectives.nccl",
+    "torch",
+)
 FEWEST_EXAMPLES = 25
 PACKAGE = Path(numba_fftmatvec.__file__).parent
 

@@ -7,19 +7,18 @@ from itertools import product
 import numpy as np
 import pytest
 
-from numba_fftmatvec.backends import cpu
+from numba_fftmatvec.backends import cpu_transforms
+from numba_fftmatvec.backends.cpu_transforms import Pieces, irfft_and_unpad, pad_and_rfft
 
 REALS = (np.float32, np.float64)
 ROWS = (0, 1, 2, 7, 8, 9, 100)
 
 
 @pytest.fixture(params=[1, 2, 3, 8, 64])
-def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> cpu.CpuBackend:
-    """Return a backend with so many threads, for which a row or two are a piece."""
-    monkeypatch.setattr(cpu, "PIECE_BYTES", 200)
-    found = cpu.CpuBackend()
-    monkeypatch.setattr(found, "threads", request.param)
-    return found
+def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pieces:
+    """Return so many threads, for which a row or two are a piece."""
+    monkeypatch.setattr(cpu_transforms, "PIECE_BYTES", 200)
+    return Pieces(request.param)
 
 
 def error_bound(length: int, real: type, rows: np.ndarray) -> np.ndarray:
@@ -34,41 +33,40 @@ def error_bound(length: int, real: type, rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("real", REALS)
 @pytest.mark.parametrize("rows", ROWS)
-def test_every_row_is_transformed_and_padded(backend, rows, real) -> None:
+def test_every_row_is_transformed_and_padded(pieces, rows, real) -> None:
     blocks = np.random.default_rng(rows).standard_normal((rows, 5))
     spectrum = np.full((rows, 6), np.nan, np.result_type(real, np.complex64))
-    backend.pad_and_rfft(10, real, real)(blocks, spectrum)
+    pieces.run(pad_and_rfft(10, real, real), 10 * np.dtype(real).itemsize, blocks, spectrum)
     error = np.linalg.norm(spectrum - np.fft.rfft(blocks, 10), axis=-1, keepdims=True)
     assert (error <= error_bound(10, real, blocks)).all()
 
 
 @pytest.mark.parametrize("real", REALS)
 @pytest.mark.parametrize("rows", ROWS)
-def test_every_row_is_transformed_back_and_unpadded(backend, rows, real) -> None:
+def test_every_row_is_transformed_back_and_unpadded(pieces, rows, real) -> None:
     expected = np.random.default_rng(rows).standard_normal((rows, 10))
     spectrum = np.fft.rfft(expected).astype(np.result_type(real, np.complex64))
     blocks = np.full((rows, 5), np.nan)
-    backend.irfft_and_unpad(10, real, real)(spectrum, blocks)
+    pieces.run(irfft_and_unpad(10, real, real), 10 * np.dtype(real).itemsize, spectrum, blocks)
     error = np.linalg.norm(blocks - 10 * expected[:, :5], axis=-1, keepdims=True)
     assert (error <= error_bound(10, real, 10 * expected)).all()
 
 
 def test_rounding() -> None:
     """To the precision of the wire on the way in and out, whatever the transform's and the vector's precision."""
-    backend = cpu.CpuBackend()
     blocks = np.random.default_rng(1).standard_normal((4, 5))
     for rounding, real in product(REALS, repeat=2):
         spectrum, exact = (np.empty((4, 6), np.result_type(real, np.complex64)) for _ in range(2))
-        backend.pad_and_rfft(10, rounding, real)(blocks, spectrum)
-        backend.pad_and_rfft(10, np.float64, real)(blocks.astype(rounding).astype(np.float64), exact)
+        pad_and_rfft(10, rounding, real)(blocks, spectrum, 1)
+        pad_and_rfft(10, np.float64, real)(blocks.astype(rounding).astype(np.float64), exact, 1)
         np.testing.assert_array_equal(spectrum, exact)
         found, unrounded = np.empty((4, 5)), np.empty((4, 5))
-        backend.irfft_and_unpad(10, rounding, real)(spectrum, found)
-        backend.irfft_and_unpad(10, np.float64, real)(spectrum, unrounded)
+        irfft_and_unpad(10, rounding, real)(spectrum, found, 1)
+        irfft_and_unpad(10, np.float64, real)(spectrum, unrounded, 1)
         np.testing.assert_array_equal(found, unrounded.astype(rounding))
 
 
-def test_an_error_on_another_thread_is_raised(backend) -> None:
+def test_an_error_on_another_thread_is_raised(pieces) -> None:
     spectrum = np.zeros((100, 7), np.complex128)  # of another length
     with pytest.raises(ValueError, match="broadcast"):
-        backend.pad_and_rfft(10, np.float64, np.float64)(np.zeros((100, 5)), spectrum)
+        pieces.run(pad_and_rfft(10, np.float64, np.float64), 80, np.zeros((100, 5)), spectrum)

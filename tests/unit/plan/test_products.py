@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -174,6 +177,62 @@ def test_timer(comm: Any, name: str) -> None:
     assert (parts <= np.array(seconds["total"]) * (1 + 1e-6)).all()
     timer.reset()
     assert timer.seconds() == {phase: [] for phase in PHASES}
+
+
+def test_timed_plans_are_built_for_the_first_timer(comm: Any) -> None:
+    """A matrix that no timer measures has no buffers for it, and the same bits come out with and without one."""
+    matrix = fm.Matrix.from_array(comm, F)
+    x, y = vector(matrix, "col", X["col"]), matrix.get_vec("output")
+    matrix.matvec(x, y)
+    untimed, before = y.gather(), matrix.memory_usage().workspace
+    matrix.matvec(x, y, timer=PhaseTimer(comm))
+    after = matrix.memory_usage().workspace
+    assert after >= before
+    if comm.backend.name == "cpu":  # which alone has buffers that only timed stages use
+        assert after - before == 8 * 2 * SHAPE[2] * (SHAPE[0] + SHAPE[1])
+    matrix.matvec(x, y, timer=PhaseTimer(comm))
+    assert matrix.memory_usage().workspace == after
+    np.testing.assert_array_equal(y.gather(), untimed)
+
+
+def test_a_plan_can_be_printed(comm: Any) -> None:
+    """Each stage with its ends, of which each is the next one's beginning."""
+    matrix = build(comm, F, G, "dssdd")
+    stages = str(matrix.plan("G*F")).splitlines()
+    phases = {"cpu": ["fft", "sbgemv", "ifft"], "cuda": ["pad", "fft", "sbgemv", "ifft", "unpad"]}[comm.backend.name]
+    assert [stage.partition(":")[0] for stage in stages] == 2 * phases
+    ends = [stage.partition(": ")[2].split(" -> ") for stage in stages]
+    assert all(before[1] == after[0] for before, after in pairwise(ends))
+    assert (ends[0][0], ends[-1][1]) == ("operand float64", "result float64")
+    assert ends[len(phases) - 1][1].startswith("intermediate.row float64")
+    assert "spectrum.col complex64" in str(matrix.plan("F"))
+    with pytest.raises(fm.ArgumentError, match=r"expected one of F, F\*, .*, found 'H'"):
+        matrix.plan("H")
+    with pytest.raises(fm.UninitializedError):
+        fm.Matrix(comm, 2, 2, 2).plan("F")
+
+
+def test_a_failed_auxiliary_matrix_leaves_the_primary_one(comm: Any) -> None:
+    """Its plans go with the failure; the next product plans anew."""
+    matrix = build(comm, F, G)
+    with pytest.raises(ZeroDivisionError):
+        matrix.init_mat_from_array(lambda d: 1 // 0, aux_mat=True)
+    assert (matrix.is_initialized(), matrix.has_aux_mat()) == (True, False)
+    check(multiply(matrix, "F", X["col"]), "F", F, G, X["col"])
+    with pytest.raises(fm.UninitializedError, match="expected an initialised auxiliary matrix"):
+        multiply(matrix, "G", X["col"])
+
+
+def test_vectors_are_let_go_after_a_product(comm: Any) -> None:
+    matrix = build(comm, F, G)
+    x, y = vector(matrix, "col", X["col"]), matrix.get_vec("output")
+    for timer in (None, PhaseTimer(comm)):
+        matrix.matvec(x, y, timer=timer)
+    memory = [weakref.ref(vector.array) for vector in (x, y)]
+    x.close()
+    y.close()
+    gc.collect()
+    assert [reference() for reference in memory] == [None, None]
 
 
 def test_default_comm() -> None:

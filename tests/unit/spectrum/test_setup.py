@@ -13,7 +13,7 @@ from mpi4py import MPI
 
 import numba_fftmatvec as fm
 from numba_fftmatvec import capacity
-from numba_fftmatvec.backends.cpu import available_bytes
+from numba_fftmatvec.backends.cpu_memory import available_bytes
 from numba_fftmatvec.layout import MatrixLayout
 from numba_fftmatvec.sources import ParallelCopy
 from support import reference
@@ -401,14 +401,14 @@ def test_plans_are_shared() -> None:
     """Matrices of one size and precision have the same plans, which go with the last of them."""
     with fm.Comm(MPI.COMM_SELF, backend="cuda") as comm:
         one = matrix_of(comm)
-        plans = set(map(id, comm.backend._plans.values()))
+        plans = set(map(id, comm.backend.lane(0).plans.values()))
         other = matrix_of(comm, G)
-        assert plans and set(map(id, comm.backend._plans.values())) == plans
+        assert plans and set(map(id, comm.backend.lane(0).plans.values())) == plans
         one.close()
         check_product(other, G)
         other.close()
         gc.collect()
-        assert not comm.backend._plans
+        assert not comm.backend.lane(0).plans
 
 
 @pytest.mark.gpu

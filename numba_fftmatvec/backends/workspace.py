@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends import Backend, Buffer
+from .base import Backend, Buffer
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,18 @@ class MemoryUsage:
 
 
 class Workspace:
-    """Buffers by name: products run one after another on one stream, so what one has read another may overwrite.
+    """Buffers by name. Products run one after another on one stream, so that they can use the same ones.
 
     Two requests with the same name, shape and dtype get the same memory.
+
+    Parameters
+    ----------
+    backend : Backend
+        Where the buffers live.
     """
 
     def __init__(self, backend: Backend) -> None:
-        self.backend = backend
+        self._backend = backend
         self._buffers: dict[tuple[Any, ...], Buffer] = {}
 
     @property
@@ -53,5 +58,5 @@ class Workspace:
         """Return a buffer that was zero when it was first asked for."""
         key = (name, shape, np.dtype(dtype))
         if key not in self._buffers:
-            self._buffers[key] = self.backend.zeros(shape, dtype)
+            self._buffers[key] = self._backend.zeros(shape, dtype)._replace(name=name)
         return self._buffers[key]

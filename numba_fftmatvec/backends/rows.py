@@ -1,0 +1,23 @@
+"""Copies of rows between stages, for every backend: pad, unpad, and conversions for the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..kernels import Target
+from ..kernels.padding import copy_rows
+from .base import End, Stage
+
+
+class CopyRows(Stage):
+    """Copy rows into rows of another length or dtype, rounded to a third dtype."""
+
+    def __init__(self, phase: str, target: Target, source: End, rounding: np.dtype[Any], destination: End) -> None:
+        super().__init__(phase, source, destination)
+        self._copy = copy_rows(target, source.dtype, rounding, destination.dtype)
+
+    def run(self) -> None:
+        """Read each value once, write it once."""
+        self._copy(self.destination.view, self.source.view)
