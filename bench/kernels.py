@@ -21,11 +21,11 @@ import numpy as np
 import numba_fftmatvec as fm
 from lib.timing import WARM_UP_RUNS, median_seconds
 from numba_fftmatvec.cli.results import write_results
-from numba_fftmatvec.kernels.elementwise import FILLS, MAPS, fill, mapping
-from numba_fftmatvec.kernels.padding import copy_rows
-from numba_fftmatvec.kernels.pairs import pack, unpack
-from numba_fftmatvec.kernels.reductions import PARTIALS, TERMS, reduction
-from numba_fftmatvec.kernels.storage import COMPLEX128, FORMATS, encoder
+from numba_fftmatvec.kernels.elementwise import FILLS, MAPS, fill_launcher, map_launcher
+from numba_fftmatvec.kernels.padding import copy_launcher
+from numba_fftmatvec.kernels.pairs import pack_launcher, unpack_launcher
+from numba_fftmatvec.kernels.reductions import PARTIALS, TERMS, reduce_launcher
+from numba_fftmatvec.kernels.storage import COMPLEX128, FORMATS, encode_launcher
 from numba_fftmatvec.timing import PhaseTimer
 
 VALUES = 2**27
@@ -55,7 +55,7 @@ def doubles(backend: Any, shape: tuple[int, ...], dtype: Any = np.float64) -> An
     result = backend.empty(shape, dtype)
     parts = result.array.reshape(-1).view(result.array.real.dtype)
     values = backend.empty((parts.size,), np.float64) if parts.dtype != np.float64 else backend.wrap(parts)
-    fill(backend.target, "doubles")(values.view)
+    fill_launcher(backend.target, "doubles")(values.view)
     if parts.dtype != np.float64:
         parts[...] = values.array
     return result
@@ -65,7 +65,9 @@ def fills(backend: Any) -> Iterator[Work]:
     """Yield the fills."""
     out = backend.empty((VALUES,), np.float64)
     for name in FILLS:
-        yield Work(f"fill {name}", 8 * VALUES, lambda name=name: partial(fill(backend.target, name), out.view, 0, 1.5))
+        yield Work(
+            f"fill {name}", 8 * VALUES, lambda name=name: partial(fill_launcher(backend.target, name), out.view, 0, 1.5)
+        )
 
 
 def maps(backend: Any) -> Iterator[Work]:
@@ -75,7 +77,7 @@ def maps(backend: Any) -> Iterator[Work]:
         views = [operand.view for operand in operands[:arity]]
 
         def build(name: str = name, views: list[Any] = views) -> Callable[[], object]:
-            return partial(mapping(backend.target, name), out.view, *views, a=1.25, b=0.75)
+            return partial(map_launcher(backend.target, name), out.view, *views, a=1.25, b=0.75)
 
         yield Work(f"map {name}", 8 * VALUES * (arity + 1), build)
 
@@ -88,7 +90,7 @@ def reductions(backend: Any) -> Iterator[Work]:
         second = y if name == "dot" else x
 
         def build(name: str = name, second: Any = second) -> Callable[[], object]:
-            return partial(reduction(backend.target, name), workspace.view, x.view, second.view)
+            return partial(reduce_launcher(backend.target, name), workspace.view, x.view, second.view)
 
         yield Work(f"reduce {name}", 8 * VALUES * (2 if name == "dot" else 1), build)
 
@@ -102,7 +104,7 @@ def row_copies(backend: Any) -> Iterator[Work]:
         out = backend.zeros((ROWS, written * BLOCK_SIZE), destination)
 
         def build(dtypes: Any = (source, rounding, destination), arrays: Any = (out, values)) -> Callable[[], object]:
-            return partial(copy_rows(backend.target, *dtypes), *(buffer.view for buffer in arrays))
+            return partial(copy_launcher(backend.target, *dtypes), *(buffer.view for buffer in arrays))
 
         nbytes = ROWS * BLOCK_SIZE * (source.itemsize + destination.itemsize)
         yield Work(f"{name} {letters}", nbytes, build)
@@ -110,18 +112,19 @@ def row_copies(backend: Any) -> Iterator[Work]:
 
 def pairs(backend: Any) -> Iterator[Work]:
     """Yield pack and unpack; the letters are those of the data's way through pack, and back through unpack."""
-    for kernel, letters in itertools.product((pack, unpack), CONVERSIONS):
+    launchers = {"pack": pack_launcher, "unpack": unpack_launcher}
+    for (name, launcher), letters in itertools.product(launchers.items(), CONVERSIONS):
         rows, rounding, packed = REAL[letters[0]], REAL[letters[1]], COMPLEX[letters[2]]
         values = doubles(backend, (ROWS, BLOCK_SIZE), rows)
         joined = doubles(backend, (ROWS // 2, 2 * BLOCK_SIZE), packed)
 
         def build(
-            kernel: Any = kernel, dtypes: Any = (rows, rounding, packed), arrays: Any = (joined, values)
+            launcher: Any = launcher, dtypes: Any = (rows, rounding, packed), arrays: Any = (joined, values)
         ) -> Callable[[], object]:
-            return partial(kernel(backend.target, *dtypes), *(buffer.view for buffer in arrays), 0)
+            return partial(launcher(backend.target, *dtypes), *(buffer.view for buffer in arrays), 0)
 
         nbytes = ROWS * BLOCK_SIZE * (rows.itemsize + packed.itemsize // 2)
-        yield Work(f"{kernel.__name__} {letters}", nbytes, build)
+        yield Work(f"{name} {letters}", nbytes, build)
 
 
 def encoders(backend: Any) -> Iterator[Work]:
@@ -133,7 +136,7 @@ def encoders(backend: Any) -> Iterator[Work]:
         arrays = backend.empty(parts, stored.part), backend.empty(scales, np.float64), transforms
 
         def build(stored: Any = stored, arrays: Any = arrays) -> Callable[[], object]:
-            launch = encoder(backend.target, stored, 1.0 / (2 * BLOCK_SIZE))
+            launch = encode_launcher(backend.target, stored, 1.0 / (2 * BLOCK_SIZE))
             return partial(launch, *(buffer.view for buffer in arrays))
 
         of_row = 2 * frequencies * (8 + stored.part.itemsize) + 8 * stored.scales(frequencies)

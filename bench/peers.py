@@ -27,7 +27,7 @@ import numpy as np
 import numba_fftmatvec as fm
 from lib.libraries import PEERS, Library, Peer, Variant
 from numba_fftmatvec.cli.results import write_results
-from numba_fftmatvec.kernels.elementwise import fill
+from numba_fftmatvec.kernels.elementwise import fill_launcher
 
 SHAPES = ((5000, 100, 1000), (500, 20, 200))
 NUM_VECS = (1, 16)
@@ -54,7 +54,7 @@ def peer_spectrum(backend: Any, shape: tuple[int, int, int], op: str, layout: st
     for start in range(0, nd, step):
         stop = min(start + step, nd)
         values = backend.empty(((stop - start) * nm * nt,), np.float64)
-        fill(backend.target, "doubles")(values.view, start * nm * nt)
+        fill_launcher(backend.target, "doubles")(values.view, start * nm * nt)
         transforms = cupy.fft.rfft(values.array.reshape(stop - start, nm, nt), 2 * nt)
         transforms = transforms if op == "F" else transforms.conj()
         if data_last:

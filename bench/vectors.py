@@ -19,7 +19,7 @@ import cupy
 import numba_fftmatvec as fm
 from lib.timing import median_seconds
 from numba_fftmatvec.cli.results import write_results
-from numba_fftmatvec.kernels.reductions import PARTIALS, reduction
+from numba_fftmatvec.kernels.reductions import PARTIALS, reduce_launcher
 
 BLOCKS, BLOCK_SIZE = 1024, 131072  # 2^27 values
 SMALL = (10, 100)
@@ -81,7 +81,7 @@ def main() -> None:
         }
         for name, peer_run in peers.items():
             second = y if name == "dot" else x
-            launch = reduction(backend.target, name)
+            launch = reduce_launcher(backend.target, name)
             views = [backend.wrap(vector.array.reshape(-1)).view for vector in (x, second)]
             seconds = measure(lambda launch=launch, views=views: launch(workspace.view, *views))
             peer = measure(peer_run) if peer_run else None

@@ -1,14 +1,19 @@
-"""Compilation for the two targets and launch geometry. The one module that imports numba.cuda."""
+"""Kernels: loop nests whose free names are bound, compiled for a target and launched.
+
+This is the one module that imports numba.cuda.
+"""
 
 from __future__ import annotations
 
+import dis
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache, partial
 from hashlib import blake2s
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec
 
 import numpy as np
 from numba import config, from_dtype, njit
@@ -19,6 +24,8 @@ try:
 except Exception as error:  # numba-cuda raises its own errors where the CUDA toolkit's libraries are missing
     cuda = None
     _CUDA_ERROR = f"{type(error).__name__}: {error}"
+
+P = ParamSpec("P")
 
 THREADS = 256
 MAX_GRID_Y = 65535
@@ -52,79 +59,271 @@ def require_cuda() -> Any:
     return cuda
 
 
-def specialise(template: Callable[..., Any], name: str, **bindings: Any) -> types.FunctionType:
-    """Return a copy of `template` whose global names are bound as given.
-
-    A loop nest is written once, with free names for its formula and constants; this binds them. Bound names are
-    globals, not a closure, because numba's disk cache hashes closures and no two processes pickle a jitted function
-    alike. The cache does not look at globals: so a digest of what is bound is part of the function's name, and with it
-    of the cache's file, and tells the specialisations apart.
-    """
-    digest = blake2s(repr([_identity(key, bindings[key]) for key in sorted(bindings)]).encode(), digest_size=4)
-    unique = f"{template.__name__}_{name}_{digest.hexdigest()}"
-    bound = types.FunctionType(template.__code__, {**template.__globals__, **bindings}, unique)
-    bound.__qualname__ = unique
-    bound.__module__ = template.__module__
-    return bound
-
-
-def _identity(name: str, value: Any) -> tuple[Any, ...]:
-    """Return what a bound value is, the same in every process: of a formula its code, of an intrinsic the name alone.
-
-    Whatever tells intrinsics of one name apart must be bound too.
-    """
-    code = getattr(getattr(value, "py_func", None), "__code__", None)
-    if code is not None:
-        return name, code.co_code, code.co_consts, code.co_names
-    return (name, value) if isinstance(value, int | float | str | tuple | type | np.generic) else (name,)
-
-
-def cpu_formula(formula: Callable[..., Any]) -> Any:
-    """Compile a scalar formula so that CPU kernels can call it."""
-    return njit(inline="always")(formula)
-
-
-def cpu_kernel(function: Callable[..., Any]) -> Any:
-    """Compile a CPU kernel: all cores, cached on disk; sums may contract into fused multiply-adds."""
-    return njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})(function)
-
-
-def cuda_formula(formula: Callable[..., Any]) -> Any:
-    """Compile a scalar formula so that CUDA kernels can call it."""
-    return require_cuda().jit(device=True, inline="always")(formula)
-
-
-@lru_cache(maxsize=1024)
-def configure(kernel: Any, grid: tuple[int, ...], threads: int | tuple[int, ...], stream: Any) -> Callable[..., None]:
-    """Return a launch of a compiled kernel with its shape.
-
-    The kernel has one signature, which our launchers' checks imply: so the launch goes to the compiled code directly
-    and numba does not infer the arguments' types once more, which takes longer than all the rest.
-    """
-    if config.ENABLE_CUDASIM:  # a simulated kernel remembers one shape only, the last
-        return lambda *arguments: kernel[grid, threads, stream](*arguments)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*Grid size")  # small problems are no reason for a warning
-        launch = kernel[grid, threads, stream]
-    (compiled,) = kernel.overloads.values()
-    return lambda *arguments: compiled.launch(arguments, launch.griddim, launch.blockdim, launch.stream)
+# Specialisation: names that loop nests and formulas leave free, and what is bound to them.
 
 
 @dataclass(frozen=True)
-class CudaKernel:
-    """A CUDA kernel's Python function and signature, before compilation."""
+class Free:
+    """A name that loop nests and formulas of a module leave free: ``formula = Free("formula")`` at module level."""
 
-    function: Callable[..., Any]
-    signature: tuple[Any, ...]
+    name: str
 
-    def compile(self) -> Any:
-        """Return the dispatcher, compiled for the current device (cached on disk) or for the simulator."""
-        return require_cuda().jit(nbtypes.void(*self.signature), cache=True)(self.function)
+
+@dataclass(frozen=True)
+class Called:
+    """A formula that a CPU kernel calls; other formulas are inlined."""
+
+    formula: Callable[..., Any]
+
+
+@cache
+def _globals_of(code: types.CodeType) -> frozenset[str]:
+    """Return the names of the globals that code reads, that of nested functions included.
+
+    `co_names` would not do: it also has attributes, such as the ``zeros`` of ``np.zeros``.
+    """
+    names = frozenset(step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL")
+    return names.union(*(_globals_of(inner) for inner in code.co_consts if isinstance(inner, types.CodeType)))
+
+
+def free_names(function: Any) -> set[str]:
+    """Return the free names that a function reads."""
+    return {name for name in _globals_of(function.__code__) if isinstance(function.__globals__.get(name), Free)}
+
+
+def specialise(
+    nest: Any, name: str, bindings: Mapping[str, Any], compile_formula: Callable[[Any, bool], Any]
+) -> types.FunctionType:
+    """Return a copy of a loop nest whose free names are bound.
+
+    Bound names are globals, not a closure: numba's disk cache hashes closures, and no two processes pickle a jitted
+    function alike.
+
+    Parameters
+    ----------
+    nest : function
+        The loop nest.
+    name : str
+        Suffix of the copy's name.
+    bindings : mapping
+        Values of the free names of the loop nest and of its formulas: constants, intrinsics and formulas.
+    compile_formula : callable
+        ``compile_formula(function, called)`` compiles a formula whose free names are bound.
+
+    Raises
+    ------
+    NameError
+        A free name has no binding, or a binding is not used.
+    """
+    bound: dict[str, Any] = {}
+    # Functions of one module share their globals: the simulator replaces `cuda` only in those of the loop nest.
+    namespaces: dict[int, dict[str, Any]] = {}
+
+    def copy(function: Any) -> types.FunctionType:
+        namespace = namespaces.setdefault(id(function.__globals__), dict(function.__globals__))
+        for key in sorted(free_names(function)):
+            if key not in bindings:
+                raise NameError(f"{function.__name__}: expected a binding of the free name {key!r}, found none")
+            if key not in bound:
+                bound[key] = compiled(bindings[key])
+            namespace[key] = bound[key]
+        unique = f"{function.__name__}_{name}"
+        result = types.FunctionType(function.__code__, namespace, unique, function.__defaults__, function.__closure__)
+        result.__qualname__, result.__module__ = unique, function.__module__
+        return result
+
+    def compiled(value: Any) -> Any:
+        if isinstance(value, Called):
+            return compile_formula(copy(value.formula), True)
+        return compile_formula(copy(value), False) if isinstance(value, types.FunctionType) else value
+
+    result = copy(nest)
+    if unused := sorted(bindings.keys() - bound.keys()):
+        raise NameError(f"{nest.__name__}: expected bindings of free names only, found {', '.join(unused)}")
+    return result
+
+
+def _identity(value: Any) -> Any:
+    """Return what identifies a bound value in every process: of a formula its code, of an intrinsic its type.
+
+    Parameters that distinguish two intrinsics must therefore be bound too.
+    """
+    if isinstance(value, Called):
+        return "called", _identity(value.formula)
+    if isinstance(value, types.FunctionType):
+        return _identity(value.__code__)
+    if isinstance(value, types.CodeType):
+        return value.co_code, [_identity(constant) for constant in value.co_consts], value.co_names
+    plain = value is None or isinstance(value, int | float | str | bytes | tuple | type | np.generic)
+    return value if plain else type(value).__name__
+
+
+# Kernels
+
+
+@dataclass(frozen=True)
+class Nest(ABC):
+    """A loop nest for one target, before its free names are bound.
+
+    Parameters
+    ----------
+    template : function
+        The loop nest.
+    signature : sequence
+        Numba types of its arguments.
+    bindings : mapping
+        Bindings for this target only.
+    """
+
+    template: Callable[..., None]
+    signature: Sequence[Any]
+    bindings: Mapping[str, Any] = field(default_factory=dict)
+
+    @staticmethod
+    @abstractmethod
+    def compile_formula(formula: Any, called: bool) -> Any:
+        """Compile a formula, which is inlined unless it is `Called`."""
+
+    @abstractmethod
+    def compile(self, function: Any) -> Any:
+        """Compile the loop nest with bound names for its signature, or load it from the disk cache."""
+
+    @abstractmethod
+    def launcher(self, compiled: Any, stream: Any) -> Callable[..., None]:
+        """Return the function that launches the compiled loop nest."""
+
+
+@dataclass(frozen=True)
+class CpuNest(Nest):
+    """A loop nest for the CPU. It runs on all cores; sums may contract into fused multiply-adds."""
+
+    @staticmethod
+    def compile_formula(formula: Any, called: bool) -> Any:
+        """Compile a formula; without Python wrappers if it is called, since those take as long to compile."""
+        if not called:
+            return njit(inline="always")(formula)
+        return njit(nogil=True, fastmath={"contract"}, no_cpython_wrapper=True, no_cfunc_wrapper=True)(formula)
+
+    def compile(self, function: Any) -> Any:
+        """Compile for one signature: numba's cache is safe for concurrent processes only if a file has one."""
+        kernel = njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})(function)
+        kernel.compile(tuple(self.signature))
+        return kernel
+
+    def launcher(self, compiled: Any, stream: Any) -> Callable[..., None]:
+        """Return the compiled loop nest itself."""
+        return compiled  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class CudaNest(Nest):
+    """A loop nest for CUDA devices and the simulator.
+
+    Parameters
+    ----------
+    launch : callable, optional
+        ``launch(shaped, *arguments)`` launches the kernel by ``shaped(grid, threads)(values)``, where `values` is the
+        tuple of the loop nest's arguments. The `arguments` are those of the CPU's loop nest.
+    """
+
+    launch: Any = None
+
+    @staticmethod
+    def compile_formula(formula: Any, called: bool) -> Any:
+        """Compile a formula; the simulator takes it as it is."""
+        return formula if config.ENABLE_CUDASIM else require_cuda().jit(device=True, inline="always")(formula)
+
+    def compile(self, function: Any) -> Any:
+        """Compile for the current device."""
+        return require_cuda().jit(nbtypes.void(*self.signature), cache=True)(function)
+
+    def launcher(self, compiled: Any, stream: Any) -> Callable[..., None]:
+        """Return `launch` with the compiled loop nest as its first argument."""
+        return partial(self.launch, partial(configure, compiled, stream))
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A formula or several, and the loop nests that apply them.
+
+    Parameters
+    ----------
+    name : str
+        Name of the specialisation, for profilers and people.
+    nests : mapping
+        Loop nests by target name.
+    bindings : mapping
+        Bindings for all targets. Formulas are Python functions; each target compiles them.
+    """
+
+    name: str
+    nests: Mapping[str, Nest]
+    bindings: Mapping[str, Any] = field(default_factory=dict)
+    _compiled: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def function(self, target: str) -> types.FunctionType:
+        """Return the loop nest for a target with all names bound, before its compilation.
+
+        Numba's disk cache does not look at globals. A digest of the bindings in the function's name, which names the
+        cache's file, tells the specialisations apart.
+        """
+        nest = self.nests[target]
+        bindings = {**self.bindings, **nest.bindings}
+        parts = [str(each) for each in nest.signature], [(key, _identity(bindings[key])) for key in sorted(bindings)]
+        digest = blake2s(repr(parts).encode(), digest_size=4).hexdigest()
+        return specialise(nest.template, f"{self.name}_{digest}", bindings, nest.compile_formula)
+
+    def compile(self, target: str) -> Any:
+        """Return the compiled kernel for a target; numba compiles it once, or loads it from the disk cache."""
+        if target not in self._compiled:
+            self._compiled[target] = self.nests[target].compile(self.function(target))
+        return self._compiled[target]
+
+    def launcher(self, target: Target) -> Callable[..., None]:
+        """Compile the kernel for a target and return the function that launches it on checked arguments."""
+        return self.nests[target.name].launcher(self.compile(target.name), target.stream)
 
     def ptx(self, compute_capability: tuple[int, int]) -> str:
-        """Return the kernel's PTX; needs no GPU, but NVVM (numba-cuda[cu13])."""
-        text, _ = require_cuda().compile_ptx(self.function, self.signature, cc=compute_capability)
+        """Return the CUDA kernel's PTX; needs no GPU, but NVVM (numba-cuda[cu13])."""
+        signature = tuple(self.nests["cuda"].signature)
+        text, _ = require_cuda().compile_ptx(self.function("cuda"), signature, cc=compute_capability)
         return str(text)
+
+
+_builders: list[Any] = []
+
+
+def cached_kernel(build: Callable[P, Kernel]) -> Callable[P, Kernel]:
+    """Cache the kernels that a function builds, and so what they compile, until `clear`."""
+    cached = cache(build)
+    _builders.append(cached)
+    return cached  # type: ignore[return-value]
+
+
+def clear() -> None:
+    """Forget all kernels, for tests that change constants of kernel modules."""
+    for cached in _builders:
+        cached.cache_clear()
+    configure.cache_clear()
+
+
+@lru_cache(maxsize=1024)
+def configure(kernel: Any, stream: Any, grid: tuple[int, ...], threads: int | tuple[int, ...]) -> Callable[..., None]:
+    """Return ``launch(values)`` of a compiled CUDA kernel, for the tuple of its arguments.
+
+    The kernel has one signature and its launcher has checked the arguments, so the launch goes to the compiled code
+    directly. Numba would infer the arguments' types again, which takes longer than all the rest.
+    """
+    if config.ENABLE_CUDASIM:  # a simulated kernel keeps only the last shape
+        return lambda values: kernel[grid, threads, stream](*values)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*Grid size")  # small problems have small grids
+        shape = kernel[grid, threads, stream]
+    (compiled,) = kernel.overloads.values()
+    return partial(compiled.launch, griddim=shape.griddim, blockdim=shape.blockdim, stream=shape.stream)
+
+
+# Types, pointers and checks of arguments
 
 
 def array_type(dtype: Any, ndim: int) -> Any:
@@ -144,9 +343,8 @@ def pointer(array: Any, dtype: Any = None) -> Any:
     """
     if not config.ENABLE_CUDASIM:
         return array.device_ctypes_pointer.value
-    values = getattr(
-        array, "_ary", array
-    )  # what numba's stand-in for device arrays holds; a NumPy array would be copied
+    # The array inside the simulator's device array, since device arrays have no views of another dtype.
+    values = getattr(array, "_ary", array)
     flat = values.reshape(-1).view(dtype or values.dtype)
     return flat if values is array else type(array)(flat)
 

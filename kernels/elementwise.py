@@ -6,7 +6,6 @@ A map reads each operand once and writes once, whatever its formula; the result 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,23 +13,25 @@ from numba import prange, uint64
 
 from ._launch import (
     THREADS,
-    CudaKernel,
+    CpuNest,
+    CudaNest,
+    Free,
+    Kernel,
     Target,
     array_type,
+    cached_kernel,
     ceil_div,
     check,
-    configure,
-    cpu_formula,
-    cpu_kernel,
     cuda,
-    cuda_formula,
     pointer,
     pointer_type,
     scalar_type,
-    specialise,
 )
 
 MAX_BLOCKS = 4096
+
+formula = Free("formula")
+BLOCK, UNROLL = Free("BLOCK"), Free("UNROLL")  # threads of a block, elements of a thread
 
 
 def _constant(index, value):
@@ -57,31 +58,31 @@ FILLS = {"constant": _constant, "consecutive": _consecutive, "doubles": _doubles
 
 def _fill_cpu(out, start, value):
     for i in prange(out.shape[0]):
-        out[i] = formula(start + i, value)  # noqa: F821
+        out[i] = formula(start + i, value)
 
 
 def _fill_cuda(out, start, value):
     i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
     step = np.int64(cuda.gridDim.x) * cuda.blockDim.x
     while i < out.shape[0]:
-        out[i] = formula(start + i, value)  # noqa: F821
+        out[i] = formula(start + i, value)
         i += step
 
 
-def fill_kernel(formula: str) -> CudaKernel:
-    """Return the CUDA kernel that fills a float64 array by a formula of `FILLS`."""
-    signature = (array_type(np.float64, 1), scalar_type(np.int64), scalar_type(np.float64))
-    return CudaKernel(specialise(_fill_cuda, formula, formula=cuda_formula(FILLS[formula])), signature)
+def _launch_fill(shaped, out, start, value):
+    if count := out.shape[0]:
+        shaped((min(ceil_div(count, THREADS), MAX_BLOCKS),), THREADS)((out, start, value))
 
 
-@cache
-def _compiled(target_name: str, formula: str) -> Any:
-    if target_name == "cuda":
-        return fill_kernel(formula).compile()
-    return cpu_kernel(specialise(_fill_cpu, formula, formula=cpu_formula(FILLS[formula])))
+@cached_kernel
+def fill_kernel(formula: str) -> Kernel:
+    """Return the kernel that fills a float64 array by a formula of `FILLS`."""
+    signature = array_type(np.float64, 1), scalar_type(np.int64), scalar_type(np.float64)
+    nests = {"cpu": CpuNest(_fill_cpu, signature), "cuda": CudaNest(_fill_cuda, signature, launch=_launch_fill)}
+    return Kernel(formula, nests, {"formula": FILLS[formula]})
 
 
-def fill(target: Target, formula: str) -> Callable[..., None]:
+def fill_launcher(target: Target, formula: str) -> Callable[..., None]:
     """Compile a fill and return its launcher.
 
     Parameters
@@ -97,16 +98,11 @@ def fill(target: Target, formula: str) -> Callable[..., None]:
     callable
         ``launch(out, start=0, value=0.0)`` for a flat float64 array whose first element has the global index `start`.
     """
-    kernel = _compiled(target.name, formula)
+    run = fill_kernel(formula).launcher(target)
 
     def launch(out: Any, start: int = 0, value: float = 0.0) -> None:
         check(out, np.float64, (None,), "filled array")
-        arguments = out, np.int64(start), np.float64(value)
-        if target.name == "cpu":
-            kernel(*arguments)
-        elif out.shape[0]:
-            grid = min(ceil_div(out.shape[0], THREADS), MAX_BLOCKS)
-            configure(kernel, (grid,), THREADS, target.stream)(*arguments)
+        run(out, np.int64(start), np.float64(value))
 
     return launch
 
@@ -172,49 +168,49 @@ def _multiply_add(x, y, z, a, b):
 
 def _map_1_cpu(out, x, a, b):
     for i in prange(out.shape[0]):
-        out[i] = formula(x[i], a, b)  # noqa: F821
+        out[i] = formula(x[i], a, b)
 
 
 def _map_2_cpu(out, x, y, a, b):
     for i in prange(out.shape[0]):
-        out[i] = formula(x[i], y[i], a, b)  # noqa: F821
+        out[i] = formula(x[i], y[i], a, b)
 
 
 def _map_3_cpu(out, x, y, z, a, b):
     for i in prange(out.shape[0]):
-        out[i] = formula(x[i], y[i], z[i], a, b)  # noqa: F821
+        out[i] = formula(x[i], y[i], z[i], a, b)
 
 
 # CUDA maps take pointers: a launch spends most of its time on arrays' shapes and strides, which they do not need.
 
 
 def _map_1_cuda(out, x, count, a, b):
-    start = np.int64(cuda.blockIdx.x) * (UNROLL * THREADS) + cuda.threadIdx.x  # noqa: F821
-    for u in range(UNROLL):  # noqa: F821
-        i = start + u * THREADS
+    start = np.int64(cuda.blockIdx.x) * (UNROLL * BLOCK) + cuda.threadIdx.x
+    for u in range(UNROLL):
+        i = start + u * BLOCK
         if i < count:
-            out[i] = formula(x[i], a, b)  # noqa: F821
+            out[i] = formula(x[i], a, b)
 
 
 def _map_2_cuda(out, x, y, count, a, b):
-    start = np.int64(cuda.blockIdx.x) * (UNROLL * THREADS) + cuda.threadIdx.x  # noqa: F821
-    for u in range(UNROLL):  # noqa: F821
-        i = start + u * THREADS
+    start = np.int64(cuda.blockIdx.x) * (UNROLL * BLOCK) + cuda.threadIdx.x
+    for u in range(UNROLL):
+        i = start + u * BLOCK
         if i < count:
-            out[i] = formula(x[i], y[i], a, b)  # noqa: F821
+            out[i] = formula(x[i], y[i], a, b)
 
 
 def _map_3_cuda(out, x, y, z, count, a, b):
-    start = np.int64(cuda.blockIdx.x) * (UNROLL * THREADS) + cuda.threadIdx.x  # noqa: F821
-    for u in range(UNROLL):  # noqa: F821
-        i = start + u * THREADS
+    start = np.int64(cuda.blockIdx.x) * (UNROLL * BLOCK) + cuda.threadIdx.x
+    for u in range(UNROLL):
+        i = start + u * BLOCK
         if i < count:
-            out[i] = formula(x[i], y[i], z[i], a, b)  # noqa: F821
+            out[i] = formula(x[i], y[i], z[i], a, b)
 
 
 # Threads of a block and elements of a thread, a block's width apart, by number of operands: as measured.
 MAP_SHAPES = {1: (128, 2), 2: (512, 1), 3: (512, 1)}
-LOOPS: dict[str, dict[int, Callable[..., Any]]] = {
+MAP_LOOPS: dict[str, dict[int, Callable[..., Any]]] = {
     "cpu": {1: _map_1_cpu, 2: _map_2_cpu, 3: _map_3_cpu},
     "cuda": {1: _map_1_cuda, 2: _map_2_cuda, 3: _map_3_cuda},
 }
@@ -236,27 +232,31 @@ MAPS: dict[str, tuple[int, Callable[..., Any]]] = {
 }
 
 
-def map_kernel(name: str) -> CudaKernel:
-    """Return the CUDA kernel of a map of `MAPS`."""
+def _launch_map(shaped, out, *arguments):
+    *operands, a, b = arguments
+    if count := out.shape[0]:
+        threads, unroll = MAP_SHAPES[len(operands)]
+        values = *map(pointer, (out, *operands)), np.int64(count), a, b
+        shaped((ceil_div(count, threads * unroll),), threads)(values)
+
+
+@cached_kernel
+def map_kernel(name: str) -> Kernel:
+    """Return the kernel of a map of `MAPS`."""
     arity, formula = MAPS[name]
     threads, unroll = MAP_SHAPES[arity]
-    bindings = {"THREADS": threads, "UNROLL": unroll, "formula": cuda_formula(formula)}
-    scalar = scalar_type(np.float64)
-    pointers = [pointer_type(np.float64)] * (arity + 1)
-    return CudaKernel(
-        specialise(LOOPS["cuda"][arity], name, **bindings), (*pointers, scalar_type(np.int64), scalar, scalar)
-    )
+    scalars = [scalar_type(np.float64)] * 2
+    on_cpu = [array_type(np.float64, 1)] * (arity + 1) + scalars
+    on_cuda = [pointer_type(np.float64)] * (arity + 1) + [scalar_type(np.int64), *scalars]
+    shape = {"BLOCK": threads, "UNROLL": unroll}
+    nests = {
+        "cpu": CpuNest(MAP_LOOPS["cpu"][arity], on_cpu),
+        "cuda": CudaNest(MAP_LOOPS["cuda"][arity], on_cuda, shape, _launch_map),
+    }
+    return Kernel(name, nests, {"formula": formula})
 
 
-@cache
-def _compiled_map(target_name: str, name: str) -> Any:
-    if target_name == "cuda":
-        return map_kernel(name).compile()
-    arity, formula = MAPS[name]
-    return cpu_kernel(specialise(LOOPS["cpu"][arity], name, formula=cpu_formula(formula)))
-
-
-def mapping(target: Target, name: str) -> Callable[..., None]:
+def map_launcher(target: Target, name: str) -> Callable[..., None]:
     """Compile a map and return its launcher.
 
     Parameters
@@ -271,7 +271,7 @@ def mapping(target: Target, name: str) -> Callable[..., None]:
     callable
         ``launch(out, *operands, a=0.0, b=0.0)`` for flat float64 arrays of one length, as many as the map has operands.
     """
-    kernel = _compiled_map(target.name, name)
+    run = map_kernel(name).launcher(target)
     arity = MAPS[name][0]
 
     def launch(out: Any, *operands: Any, a: float = 0.0, b: float = 0.0) -> None:
@@ -280,17 +280,12 @@ def mapping(target: Target, name: str) -> Callable[..., None]:
         check(out, np.float64, (None,), "result")
         for operand in operands:
             check(operand, np.float64, out.shape, "operand")
-        if target.name == "cpu":
-            kernel(out, *operands, np.float64(a), np.float64(b))
-        elif count := out.shape[0]:
-            threads, unroll = MAP_SHAPES[arity]
-            run = configure(kernel, (ceil_div(count, threads * unroll),), threads, target.stream)
-            run(*map(pointer, (out, *operands)), np.int64(count), np.float64(a), np.float64(b))
+        run(out, *operands, np.float64(a), np.float64(b))
 
     return launch
 
 
-def specialisations() -> dict[str, CudaKernel]:
-    """Return every CUDA kernel that this module can launch, by name."""
+def specialisations() -> dict[str, Kernel]:
+    """Return every kernel that this module can launch, by name."""
     fills = {f"fill_{name}": fill_kernel(name) for name in FILLS}
     return fills | {f"map_{name}": map_kernel(name) for name in MAPS}

@@ -7,7 +7,6 @@ once. ``unpad`` takes the head of each row. ``convert`` copies rows of equal len
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from itertools import product
 from typing import Any
 
@@ -17,25 +16,27 @@ from numba import prange
 from ._launch import (
     MAX_GRID_Y,
     THREADS,
-    CudaKernel,
+    CpuNest,
+    CudaNest,
+    Free,
+    Kernel,
     Target,
+    array_type,
+    cached_kernel,
     ceil_div,
     check,
-    configure,
-    cpu_formula,
-    cpu_kernel,
     cuda,
-    cuda_formula,
     pointer,
     pointer_type,
     scalar_type,
-    specialise,
 )
 from ._memory import load
 
 ROWS = 4  # that a CUDA thread copies at a time
 
 RowCopy = Callable[[Any, Any], None]
+
+formula, load_one = Free("formula"), Free("load_one")
 
 
 def _convert(value, scale):
@@ -56,7 +57,7 @@ FORMULAS = {"convert": _convert, "round": _round_to_single, "scale": _scale}
 def _rows_cpu(destination, source, columns, scale):
     for row in prange(source.shape[0]):
         for i in range(columns):
-            destination[row, i] = formula(source[row, i], scale)  # noqa: F821
+            destination[row, i] = formula(source[row, i], scale)
 
 
 def _rows_cuda(destination, source, rows, columns, written, read, scale):
@@ -67,38 +68,37 @@ def _rows_cuda(destination, source, rows, columns, written, read, scale):
             # Four loads are under way at a time. Beyond the last row that one again: with the same values.
             a, b = row, min(row + 1, rows - 1)
             c, d = min(row + 2, rows - 1), min(row + 3, rows - 1)
-            u, v = load_one(source, a * read + i)[0], load_one(source, b * read + i)[0]  # noqa: F821
-            w, x = load_one(source, c * read + i)[0], load_one(source, d * read + i)[0]  # noqa: F821
-            destination[a * written + i] = formula(u, scale)  # noqa: F821
-            destination[b * written + i] = formula(v, scale)  # noqa: F821
-            destination[c * written + i] = formula(w, scale)  # noqa: F821
-            destination[d * written + i] = formula(x, scale)  # noqa: F821
+            u, v = load_one(source, a * read + i)[0], load_one(source, b * read + i)[0]
+            w, x = load_one(source, c * read + i)[0], load_one(source, d * read + i)[0]
+            destination[a * written + i] = formula(u, scale)
+            destination[b * written + i] = formula(v, scale)
+            destination[c * written + i] = formula(w, scale)
+            destination[d * written + i] = formula(x, scale)
             row += ROWS * cuda.gridDim.y
 
 
-def row_kernel(formula: str, source: Any, destination: Any) -> CudaKernel:
-    """Return the CUDA kernel that applies a formula of `FORMULAS` to rows."""
-    name = f"{formula}_{np.dtype(source).char}{np.dtype(destination).char}"
-    function = specialise(_rows_cuda, name, formula=cuda_formula(FORMULAS[formula]), load_one=load(1))
-    sizes = [scalar_type(np.int64)] * 4
-    return CudaKernel(function, (pointer_type(destination), pointer_type(source), *sizes, scalar_type(source)))
+def _launch_rows(shaped, destination, source, columns, scale):
+    rows = source.shape[0]
+    grid = ceil_div(columns, THREADS), min(ceil_div(rows, ROWS), MAX_GRID_Y)
+    sizes = map(np.int64, (rows, columns, destination.shape[1], source.shape[1]))
+    shaped(grid, THREADS)((pointer(destination), pointer(source), *sizes, scale))
 
 
-@cache
-def _compiled_cpu(formula: str, source: Any, destination: Any) -> Any:
-    # One signature for each cache file: numba's cache is safe for concurrent processes only then.
-    name = f"{formula}_{source.char}{destination.char}"
-    kernel = cpu_kernel(specialise(_rows_cpu, name, formula=cpu_formula(FORMULAS[formula])))
-    kernel(np.empty((0, 1), destination), np.empty((0, 1), source), 0, source.type(1))
-    return kernel
+@cached_kernel
+def row_kernel(formula: str, source: Any, destination: Any) -> Kernel:
+    """Return the kernel that applies a formula of `FORMULAS` to rows."""
+    source, destination = np.dtype(source), np.dtype(destination)
+    count, scale = scalar_type(np.int64), scalar_type(source)
+    on_cpu = array_type(destination, 2), array_type(source, 2), count, scale
+    on_cuda = pointer_type(destination), pointer_type(source), *[count] * 4, scale
+    nests = {
+        "cpu": CpuNest(_rows_cpu, on_cpu),
+        "cuda": CudaNest(_rows_cuda, on_cuda, {"load_one": load(1)}, _launch_rows),
+    }
+    return Kernel(f"{formula}_{source.char}{destination.char}", nests, {"formula": FORMULAS[formula]})
 
 
-@cache
-def _compiled_cuda(formula: str, source: Any, destination: Any) -> Any:
-    return row_kernel(formula, source, destination).compile()
-
-
-def rows(target: Target, formula: str, source: Any, destination: Any, scale: float = 1.0) -> RowCopy:
+def row_launcher(target: Target, formula: str, source: Any, destination: Any, scale: float = 1.0) -> RowCopy:
     """Compile a row kernel and return its launcher.
 
     Parameters
@@ -120,16 +120,7 @@ def rows(target: Target, formula: str, source: Any, destination: Any, scale: flo
     """
     source, destination = np.dtype(source), np.dtype(destination)
     factor = source.type(scale)
-    if target.name == "cpu":
-        run = _compiled_cpu(formula, source, destination)
-    else:
-        kernel = _compiled_cuda(formula, source, destination)
-
-        def run(out: Any, values: Any, columns: int, factor: Any) -> None:
-            count = values.shape[0]
-            grid = ceil_div(columns, THREADS), min(ceil_div(count, ROWS), MAX_GRID_Y)
-            sizes = map(np.int64, (count, columns, out.shape[1], values.shape[1]))
-            configure(kernel, grid, THREADS, target.stream)(pointer(out), pointer(values), *sizes, factor)
+    run = row_kernel(formula, source, destination).launcher(target)
 
     def launch(out: Any, values: Any) -> None:
         check(values, source, (None, None), "source rows")
@@ -139,15 +130,15 @@ def rows(target: Target, formula: str, source: Any, destination: Any, scale: flo
     return launch
 
 
-def copy_rows(target: Target, source: Any, rounding: Any, destination: Any) -> RowCopy:
+def copy_launcher(target: Target, source: Any, rounding: Any, destination: Any) -> RowCopy:
     """Return the launcher that pads, unpads or converts: from one dtype, rounded to a second, into a third."""
     narrow = np.dtype(np.float32)
     rounds = np.dtype(rounding) == narrow and narrow not in (np.dtype(source), np.dtype(destination))
-    return rows(target, "round" if rounds else "convert", source, destination)
+    return row_launcher(target, "round" if rounds else "convert", source, destination)
 
 
-def specialisations() -> dict[str, CudaKernel]:
-    """Return every CUDA kernel that this module can launch, by name."""
+def specialisations() -> dict[str, Kernel]:
+    """Return every kernel that this module can launch, by name."""
     kinds = {"f": np.float32, "d": np.float64}
     combinations = [("convert", a, b) for a, b in product(kinds, kinds)]
     combinations += [("round", "d", "d"), ("scale", "d", "f"), ("scale", "d", "d")]

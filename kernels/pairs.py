@@ -11,7 +11,6 @@ What has no partner is paired with zeros. `pack` writes the heads of the complex
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from itertools import product
 from typing import Any
 
@@ -20,17 +19,17 @@ import numpy as np
 from ._launch import (
     MAX_GRID_Y,
     THREADS,
-    CudaKernel,
+    CudaNest,
+    Free,
+    Kernel,
     Target,
+    cached_kernel,
     ceil_div,
     check,
-    configure,
     cuda,
-    cuda_formula,
     pointer,
     pointer_type,
     scalar_type,
-    specialise,
 )
 from ._memory import load, store_two
 from .padding import FORMULAS
@@ -38,6 +37,10 @@ from .padding import FORMULAS
 PAIRS = 2  # that a thread joins or separates at a time
 
 Packing = Callable[..., None]
+
+formula, first_rows = Free("formula"), Free("first_rows")
+load_one, load_two, store = Free("load_one"), Free("load_two"), Free("store")
+ZERO, ONE, REAL = Free("ZERO"), Free("ONE"), Free("REAL")
 
 
 def _first_rows(pair, other, apart):
@@ -54,15 +57,15 @@ def _pack_cuda(packed, rows, pairs, total, columns, pitch, first, apart):
         while pair < pairs:
             # Two pairs are under way at a time. Beyond the last pair that one again: with the same values.
             other = min(pair + 1, pairs - 1)
-            a, b = first_rows(first + pair, first + other, apart)  # noqa: F821
-            u = load_one(rows, a * columns + i)[0]  # noqa: F821
-            v = load_one(rows, min(a + apart, total - 1) * columns + i)[0]  # noqa: F821
-            w = load_one(rows, b * columns + i)[0]  # noqa: F821
-            x = load_one(rows, min(b + apart, total - 1) * columns + i)[0]  # noqa: F821
-            v = formula(v, ONE) if a + apart < total else ZERO  # noqa: F821
-            x = formula(x, ONE) if b + apart < total else ZERO  # noqa: F821
-            store(packed, 2 * (pair * pitch + i), REAL(formula(u, ONE)), REAL(v))  # noqa: F821
-            store(packed, 2 * (other * pitch + i), REAL(formula(w, ONE)), REAL(x))  # noqa: F821
+            a, b = first_rows(first + pair, first + other, apart)
+            u = load_one(rows, a * columns + i)[0]
+            v = load_one(rows, min(a + apart, total - 1) * columns + i)[0]
+            w = load_one(rows, b * columns + i)[0]
+            x = load_one(rows, min(b + apart, total - 1) * columns + i)[0]
+            v = formula(v, ONE) if a + apart < total else ZERO
+            x = formula(x, ONE) if b + apart < total else ZERO
+            store(packed, 2 * (pair * pitch + i), REAL(formula(u, ONE)), REAL(v))
+            store(packed, 2 * (other * pitch + i), REAL(formula(w, ONE)), REAL(x))
             pair += PAIRS * cuda.gridDim.y
 
 
@@ -72,44 +75,47 @@ def _unpack_cuda(packed, rows, pairs, total, columns, pitch, first, apart):
     if i < columns:
         while pair < pairs:
             other = min(pair + 1, pairs - 1)  # as for packing
-            a, b = first_rows(first + pair, first + other, apart)  # noqa: F821
-            u, v = load_two(packed, 2 * (pair * pitch + i))  # noqa: F821
-            w, x = load_two(packed, 2 * (other * pitch + i))  # noqa: F821
-            rows[a * columns + i] = formula(u, ONE)  # noqa: F821
-            rows[b * columns + i] = formula(w, ONE)  # noqa: F821
+            a, b = first_rows(first + pair, first + other, apart)
+            u, v = load_two(packed, 2 * (pair * pitch + i))
+            w, x = load_two(packed, 2 * (other * pitch + i))
+            rows[a * columns + i] = formula(u, ONE)
+            rows[b * columns + i] = formula(w, ONE)
             if a + apart < total:
-                rows[(a + apart) * columns + i] = formula(v, ONE)  # noqa: F821
+                rows[(a + apart) * columns + i] = formula(v, ONE)
             if b + apart < total:
-                rows[(b + apart) * columns + i] = formula(x, ONE)  # noqa: F821
+                rows[(b + apart) * columns + i] = formula(x, ONE)
             pair += PAIRS * cuda.gridDim.y
 
 
-def _kernel(template: Callable[..., None], rounds: bool, rows: Any, packed: Any) -> CudaKernel:
+def _launch_pairs(shaped, pairs, values, real, first, apart):
+    (count, pitch), (total, columns) = pairs.shape, values.shape
+    grid = ceil_div(columns, THREADS), min(ceil_div(count, PAIRS), MAX_GRID_Y)
+    sizes = map(np.int64, (count, total, columns, pitch, first, apart))
+    shaped(grid, THREADS)((pointer(pairs, real), pointer(values), *sizes))
+
+
+@cached_kernel
+def _kernel(nest: Callable[..., None], rounds: bool, rows: Any, packed: Any) -> Kernel:
     rows, packed = np.dtype(rows), np.dtype(packed)
     real = packed.type(0).real.dtype
-    packing = template is _pack_cuda
+    packing = nest is _pack_cuda
     source = rows if packing else real
     formula = "round" if rounds else "convert"
-    formulas = {"formula": cuda_formula(FORMULAS[formula]), "first_rows": cuda_formula(_first_rows)}
-    bindings = {"ONE": source.type(1), **formulas}
+    bindings = {"ONE": source.type(1), "formula": FORMULAS[formula], "first_rows": _first_rows}
     if packing:
         bindings |= {"ZERO": source.type(0), "REAL": real.type, "load_one": load(1), "store": store_two()}
     else:
         bindings["load_two"] = load(2)
-    function = specialise(template, f"{formula}_{rows.char}{packed.char}", **bindings)
-    return CudaKernel(function, (pointer_type(real), pointer_type(rows), *[scalar_type(np.int64)] * 6))
+    signature = pointer_type(real), pointer_type(rows), *[scalar_type(np.int64)] * 6
+    nests = {"cuda": CudaNest(nest, signature, launch=_launch_pairs)}
+    return Kernel(f"{formula}_{rows.char}{packed.char}", nests, bindings)
 
 
-@cache
-def _compiled(template: Callable[..., None], rounds: bool, rows: Any, packed: Any) -> Any:
-    return _kernel(template, rounds, rows, packed).compile()
-
-
-def _launcher(template: Callable[..., None], target: Target, rows: Any, rounding: Any, packed: Any) -> Packing:
+def _launcher(nest: Callable[..., None], target: Target, rows: Any, rounding: Any, packed: Any) -> Packing:
     rows, packed = np.dtype(rows), np.dtype(packed)
     narrow, real = np.dtype(np.float32), packed.type(0).real.dtype
     rounds = np.dtype(rounding) == narrow and narrow not in (rows, real)
-    kernel = _compiled(template, rounds, rows, packed)
+    run = _kernel(nest, rounds, rows, packed).launcher(target)
 
     def launch(pairs: Any, values: Any, first: int, apart: int = 1) -> None:
         check(values, rows, (None, None), "rows")
@@ -120,14 +126,12 @@ def _launcher(template: Callable[..., None], target: Target, rows: Any, rounding
             raise ValueError(
                 f"pairs of rows: expected room for those of {values.shape}, found {pairs.shape} from {first}"
             )
-        grid = ceil_div(columns, THREADS), min(ceil_div(count, PAIRS), MAX_GRID_Y)
-        sizes = map(np.int64, (count, total, columns, pitch, first, apart))
-        configure(kernel, grid, THREADS, target.stream)(pointer(pairs, real), pointer(values), *sizes)
+        run(pairs, values, real, first, apart)
 
     return launch
 
 
-def pack(target: Target, rows: Any, rounding: Any, packed: Any) -> Packing:
+def pack_launcher(target: Target, rows: Any, rounding: Any, packed: Any) -> Packing:
     """Compile the kernel that joins rows and return its launcher.
 
     Parameters
@@ -148,13 +152,13 @@ def pack(target: Target, rows: Any, rounding: Any, packed: Any) -> Packing:
     return _launcher(_pack_cuda, target, rows, rounding, packed)
 
 
-def unpack(target: Target, rows: Any, rounding: Any, packed: Any) -> Packing:
-    """Compile the kernel that separates rows and return its launcher, of the same form as that of `pack`."""
+def unpack_launcher(target: Target, rows: Any, rounding: Any, packed: Any) -> Packing:
+    """Compile the kernel that separates rows and return its launcher, of the same form as that of `pack_launcher`."""
     return _launcher(_unpack_cuda, target, rows, rounding, packed)
 
 
-def specialisations() -> dict[str, CudaKernel]:
-    """Return every CUDA kernel that this module can launch, by name."""
+def specialisations() -> dict[str, Kernel]:
+    """Return every kernel that this module can launch, by name."""
     kernels = {}
     for (name, template), (rows, packed) in product(
         {"pack": _pack_cuda, "unpack": _unpack_cuda}.items(), product("fd", "FD")

@@ -8,7 +8,6 @@ strided elements and a shared-memory tree (CUDA); stage two combines those the s
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,20 +15,21 @@ from numba import float64, prange
 
 from ._launch import (
     THREADS,
-    CudaKernel,
+    CpuNest,
+    CudaNest,
+    Free,
+    Kernel,
     Target,
     array_type,
+    cached_kernel,
     check,
-    configure,
-    cpu_formula,
-    cpu_kernel,
     cuda,
-    cuda_formula,
     scalar_type,
-    specialise,
 )
 
 PARTIALS = 1024
+
+term, combine = Free("term"), Free("combine")
 
 
 def _product(x, y, scale):
@@ -76,15 +76,15 @@ def _reduce_cpu(partials, x, y, scale):
         stop = min(i + chunk, x.shape[0])
         t0 = t1 = t2 = t3 = 0.0
         while i + 3 < stop:
-            t0 = combine(t0, term(x[i], y[i], scale))  # noqa: F821
-            t1 = combine(t1, term(x[i + 1], y[i + 1], scale))  # noqa: F821
-            t2 = combine(t2, term(x[i + 2], y[i + 2], scale))  # noqa: F821
-            t3 = combine(t3, term(x[i + 3], y[i + 3], scale))  # noqa: F821
+            t0 = combine(t0, term(x[i], y[i], scale))
+            t1 = combine(t1, term(x[i + 1], y[i + 1], scale))
+            t2 = combine(t2, term(x[i + 2], y[i + 2], scale))
+            t3 = combine(t3, term(x[i + 3], y[i + 3], scale))
             i += 4
         while i < stop:
-            t0 = combine(t0, term(x[i], y[i], scale))  # noqa: F821
+            t0 = combine(t0, term(x[i], y[i], scale))
             i += 1
-        partials[p] = combine(combine(t0, t1), combine(t2, t3))  # noqa: F821
+        partials[p] = combine(combine(t0, t1), combine(t2, t3))
 
 
 def _reduce_cuda(partials, x, y, scale):
@@ -94,46 +94,45 @@ def _reduce_cuda(partials, x, y, scale):
     step = np.int64(cuda.gridDim.x) * cuda.blockDim.x
     t0 = t1 = t2 = t3 = np.float64(0.0)
     while i + 3 * step < x.shape[0]:
-        t0 = combine(t0, term(x[i], y[i], scale))  # noqa: F821
-        t1 = combine(t1, term(x[i + step], y[i + step], scale))  # noqa: F821
-        t2 = combine(t2, term(x[i + 2 * step], y[i + 2 * step], scale))  # noqa: F821
-        t3 = combine(t3, term(x[i + 3 * step], y[i + 3 * step], scale))  # noqa: F821
+        t0 = combine(t0, term(x[i], y[i], scale))
+        t1 = combine(t1, term(x[i + step], y[i + step], scale))
+        t2 = combine(t2, term(x[i + 2 * step], y[i + 2 * step], scale))
+        t3 = combine(t3, term(x[i + 3 * step], y[i + 3 * step], scale))
         i += 4 * step
     while i < x.shape[0]:
-        t0 = combine(t0, term(x[i], y[i], scale))  # noqa: F821
+        t0 = combine(t0, term(x[i], y[i], scale))
         i += step
-    shared[thread] = combine(combine(t0, t1), combine(t2, t3))  # noqa: F821
+    shared[thread] = combine(combine(t0, t1), combine(t2, t3))
     width = THREADS // 2
     while width > 0:
         cuda.syncthreads()
         if thread < width:
-            shared[thread] = combine(shared[thread], shared[thread + width])  # noqa: F821
+            shared[thread] = combine(shared[thread], shared[thread + width])
         width //= 2
     if thread == 0:
         partials[cuda.blockIdx.x] = shared[0]
+
+
+def _launch_reduction(shaped, partials, x, y, scale):
+    shaped((partials.shape[0],), THREADS)((partials, x, y, scale))
+
+
+@cached_kernel
+def reduce_kernel(term: Callable[..., Any], combine: Callable[..., Any]) -> Kernel:
+    """Return the kernel that leaves one partial result for each chunk (CPU) or block (CUDA)."""
+    signature = *[array_type(np.float64, 1)] * 3, scalar_type(np.float64)
+    nests = {
+        "cpu": CpuNest(_reduce_cpu, signature),
+        "cuda": CudaNest(_reduce_cuda, signature, launch=_launch_reduction),
+    }
+    return Kernel(_name(term, combine), nests, {"term": term, "combine": combine})
 
 
 def _name(term: Callable[..., Any], combine: Callable[..., Any]) -> str:
     return f"{term.__name__}{combine.__name__}"
 
 
-def reduction_kernel(term: Callable[..., Any], combine: Callable[..., Any]) -> CudaKernel:
-    """Return the CUDA kernel that leaves one partial result for each block."""
-    vector = array_type(np.float64, 1)
-    bindings = {"term": cuda_formula(term), "combine": cuda_formula(combine)}
-    function = specialise(_reduce_cuda, _name(term, combine), **bindings)
-    return CudaKernel(function, (vector, vector, vector, scalar_type(np.float64)))
-
-
-@cache
-def _compiled(target_name: str, term: Callable[..., Any], combine: Callable[..., Any]) -> Any:
-    if target_name == "cuda":
-        return reduction_kernel(term, combine).compile()
-    bindings = {"term": cpu_formula(term), "combine": cpu_formula(combine)}
-    return cpu_kernel(specialise(_reduce_cpu, _name(term, combine), **bindings))
-
-
-def reduction(target: Target, name: str) -> Callable[..., None]:
+def reduce_launcher(target: Target, name: str) -> Callable[..., None]:
     """Compile a reduction and return its launcher.
 
     Parameters
@@ -152,8 +151,8 @@ def reduction(target: Target, name: str) -> Callable[..., None]:
         empty vector gives 0.
     """
     term, combine = TERMS[name]
-    first = _compiled(target.name, term, combine)
-    last = _compiled(target.name, *FINAL_TERMS[combine])
+    first = reduce_kernel(term, combine).launcher(target)
+    last = reduce_kernel(*FINAL_TERMS[combine]).launcher(target)
     one = np.float64(1.0)
 
     def launch(partials: Any, x: Any, y: Any, scale: float = 1.0) -> None:
@@ -162,17 +161,13 @@ def reduction(target: Target, name: str) -> Callable[..., None]:
         check(partials, np.float64, (PARTIALS + 1,), "workspace of partial results")
         scale = np.float64(scale)
         heads, result = partials[:PARTIALS], partials[PARTIALS:]
-        if target.name == "cpu":
-            first(heads, x, y, scale)
-            last(result, heads, heads, one)
-        else:
-            configure(first, (PARTIALS,), THREADS, target.stream)(heads, x, y, scale)
-            configure(last, (1,), THREADS, target.stream)(result, heads, heads, one)
+        first(heads, x, y, scale)
+        last(result, heads, heads, one)
 
     return launch
 
 
-def specialisations() -> dict[str, CudaKernel]:
-    """Return every CUDA kernel that this module can launch, by name."""
+def specialisations() -> dict[str, Kernel]:
+    """Return every kernel that this module can launch, by name."""
     stages = dict.fromkeys([*TERMS.values(), *FINAL_TERMS.values()])
-    return {f"reduce{_name(*stage)}": reduction_kernel(*stage) for stage in stages}
+    return {f"reduce{_name(*stage)}": reduce_kernel(*stage) for stage in stages}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import sbgemv_cpu, sbgemv_cuda
-from ._launch import CudaKernel, Target
+from ._launch import Kernel, Target
 from .problem import Problem
 from .storage import Stored
 from .tiles import Tile
@@ -23,7 +23,7 @@ from .tiles import Tile
 Sbgemv = Callable[[Any, Stored, Any], None]
 
 
-def sbgemv(
+def sbgemv_launcher(
     target: Target,
     problem: Problem,
     allocate: Callable[..., Any] = np.empty,
@@ -49,10 +49,10 @@ def sbgemv(
         ``launch(result, spectrum, vector)`` with a `Stored` spectrum. Of longer runs only the head is read and written.
     """
     if target.name == "cpu":
-        return sbgemv_cpu.build(problem)
-    return sbgemv_cuda.build(target, problem, allocate, tile, chunks)
+        return sbgemv_cpu.launcher(target, problem)
+    return sbgemv_cuda.launcher(target, problem, allocate, tile, chunks)
 
 
-def specialisations() -> dict[str, CudaKernel]:
-    """Return CUDA kernels that this module can launch, by name."""
+def specialisations() -> dict[str, Kernel]:
+    """Return kernels that this module can launch, by name."""
     return sbgemv_cuda.specialisations()

@@ -11,15 +11,14 @@ frequencies are split into lanes once, in cache, and used for all vectors, two r
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import complex128, get_num_threads, njit, prange, types
+from numba import complex128, get_num_threads, prange, types
 from numba.extending import intrinsic
 
-from ._launch import ceil_div, cpu_formula, cpu_kernel, specialise
+from ._launch import Called, CpuNest, Free, Kernel, Target, array_type, cached_kernel, ceil_div, scalar_type
 from .problem import Problem
 from .storage import RUN, Format, Stored
 
@@ -35,6 +34,13 @@ WHOLE = 8  # frequencies of the widest vector, real or imaginary parts alone
 # of a vector. Its sums may outgrow the second level of cache, since what they wait for is mostly the spectrum.
 READ, NEIGHBOURS, MULTIPLY, SPLIT = 0.55, 80, 0.1, 0.8
 SEVERAL_SUMS = 2 * TILE_SUMS
+
+sum_tile, fetch, scale = Free("sum_tile"), Free("fetch"), Free("scale")
+add_four, add_one, product = Free("add_four"), Free("add_one"), Free("product")
+zeros, split, fetch_four, decode = Free("zeros"), Free("split"), Free("fetch_four"), Free("decode")
+add_lanes, products, part_of = Free("add_lanes"), Free("products"), Free("part_of")
+ADJOINT, SIGN = Free("ADJOINT"), Free("SIGN")
+DOWN, RIGHT, AHEAD = Free("DOWN"), Free("RIGHT"), Free("AHEAD")
 
 
 @intrinsic
@@ -76,41 +82,41 @@ def _scale_float(scales, d, m, run):
 
 
 def _product(parts, scale, vector, k):
-    return complex(parts[2 * k] * scale, parts[2 * k + 1] * (SIGN * scale)) * vector[k]  # noqa: F821
+    return complex(parts[2 * k] * scale, parts[2 * k + 1] * (SIGN * scale)) * vector[k]
 
 
 def _add_four(total, values, scales, vector, row, term, start, stop):
-    d, m = (term, row) if ADJOINT else (row, term)  # noqa: F821
+    d, m = (term, row) if ADJOINT else (row, term)
     for begin in range(start, stop, RUN):
         end, run = min(begin + RUN, stop), begin // RUN
         for i in range(TERMS):
-            fetch(values, d + i * DOWN, m + i * RIGHT + AHEAD, 2 * begin, 2 * end)  # noqa: F821
+            fetch(values, d + i * DOWN, m + i * RIGHT + AHEAD, 2 * begin, 2 * end)
         a0 = values[d, m, 2 * begin : 2 * end]
-        a1 = values[d + DOWN, m + RIGHT, 2 * begin : 2 * end]  # noqa: F821
-        a2 = values[d + 2 * DOWN, m + 2 * RIGHT, 2 * begin : 2 * end]  # noqa: F821
-        a3 = values[d + 3 * DOWN, m + 3 * RIGHT, 2 * begin : 2 * end]  # noqa: F821
-        s0 = scale(scales, d, m, run)  # noqa: F821
-        s1 = scale(scales, d + DOWN, m + RIGHT, run)  # noqa: F821
-        s2 = scale(scales, d + 2 * DOWN, m + 2 * RIGHT, run)  # noqa: F821
-        s3 = scale(scales, d + 3 * DOWN, m + 3 * RIGHT, run)  # noqa: F821
+        a1 = values[d + DOWN, m + RIGHT, 2 * begin : 2 * end]
+        a2 = values[d + 2 * DOWN, m + 2 * RIGHT, 2 * begin : 2 * end]
+        a3 = values[d + 3 * DOWN, m + 3 * RIGHT, 2 * begin : 2 * end]
+        s0 = scale(scales, d, m, run)
+        s1 = scale(scales, d + DOWN, m + RIGHT, run)
+        s2 = scale(scales, d + 2 * DOWN, m + 2 * RIGHT, run)
+        s3 = scale(scales, d + 3 * DOWN, m + 3 * RIGHT, run)
         v0, v1 = vector[0, term, begin:end], vector[0, term + 1, begin:end]
         v2, v3 = vector[0, term + 2, begin:end], vector[0, term + 3, begin:end]
         sums = total[begin - start : end - start]
         for k in range(end - begin):
-            first = product(a0, s0, v0, k) + product(a1, s1, v1, k)  # noqa: F821
-            second = product(a2, s2, v2, k) + product(a3, s3, v3, k)  # noqa: F821
+            first = product(a0, s0, v0, k) + product(a1, s1, v1, k)
+            second = product(a2, s2, v2, k) + product(a3, s3, v3, k)
             sums[k] += first + second
 
 
 def _add_one(total, values, scales, vector, row, term, start, stop):
-    d, m = (term, row) if ADJOINT else (row, term)  # noqa: F821
+    d, m = (term, row) if ADJOINT else (row, term)
     for begin in range(start, stop, RUN):
         end = min(begin + RUN, stop)
         a, v = values[d, m, 2 * begin : 2 * end], vector[0, term, begin:end]
-        s = scale(scales, d, m, begin // RUN)  # noqa: F821
+        s = scale(scales, d, m, begin // RUN)
         sums = total[begin - start : end - start]
         for k in range(end - begin):
-            sums[k] += product(a, s, v, k)  # noqa: F821
+            sums[k] += product(a, s, v, k)
 
 
 def _sum_one(result, values, scales, vector, first, last, start, stop):
@@ -119,10 +125,10 @@ def _sum_one(result, values, scales, vector, first, last, start, stop):
     fours = terms // TERMS * TERMS
     for term in range(0, fours, TERMS):
         for row in range(first, last):
-            add_four(total[row - first], values, scales, vector, row, term, start, stop)  # noqa: F821
+            add_four(total[row - first], values, scales, vector, row, term, start, stop)
     for term in range(fours, terms):
         for row in range(first, last):
-            add_one(total[row - first], values, scales, vector, row, term, start, stop)  # noqa: F821
+            add_one(total[row - first], values, scales, vector, row, term, start, stop)
     for row in range(first, last):
         sums, out = total[row - first], result[0, row, start:stop]
         for k in range(stop - start):
@@ -134,19 +140,19 @@ def _decode(lanes, values, scales, row, term, terms, start, stop):
     # Beyond the last term that one again, since the number of loads must be constant: `_split` has zeros to go with it.
     for i in range(TERMS):
         other = min(term + i, terms - 1)
-        d, m = (other, row) if ADJOINT else (row, other)  # noqa: F821
-        parts, s = values[d, m, 2 * start : 2 * stop], scale(scales, d, m, start // RUN)  # noqa: F821
+        d, m = (other, row) if ADJOINT else (row, other)
+        parts, s = values[d, m, 2 * start : 2 * stop], scale(scales, d, m, start // RUN)
         real, imag = lanes[2 * i], lanes[2 * i + 1]
         for k in range(stop - start):
             real[k] = parts[2 * k] * s
-            imag[k] = parts[2 * k + 1] * (SIGN * s)  # noqa: F821
+            imag[k] = parts[2 * k + 1] * (SIGN * s)
 
 
 def _fetch_four(values, row, term, start, stop):
     _stay_apart()
     for i in range(TERMS):
-        d, m = (term + i, row) if ADJOINT else (row, term + i)  # noqa: F821
-        fetch(values, d, m, 2 * start, 2 * stop)  # noqa: F821
+        d, m = (term + i, row) if ADJOINT else (row, term + i)
+        fetch(values, d, m, 2 * start, 2 * stop)
 
 
 def _split(lanes, vector, term, start, stop):
@@ -154,7 +160,7 @@ def _split(lanes, vector, term, start, stop):
     terms = vector.shape[1]
     for v in range(vector.shape[0]):
         for i in range(TERMS):
-            fetch(vector, v, term + TERMS + i, start, stop)  # noqa: F821
+            fetch(vector, v, term + TERMS + i, start, stop)
         for i in range(TERMS):
             other = min(term + i, terms - 1)
             one = 1.0 if other == term + i else 0.0
@@ -180,8 +186,8 @@ def _add_lanes(total, other_total, a, b, vectors, count):
     for v in range(vectors.shape[0]):
         sums, others, x = total[v], other_total[v], vectors[v]
         for k in range(count):
-            first = products(sums[k], sums[LANES + k], a, x, k)  # noqa: F821
-            second = products(others[k], others[LANES + k], b, x, k)  # noqa: F821
+            first = products(sums[k], sums[LANES + k], a, x, k)
+            second = products(others[k], others[LANES + k], b, x, k)
             sums[k], sums[LANES + k] = first
             others[k], others[LANES + k] = second
 
@@ -203,28 +209,28 @@ def _sum_several(result, values, scales, vector, first, last, start, stop):
     num_vecs, terms = vector.shape[:2]
     rows = (last - first + 1) // 2 * 2
     parts = (stop + LANES - 1) // LANES - start // LANES
-    total = zeros(rows * parts * num_vecs * 2 * LANES).reshape(rows, parts, num_vecs, 2 * LANES)  # noqa: F821
-    block, vectors = zeros(2 * 2 * TERMS * LANES), zeros(parts * num_vecs * 2 * TERMS * LANES)  # noqa: F821
+    total = zeros(rows * parts * num_vecs * 2 * LANES).reshape(rows, parts, num_vecs, 2 * LANES)
+    block, vectors = zeros(2 * 2 * TERMS * LANES), zeros(parts * num_vecs * 2 * TERMS * LANES)
     a, x = block.reshape(2, 2 * TERMS * LANES), vectors.reshape(parts, num_vecs, 2 * TERMS * LANES)
     a_lanes, x_lanes = block.reshape(2, 2 * TERMS, LANES), vectors.reshape(parts, num_vecs, 2 * TERMS, LANES)
     for term in range(0, terms, TERMS):
         for part in range(parts):
-            begin, end = part_of(part, start, stop)  # noqa: F821
-            split(x_lanes[part], vector, term, begin, end)  # noqa: F821
+            begin, end = part_of(part, start, stop)
+            split(x_lanes[part], vector, term, begin, end)
         for row in range(first, last, 2):
             ahead, later = (row + 2, term) if row + 2 < last else (first, term + TERMS)
             sums, others = total[row - first], total[row - first + 1]
             for part in range(parts):
-                begin, end = part_of(part, start, stop)  # noqa: F821
+                begin, end = part_of(part, start, stop)
                 count = (end - begin + WHOLE - 1) // WHOLE * WHOLE  # the lanes beyond the end are not stored
                 for i in range(2):
-                    fetch_four(values, ahead + i, later, begin, end)  # noqa: F821
+                    fetch_four(values, ahead + i, later, begin, end)
                     # Where there is no second row, the first again, for sums that are not stored.
-                    decode(a_lanes[i], values, scales, min(row + i, last - 1), term, terms, begin, end)  # noqa: F821
-                add_lanes(sums[part], others[part], a[0], a[1], x[part], count)  # noqa: F821
+                    decode(a_lanes[i], values, scales, min(row + i, last - 1), term, terms, begin, end)
+                add_lanes(sums[part], others[part], a[0], a[1], x[part], count)
     for row in range(first, last):
         for part in range(parts):
-            begin, end = part_of(part, start, stop)  # noqa: F821
+            begin, end = part_of(part, start, stop)
             for v in range(num_vecs):
                 sums_of_v, out = total[row - first, part, v], result[v, row, begin:end]
                 for k in range(end - begin):
@@ -237,55 +243,45 @@ def _sbgemv_cpu(result, values, scales, vector, frequencies, rows, width):
     for task in prange(tiles * blocks):
         first, start = task // blocks * rows, task % blocks * width
         last, stop = min(first + rows, result.shape[1]), min(start + width, frequencies)
-        sum_tile(result, values, scales, vector, first, last, start, stop)  # noqa: F821
+        sum_tile(result, values, scales, vector, first, last, start, stop)
 
 
-def _function(template: Callable[..., Any], name: str, **bindings: Any) -> Any:
-    """Compile a loop nest that kernels call; without wrappers for Python, which would take as long as itself."""
-    options = {"nogil": True, "fastmath": {"contract"}, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return njit(**options)(specialise(template, name, **bindings))
-
-
-def _one(name: str, adjoint: bool, bindings: dict[str, Any]) -> Any:
-    """Return the loop nest for one right-hand side."""
-    product = cpu_formula(specialise(_product, name, SIGN=bindings["SIGN"]))
+def _one(adjoint: bool) -> dict[str, Any]:
+    """Return the bindings for one right-hand side."""
     # Four terms are neighbours in a column of blocks, for F in a row; the blocks read next are those to their right.
     steps = {"DOWN": int(adjoint), "RIGHT": int(not adjoint), "AHEAD": 1 if adjoint else TERMS}
-    add_four = _function(_add_four, name, **bindings, **steps, product=product)
-    add_one = _function(_add_one, name, **bindings, product=product)
-    sum_tile = _function(_sum_one, name, add_four=add_four, add_one=add_one)
-    return specialise(_sbgemv_cpu, name, sum_tile=sum_tile)
+    functions = {"sum_tile": Called(_sum_one), "add_four": Called(_add_four), "add_one": Called(_add_one)}
+    return {**steps, **functions, "product": _product}
 
 
-def _several(name: str, adjoint: bool, bindings: dict[str, Any]) -> Any:
-    """Return the loop nest for several right-hand sides."""
-    functions = {
-        "zeros": _function(_aligned_zeros, name),
-        "split": _function(_split, name, fetch=bindings["fetch"]),
-        "fetch_four": _function(_fetch_four, name, **bindings),
-        "decode": _function(_decode, name, **bindings),
-        "add_lanes": _function(_add_lanes, name, products=cpu_formula(_products)),
-        "part_of": cpu_formula(_part),
+def _several() -> dict[str, Any]:
+    """Return the bindings for several right-hand sides."""
+    called: dict[str, Callable[..., Any]] = {
+        "sum_tile": _sum_several,
+        "zeros": _aligned_zeros,
+        "split": _split,
+        "fetch_four": _fetch_four,
+        "decode": _decode,
+        "add_lanes": _add_lanes,
     }
-    sum_tile = _function(_sum_several, name, **functions)
-    return specialise(_sbgemv_cpu, name, sum_tile=sum_tile)
+    functions = {name: Called(formula) for name, formula in called.items()}
+    return {**functions, "products": _products, "part_of": _part}
 
 
-def _nest(stored: Format, vector: Any, result: Any, adjoint: bool, several: bool) -> Any:
-    """Return the kernel's loop nest, before compilation."""
+@cached_kernel
+def sbgemv_kernel(stored: Format, vector: Any, result: Any, adjoint: bool, several: bool) -> Kernel:
+    """Return the kernel for a format, complex dtypes, an operation, and one or several right-hand sides."""
     operation = f"{'adjoint' if adjoint else 'forward'}_{'several' if several else 'one'}"
+    signature = *(array_type(dtype, 3) for dtype in (result, stored.part, np.float64, vector)), *[scalar_type(int)] * 3
+    bindings = {
+        "ADJOINT": adjoint,
+        "SIGN": -1.0 if adjoint else 1.0,
+        "scale": _scale_fixed if stored.is_fixed else _scale_float,
+        "fetch": _fetch,
+        **(_several() if several else _one(adjoint)),
+    }
     name = f"{operation}_{stored.part.char}{vector.char}{result.char}"
-    scale = cpu_formula(_scale_fixed if stored.is_fixed else _scale_float)
-    bindings = {"ADJOINT": adjoint, "SIGN": -1.0 if adjoint else 1.0, "scale": scale, "fetch": cpu_formula(_fetch)}
-    return (_several if several else _one)(name, adjoint, bindings)
-
-
-@cache
-def _compiled(stored: Format, vector: Any, result: Any, adjoint: bool, several: bool) -> Any:
-    # One signature for each cache file: numba's cache is safe for concurrent processes only then.
-    kernel = cpu_kernel(_nest(stored, vector, result, adjoint, several))
-    kernel(*(np.empty((0, 0, 0), dtype) for dtype in (result, stored.part, np.float64, vector)), 0, 1, 1)
-    return kernel
+    return Kernel(name, {"cpu": CpuNest(_sbgemv_cpu, signature)}, bindings)
 
 
 class Tile(NamedTuple):
@@ -328,11 +324,11 @@ def tile_for_several(results: int, frequencies: int, num_vecs: int, threads: int
     return Tile(*min(candidates, key=lambda candidate: nanoseconds(*candidate)))
 
 
-def build(problem: Problem) -> Callable[[Any, Stored, Any], None]:
-    """Compile and return the launcher; see `sbgemv.sbgemv`."""
+def launcher(target: Target, problem: Problem) -> Callable[[Any, Stored, Any], None]:
+    """Compile and return the launcher; see `sbgemv.sbgemv_launcher`."""
     several = problem.num_vecs > 1
     dtypes = np.dtype(problem.vector), np.dtype(problem.result)
-    kernel = _compiled(problem.stored, *dtypes, problem.adjoint, several)
+    run = sbgemv_kernel(problem.stored, *dtypes, problem.adjoint, several).launcher(target)
     results, frequencies, threads = problem.results, problem.frequencies, get_num_threads()
     if several:
         tile = tile_for_several(results, frequencies, problem.num_vecs, threads)
@@ -345,6 +341,6 @@ def build(problem: Problem) -> Callable[[Any, Stored, Any], None]:
             array.reshape(problem.num_vecs, blocks, array.shape[1])
             for array, blocks in ((result, results), (vector, problem.reduced))
         ]
-        kernel(by_vector[0], *spectrum, by_vector[1], frequencies, *tile)
+        run(by_vector[0], *spectrum, by_vector[1], frequencies, *tile)
 
     return launch

@@ -6,13 +6,10 @@ the sum is split: among the layers of a block, which add up in shared memory, an
 kernel adds, in order. Vector and result hold pairs of real rows as complex rows (see `pairs`), of one vector or of two.
 """
 
-# ruff: noqa: F821 (the names in capitals and some others are bound by `specialise`)
-
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -22,31 +19,45 @@ from numba import types as nbtypes
 from ._launch import (
     MAX_GRID_Y,
     THREADS,
-    CudaKernel,
+    CudaNest,
+    Free,
+    Kernel,
     Target,
+    cached_kernel,
     ceil_div,
     configure,
     cuda,
-    cuda_formula,
     pointer,
     pointer_type,
     resident_blocks,
     scalar_type,
-    specialise,
 )
 from ._memory import commit, copy_async, load, load_shared, store_two, wait_for
 from .problem import Problem
 from .storage import COMPLEX64, FORMATS, RUN, Format, Stored
 from .tiles import FEW_ROWS, MAX_GROUPS, MAX_PAIRS, TILES, TOGETHER, Tile, choose_chunks, choose_tile, few_rows_tile
 
+ROWS, WIDTH, LANES, LAYERS = Free("ROWS"), Free("WIDTH"), Free("LANES"), Free("LAYERS")
+PAIRS, GROUPS, STAGES, NEIGHBOURS = Free("PAIRS"), Free("GROUPS"), Free("STAGES"), Free("NEIGHBOURS")
+BLOCK_ROWS, BLOCK_PAIRS = Free("BLOCK_ROWS"), Free("BLOCK_PAIRS")
+REAL, OUT, PART, VECTOR = Free("REAL"), Free("OUT"), Free("PART"), Free("VECTOR")
+ZERO, ONE, HALF, SIGN, SCALED = Free("ZERO"), Free("ONE"), Free("HALF"), Free("SIGN"), Free("SCALED")
+SUMS, TERMS, SHARED, FACTORS = Free("SUMS"), Free("TERMS"), Free("SHARED"), Free("FACTORS")
+LANE_SLOT, LAYER_SLOT = Free("LANE_SLOT"), Free("LAYER_SLOT")
+PART_SLOT, VALUE_SLOT, SPECTRA, VECTORS = Free("PART_SLOT"), Free("VALUE_SLOT"), Free("SPECTRA"), Free("VECTORS")
+PART_COPIES, VALUE_COPIES = Free("PART_COPIES"), Free("VALUE_COPIES")
+load_two, load_run, load_part, load_value = Free("load_two"), Free("load_run"), Free("load_part"), Free("load_value")
+start_copies, copy_part, copy_value = Free("start_copies"), Free("copy_part"), Free("copy_value")
+commit_copies, wait_for_copies, store = Free("commit_copies"), Free("wait_for_copies"), Free("store")
+
 
 def _one_cuda(
     result, spectrum, scales, vector, results, terms, frequencies, length,
     row_step, term_step, row_scales, term_scales, vector_pitch, result_pitch, chunk,
 ):  # fmt: skip
-    k_tiles = (frequencies + THREADS * WIDTH - 1) // (THREADS * WIDTH)
+    k_tiles = (frequencies + LANES * WIDTH - 1) // (LANES * WIDTH)
     first = np.int64(cuda.blockIdx.x // k_tiles) * ROWS
-    k = (np.int64(cuda.blockIdx.x % k_tiles) * THREADS + cuda.threadIdx.x) * WIDTH
+    k = (np.int64(cuda.blockIdx.x % k_tiles) * LANES + cuda.threadIdx.x) * WIDTH
     part = np.int64(cuda.blockIdx.y)
     inside = k < frequencies
     if LAYERS == 1 and not inside:
@@ -146,11 +157,11 @@ def _several_cuda(
 ):  # fmt: skip
     lane, layer = np.int64(cuda.threadIdx.x), np.int64(cuda.threadIdx.y)
     # Blocks that run at a time have few tiles of frequencies: what they read of the vectors stays in the cache.
-    blocks = (results + BLOCK_ROWS - 1) // BLOCK_ROWS * TOGETHER
-    first_tile = np.int64(cuda.blockIdx.x) // blocks * TOGETHER
+    blocks = (results + BLOCK_ROWS - 1) // BLOCK_ROWS * NEIGHBOURS
+    first_tile = np.int64(cuda.blockIdx.x) // blocks * NEIGHBOURS
     block = np.int64(cuda.blockIdx.x) % blocks
-    together = min(TOGETHER, (frequencies + THREADS - 1) // THREADS - first_tile)
-    k = (first_tile + block % together) * THREADS + lane
+    together = min(NEIGHBOURS, (frequencies + LANES - 1) // LANES - first_tile)
+    k = (first_tile + block % together) * LANES + lane
     inside = k < frequencies
     k = min(k, frequencies - 1)
     mirror = length - k if k > 0 else k
@@ -165,7 +176,7 @@ def _several_cuda(
     # steps: computed anew they would be most of the loop's instructions.
     spectra = cuda.shared.array(SPECTRA, PART)
     vectors = cuda.shared.array(VECTORS, VECTOR)
-    own = 2 * (layer * THREADS + lane)
+    own = 2 * (layer * LANES + lane)
     part_at = cuda.local.array(PART_COPIES, nbtypes.int64)
     value_at = cuda.local.array(VALUE_COPIES, nbtypes.int64)
     for i in range(PART_COPIES):
@@ -179,7 +190,7 @@ def _several_cuda(
     for ahead in range(STAGES - 1):
         wanted = start + ahead < stop
         start_copies(spectra, vectors, spectrum, vector, part_at, value_at, layer, own, ahead, wanted, term_step, step)
-        commit()
+        commit_copies()
     sums = cuda.local.array(SUMS, REAL)
     a = cuda.local.array(FACTORS, REAL)
     scale_at = cuda.local.array(ROWS, nbtypes.int64)
@@ -189,15 +200,15 @@ def _several_cuda(
         for p in range(PAIRS):
             for i in range(4):
                 sums[r, p, i] = ZERO
-    rows_from = 2 * (row_in_block * THREADS + lane)
-    pairs_from = 2 * (2 * pair_in_block * THREADS + lane)
+    rows_from = 2 * (row_in_block * LANES + lane)
+    pairs_from = 2 * (2 * pair_in_block * LANES + lane)
     slot, free = 0, STAGES - 1
     for term in range(start, stop):
-        wait()
+        wait_for_copies()
         cuda.syncthreads()  # all have what this term needs, and are done with what the next copies overwrite
         wanted = term + STAGES - 1 < stop
         start_copies(spectra, vectors, spectrum, vector, part_at, value_at, layer, own, free, wanted, term_step, step)
-        commit()
+        commit_copies()
         for r in range(ROWS):
             stored = load_part(spectra, slot * PART_SLOT + r * LANE_SLOT + rows_from)
             a[r, 0], a[r, 1] = REAL(stored[0]), SIGN * REAL(stored[1])
@@ -250,12 +261,13 @@ def _real(dtype: Any) -> Any:
     return np.dtype(dtype).type(0).real.dtype
 
 
-def sbgemv_kernel(stored: Format, vector: Any, result: Any, accumulator: Any, adjoint: bool, tile: Tile) -> CudaKernel:
-    """Return the CUDA kernel for a format, complex dtypes, an operation and a tile."""
+@cached_kernel
+def sbgemv_kernel(stored: Format, vector: Any, result: Any, accumulator: Any, adjoint: bool, tile: Tile) -> Kernel:
+    """Return the kernel for a format, complex dtypes, an operation and a tile."""
     real, out, values = (_real(dtype) for dtype in (accumulator, result, vector))
     bindings: dict[str, Any] = {
         "ROWS": tile.rows,
-        "THREADS": tile.threads,
+        "LANES": tile.threads,
         "LAYERS": tile.layers,
         "REAL": real.type,
         "OUT": out.type,
@@ -266,10 +278,10 @@ def sbgemv_kernel(stored: Format, vector: Any, result: Any, accumulator: Any, ad
         **(_several(tile, stored.part, values) if tile.pairs else _one(tile, real)),
     }
     kinds = "".join(np.dtype(dtype).char for dtype in (vector, result, accumulator))
-    name = f"{'adjoint' if adjoint else 'forward'}_{stored.name}_{kinds}"
     pointers = [pointer_type(dtype) for dtype in (out, stored.part, np.float64, values)]
     sizes = [scalar_type(np.int64)] * (12 if tile.pairs else 11)
-    return CudaKernel(specialise(_several_cuda if tile.pairs else _one_cuda, name, **bindings), (*pointers, *sizes))
+    nest = CudaNest(_several_cuda if tile.pairs else _one_cuda, (*pointers, *sizes))
+    return Kernel(f"{'adjoint' if adjoint else 'forward'}_{stored.name}_{kinds}", {"cuda": nest}, bindings)
 
 
 def _one(tile: Tile, real: Any) -> dict[str, Any]:
@@ -289,12 +301,11 @@ def _one(tile: Tile, real: Any) -> dict[str, Any]:
 def _several(tile: Tile, part: Any, value: Any) -> dict[str, Any]:
     lane, layer = 2 * tile.threads, 2 * tile.threads * tile.layers
     block_pairs = tile.pairs * tile.groups
-    bindings = {
-        "LAYERS": tile.layers,
+    return {
         "PAIRS": tile.pairs,
         "GROUPS": tile.groups,
         "STAGES": tile.stages,
-        "TOGETHER": TOGETHER,
+        "NEIGHBOURS": TOGETHER,
         "BLOCK_ROWS": tile.block_rows,
         "BLOCK_PAIRS": block_pairs,
         "PART": part.type,
@@ -309,61 +320,53 @@ def _several(tile: Tile, part: Any, value: Any) -> dict[str, Any]:
         "VECTORS": tile.stages * lane * 2 * block_pairs,
         "PART_COPIES": ceil_div(tile.block_rows, tile.layers),
         "VALUE_COPIES": ceil_div(2 * block_pairs, tile.layers),
+        "start_copies": _start_copies,
         "copy_part": copy_async(2),
         "copy_value": copy_async(2),
         "load_part": load_shared(2),
         "load_value": load_shared(2),
-        "commit": commit(),
-        "wait": wait_for(tile.stages - 2),
+        "commit_copies": commit(),
+        "wait_for_copies": wait_for(tile.stages - 2),
     }
-    return bindings | {"start_copies": cuda_formula(specialise(_start_copies, "", **bindings))}
 
 
-def add_kernel(parts: Any, result: Any) -> CudaKernel:
-    """Return the CUDA kernel that adds the sums of chunks."""
+@cached_kernel
+def add_kernel(parts: Any, result: Any) -> Kernel:
+    """Return the kernel that adds the sums of chunks."""
     real, out = _real(parts), _real(result)
     bindings = {"ZERO": real.type(0), "OUT": out.type, "load_two": load(2), "store": store_two()}
-    function = specialise(_add_cuda, f"{np.dtype(parts).char}{np.dtype(result).char}", **bindings)
-    return CudaKernel(function, (pointer_type(out), pointer_type(real), *[scalar_type(np.int64)] * 4))
+    signature = pointer_type(out), pointer_type(real), *[scalar_type(np.int64)] * 4
+    nests = {"cuda": CudaNest(_add_cuda, signature)}
+    return Kernel(f"{np.dtype(parts).char}{np.dtype(result).char}", nests, bindings)
 
 
-@cache
-def _compiled(*key: Any) -> Any:
-    return sbgemv_kernel(*key).compile()
-
-
-@cache
-def _compiled_add(parts: Any, result: Any) -> Any:
-    return add_kernel(parts, result).compile()
-
-
-def build(
+def launcher(
     target: Target,
     problem: Problem,
     allocate: Callable[..., Any],
     tile: Tile | None = None,
     chunks: int | None = None,
 ) -> Callable[[Any, Stored, Any], None]:
-    """Compile and return the launcher; see `sbgemv.sbgemv`."""
+    """Compile and return the launcher; see `sbgemv.sbgemv_launcher`."""
     tile = tile or choose_tile(problem)
     vector, result, sums = (np.dtype(d) for d in (problem.vector, problem.result, problem.accumulator))
-    key = problem.stored, vector, sums, sums, problem.adjoint, tile
     block = tile.threads, tile.layers
+    split = sbgemv_kernel(problem.stored, vector, sums, sums, problem.adjoint, tile)
     if chunks is None:
-        chunks = choose_chunks(problem, tile, resident_blocks(_compiled(*key), math.prod(block)))
+        chunks = choose_chunks(problem, tile, resident_blocks(split.compile(target.name), math.prod(block)))
     terms = problem.reduced if tile.pairs else ceil_div(problem.reduced, 2)
     chunk = ceil_div(terms, chunks)
     chunks = ceil_div(terms, chunk)
     pairs = ceil_div(problem.num_vecs, 2)
     grid = tile.blocks(problem), chunks, tile.groups_of_pairs(problem)
-    kernel = _compiled(*key) if chunks > 1 else _compiled(problem.stored, vector, result, sums, problem.adjoint, tile)
-    multiply = configure(kernel, grid, block, target.stream)
+    whole = sbgemv_kernel(problem.stored, vector, result, sums, problem.adjoint, tile)
+    multiply = configure((split if chunks > 1 else whole).compile(target.name), target.stream, grid, block)
     scales = max(1, problem.stored.scales(problem.frequencies))
     rows = problem.rows(problem.results, paired=True)
     parts = allocate((chunks, rows, problem.length), sums) if chunks > 1 else None
     if chunks > 1:
         add_grid = ceil_div(problem.length, THREADS), min(rows, MAX_GRID_Y)
-        add = configure(_compiled_add(sums, result), add_grid, THREADS, target.stream)
+        add = configure(add_kernel(sums, result).compile(target.name), target.stream, add_grid, THREADS)
 
     more = (pairs,) if tile.pairs else ()
 
@@ -375,9 +378,9 @@ def build(
         sizes = (problem.results, problem.reduced, problem.frequencies, problem.length)
         strides = (row_step, term_step, row_scales, term_scales, operand.shape[1], pitch)
         arrays = (sums_of, spectrum.values, spectrum.scales, operand)
-        multiply(*map(_pointer, arrays), *map(np.int64, (*sizes, *strides, chunk, *more)))
+        multiply((*map(_pointer, arrays), *map(np.int64, (*sizes, *strides, chunk, *more))))
         if parts is not None:
-            add(_pointer(out), _pointer(parts), *map(np.int64, (rows, problem.length, out.shape[1], chunks)))
+            add((_pointer(out), _pointer(parts), *map(np.int64, (rows, problem.length, out.shape[1], chunks))))
 
     return launch
 
@@ -423,8 +426,8 @@ def cases() -> dict[str, Case]:
     return found
 
 
-def specialisations() -> dict[str, CudaKernel]:
-    """Return CUDA kernels that this module can launch, by name: those of `cases`, and those that add."""
+def specialisations() -> dict[str, Kernel]:
+    """Return kernels that this module can launch, by name: those of `cases`, and those that add."""
     kernels = {label: sbgemv_kernel(*case) for label, case in cases().items()}
     for parts, result in product("DF", repeat=2):
         kernels[f"add_{parts}{result}"] = add_kernel(parts, result)

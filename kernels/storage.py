@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,27 +20,31 @@ from numba import float64, prange
 from ._launch import (
     MAX_GRID_Y,
     THREADS,
-    CudaKernel,
+    CpuNest,
+    CudaNest,
+    Free,
+    Kernel,
     Target,
     array_type,
+    cached_kernel,
     ceil_div,
     check,
-    configure,
-    cpu_formula,
-    cpu_kernel,
     cuda,
-    cuda_formula,
     pointer,
     pointer_type,
     scalar_type,
-    specialise,
 )
 from ._memory import load, store_two
-from .padding import row_kernel, rows
+from .padding import row_kernel, row_launcher
 
 ALIGNMENT = 128
 RUN = 64  # frequencies that share a scale
 ENCODER_THREADS = 16, 8  # for a run; runs of a block
+
+larger, count = Free("larger"), Free("count")
+load_two, store = Free("load_two"), Free("store")
+LARGEST, PART = Free("LARGEST"), Free("PART")
+LANES, GROUPS, BLOCK = Free("LANES"), Free("GROUPS"), Free("BLOCK")
 
 
 class Stored(NamedTuple):
@@ -113,8 +116,8 @@ def _larger(a, b):
 
 def _count(value, scale):
     # The scale of subnormal values is itself rounded, so the quotient may exceed what it was made for.
-    count = value / scale if 0.0 < scale < np.inf else 0.0
-    return np.int64(math.floor(min(max(count, -LARGEST), LARGEST) + 0.5))  # noqa: F821
+    steps = value / scale if 0.0 < scale < np.inf else 0.0
+    return np.int64(math.floor(min(max(steps, -LARGEST), LARGEST) + 0.5))
 
 
 def _encode_cpu(codes, scales, transforms, parts, factor):
@@ -124,72 +127,71 @@ def _encode_cpu(codes, scales, transforms, parts, factor):
             last = min(first + 2 * RUN, parts)
             largest = np.float64(0.0)
             for i in range(first, last):
-                largest = larger(largest, abs(transforms[row, i] * factor))  # noqa: F821
-            scale = largest / LARGEST  # noqa: F821
+                largest = larger(largest, abs(transforms[row, i] * factor))
+            scale = largest / LARGEST
             scales[row, run] = scale
             for i in range(first, last):
-                codes[row, i] = count(transforms[row, i] * factor, scale)  # noqa: F821
+                codes[row, i] = count(transforms[row, i] * factor, scale)
 
 
 def _encode_cuda(codes, scales, transforms, rows, runs, parts, written, read, factor):
     # A group of threads encodes a run. Beyond the last frequency, and the last run, that one again: the same values.
-    shared = cuda.shared.array(THREADS, float64)
+    shared = cuda.shared.array(BLOCK, float64)
     lane, group = cuda.threadIdx.x, cuda.threadIdx.y
-    run = min(np.int64(cuda.blockIdx.x) * GROUPS + group, runs - 1)  # noqa: F821
+    run = min(np.int64(cuda.blockIdx.x) * GROUPS + group, runs - 1)
     first, last = 2 * (run * RUN + lane), parts - 2
     row = np.int64(cuda.blockIdx.y)
     while row < rows:
         largest = np.float64(0.0)
-        for step in range(RUN // LANES):  # noqa: F821
-            real, imag = load_two(transforms, row * read + min(first + 2 * LANES * step, last))  # noqa: F821
-            largest = larger(larger(largest, abs(real * factor)), abs(imag * factor))  # noqa: F821
-        at = group * LANES + lane  # noqa: F821
+        for step in range(RUN // LANES):
+            real, imag = load_two(transforms, row * read + min(first + 2 * LANES * step, last))
+            largest = larger(larger(largest, abs(real * factor)), abs(imag * factor))
+        at = group * LANES + lane
         shared[at] = largest
-        width = LANES // 2  # noqa: F821
+        width = LANES // 2
         while width > 0:
             cuda.syncthreads()
             if lane < width:
-                shared[at] = larger(shared[at], shared[at + width])  # noqa: F821
+                shared[at] = larger(shared[at], shared[at + width])
             width //= 2
         cuda.syncthreads()
-        scale = shared[group * LANES] / LARGEST  # noqa: F821
+        scale = shared[group * LANES] / LARGEST
         if lane == 0:
             scales[row * runs + run] = scale
-        for step in range(RUN // LANES):  # noqa: F821
-            i = min(first + 2 * LANES * step, last)  # noqa: F821
-            real, imag = load_two(transforms, row * read + i)  # noqa: F821
-            a, b = count(real * factor, scale), count(imag * factor, scale)  # noqa: F821
-            store(codes, row * written + i, PART(a), PART(b))  # noqa: F821
+        for step in range(RUN // LANES):
+            i = min(first + 2 * LANES * step, last)
+            real, imag = load_two(transforms, row * read + i)
+            a, b = count(real * factor, scale), count(imag * factor, scale)
+            store(codes, row * written + i, PART(a), PART(b))
         cuda.syncthreads()
         row += cuda.gridDim.y
 
 
-def _formulas(stored: Format, compiler: Callable[..., Any]) -> dict[str, Any]:
-    largest = np.float64(stored.largest)
-    count = compiler(specialise(_count, stored.name, LARGEST=largest))
-    return {"LARGEST": largest, "larger": compiler(_larger), "count": count}
+def _launch_encoder(shaped, values, scales, transforms, parts, factor):
+    count, runs = scales.shape
+    grid = ceil_div(runs, ENCODER_THREADS[1]), min(count, MAX_GRID_Y)
+    sizes = map(np.int64, (count, runs, parts, values.shape[1], transforms.shape[1]))
+    shaped(grid, ENCODER_THREADS)((pointer(values), pointer(scales), pointer(transforms), *sizes, factor))
 
 
-def encode_kernel(stored: Format) -> CudaKernel:
-    """Return the CUDA kernel that encodes rows of transforms in a fixed-point format."""
+@cached_kernel
+def encode_kernel(stored: Format) -> Kernel:
+    """Return the kernel that encodes rows of transforms in a fixed-point format."""
     lanes, groups = ENCODER_THREADS
-    shape = {"LANES": lanes, "GROUPS": groups, "THREADS": lanes * groups}
+    size, factor = scalar_type(np.int64), scalar_type(np.float64)
+    dtypes = stored.part, np.float64, np.float64
+    on_cpu = *(array_type(dtype, 2) for dtype in dtypes), size, factor
+    on_cuda = *map(pointer_type, dtypes), *[size] * 5, factor
+    shape = {"LANES": lanes, "GROUPS": groups, "BLOCK": lanes * groups}
     memory = {"PART": stored.part.type, "load_two": load(2), "store": store_two()}
-    function = specialise(_encode_cuda, stored.name, **shape, **memory, **_formulas(stored, cuda_formula))
-    pointers = map(pointer_type, (stored.part, np.float64, np.float64))
-    return CudaKernel(function, (*pointers, *[scalar_type(np.int64)] * 5, scalar_type(np.float64)))
+    nests = {
+        "cpu": CpuNest(_encode_cpu, on_cpu),
+        "cuda": CudaNest(_encode_cuda, on_cuda, shape | memory, _launch_encoder),
+    }
+    return Kernel(stored.name, nests, {"LARGEST": np.float64(stored.largest), "larger": _larger, "count": _count})
 
 
-@cache
-def _compiled(target_name: str, stored: Format) -> Any:
-    if target_name == "cuda":
-        return encode_kernel(stored).compile()
-    kernel = cpu_kernel(specialise(_encode_cpu, stored.name, **_formulas(stored, cpu_formula)))
-    kernel(np.empty((0, 2), stored.part), np.empty((0, 1)), np.empty((0, 2)), 0, 1.0)
-    return kernel
-
-
-def encoder(target: Target, stored: Format, scale: float) -> Encoder:
+def encode_launcher(target: Target, stored: Format, scale: float) -> Encoder:
     """Compile an encoder and return its launcher.
 
     Parameters
@@ -209,24 +211,17 @@ def encoder(target: Target, stored: Format, scale: float) -> Encoder:
         not finite, fixed-point formats leave a scale that is not either.
     """
     if not stored.is_fixed:
-        copy = rows(target, "scale", np.float64, stored.part, scale)
+        copy = row_launcher(target, "scale", np.float64, stored.part, scale)
         return lambda values, scales, transforms: copy(values, transforms)
-    kernel = _compiled(target.name, stored)
+    run, factor = encode_kernel(stored).launcher(target), np.float64(scale)
 
     def launch(values: Any, scales: Any, transforms: Any) -> None:
         count = transforms.shape[0]
         check(transforms, np.float64, (None, None), "transforms")
         check(values, stored.part, (count, None), "stored parts")
         parts = min(values.shape[1], transforms.shape[1])
-        runs = ceil_div(parts, 2 * RUN)
-        check(scales, np.float64, (count, runs), "scales")
-        arrays, factor = (values, scales, transforms), np.float64(scale)
-        if target.name == "cpu":
-            kernel(*arrays, np.int64(parts), factor)
-        else:
-            grid = ceil_div(runs, ENCODER_THREADS[1]), min(count, MAX_GRID_Y)
-            sizes = map(np.int64, (count, runs, parts, values.shape[1], transforms.shape[1]))
-            configure(kernel, grid, ENCODER_THREADS, target.stream)(*map(pointer, arrays), *sizes, factor)
+        check(scales, np.float64, (count, ceil_div(parts, 2 * RUN)), "scales")
+        run(values, scales, transforms, np.int64(parts), factor)
 
     return launch
 
@@ -246,22 +241,24 @@ def _decode_cuda(transforms, values, scales, parts):
             row += cuda.gridDim.y
 
 
-def decode_kernel(stored: Format) -> CudaKernel:
-    """Return the CUDA kernel that decodes rows of a fixed-point format."""
+def _launch_decoder(shaped, transforms, values, scales, parts):
+    grid = ceil_div(parts, THREADS), min(values.shape[0], MAX_GRID_Y)
+    shaped(grid, THREADS)((transforms, values, scales, parts))
+
+
+@cached_kernel
+def decode_kernel(stored: Format) -> Kernel:
+    """Return the kernel that decodes rows of a fixed-point format."""
     arrays = [array_type(dtype, 2) for dtype in (np.float64, stored.part, np.float64)]
-    return CudaKernel(specialise(_decode_cuda, stored.name), (*arrays, scalar_type(np.int64)))
+    signature = *arrays, scalar_type(np.int64)
+    nests = {
+        "cpu": CpuNest(_decode_cpu, signature),
+        "cuda": CudaNest(_decode_cuda, signature, launch=_launch_decoder),
+    }
+    return Kernel(stored.name, nests)
 
 
-@cache
-def _compiled_decoder(target_name: str, stored: Format) -> Any:
-    if target_name == "cuda":
-        return decode_kernel(stored).compile()
-    kernel = cpu_kernel(specialise(_decode_cpu, stored.name))
-    kernel(np.empty((0, 2)), np.empty((0, 2), stored.part), np.empty((0, 1)), 0)
-    return kernel
-
-
-def decoder(target: Target, stored: Format) -> Decoder:
+def decode_launcher(target: Target, stored: Format) -> Decoder:
     """Compile a decoder and return its launcher.
 
     Parameters
@@ -278,22 +275,16 @@ def decoder(target: Target, stored: Format) -> Decoder:
         many parts of each row as the shorter rows have.
     """
     if not stored.is_fixed:
-        copy = rows(target, "convert", stored.part, np.float64)
+        copy = row_launcher(target, "convert", stored.part, np.float64)
         return lambda transforms, values, scales: copy(transforms, values)
-    kernel = _compiled_decoder(target.name, stored)
+    run = decode_kernel(stored).launcher(target)
 
     def launch(transforms: Any, values: Any, scales: Any) -> None:
         count = values.shape[0]
         check(values, stored.part, (count, None), "stored parts")
         check(scales, np.float64, (count, None), "scales")
         check(transforms, np.float64, (count, None), "transforms")
-        parts = min(values.shape[1], transforms.shape[1])
-        arguments = transforms, values, scales, np.int64(parts)
-        if target.name == "cpu":
-            kernel(*arguments)
-        else:
-            grid = ceil_div(parts, THREADS), min(count, MAX_GRID_Y)
-            configure(kernel, grid, THREADS, target.stream)(*arguments)
+        run(transforms, values, scales, np.int64(min(values.shape[1], transforms.shape[1])))
 
     return launch
 
@@ -307,8 +298,8 @@ def decode(stored: Format, values: npt.NDArray[Any], scales: npt.NDArray[Any]) -
     return parts.view(np.complex128)
 
 
-def specialisations() -> dict[str, CudaKernel]:
-    """Return every CUDA kernel that this module can launch, by name."""
+def specialisations() -> dict[str, Kernel]:
+    """Return every kernel that this module can launch, by name."""
     kernels = {}
     for stored in FORMATS:
         if stored.is_fixed:

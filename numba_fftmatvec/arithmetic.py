@@ -12,8 +12,8 @@ from .arguments import positive_int
 from .distributed import DOUBLE, VectorData, check_operand
 from .errors import ArgumentTypeError, ShapeError
 from .kernels import Target
-from .kernels.elementwise import mapping
-from .kernels.padding import copy_rows
+from .kernels.elementwise import map_launcher
+from .kernels.padding import copy_launcher
 
 
 class VectorArithmetic(VectorData):
@@ -253,7 +253,7 @@ class VectorArithmetic(VectorData):
     def _copy_rows(self, other: VectorArithmetic) -> None:
         """Copy the heads of the blocks, as long as both have, and initialise the other vector by that."""
         if self.buffer is not None and other.buffer is not None:
-            copy_rows(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(other.buffer.view, self.buffer.view)
+            copy_launcher(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(other.buffer.view, self.buffer.view)
         other.init_vec()
 
 
@@ -265,4 +265,4 @@ def _scalar(value: object) -> float:
 
 @cache
 def _mapping(target: Target, name: str) -> Callable[..., None]:
-    return mapping(target, name)
+    return map_launcher(target, name)

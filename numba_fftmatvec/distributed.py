@@ -21,7 +21,7 @@ from .errors import (
     UninitializedError,
     VectorIndexError,
 )
-from .kernels.elementwise import fill
+from .kernels.elementwise import fill_launcher
 from .layout import Space, VectorLayout, global_blocks
 
 DOUBLE = np.dtype(np.float64)
@@ -250,7 +250,7 @@ class VectorData:
     def _fill(self, formula: str, value: float = 0.0) -> None:
         self.check_open()
         layout = self.layout
-        launch = fill(self.comm.backend.target, formula)
+        launch = fill_launcher(self.comm.backend.target, formula)
         for vector, run in enumerate(self._runs(layout.num_vecs)):
             launch(run, (vector * layout.num_blocks + layout.blocks.start) * layout.block_size, value)
         self._initialized = True

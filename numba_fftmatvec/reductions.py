@@ -12,7 +12,7 @@ import numpy.typing as npt
 from .distributed import DOUBLE, VectorData
 from .errors import ArgumentError
 from .kernels import Target
-from .kernels.reductions import PARTIALS, reduction
+from .kernels.reductions import PARTIALS, reduce_launcher
 
 # A sum of squares below this may have lost terms to underflow; it is then taken of scaled values.
 SMALLEST_SAFE_SQUARE = 2.0**-960
@@ -131,7 +131,7 @@ class VectorReductions(VectorData):
 
 @cache
 def _reduction(target: Target, name: str) -> Callable[..., None]:
-    return reduction(target, name)
+    return reduce_launcher(target, name)
 
 
 def _sums(parts: Floats) -> Floats:

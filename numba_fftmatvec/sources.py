@@ -17,7 +17,7 @@ from .backends.base import Intake
 from .errors import ArgumentTypeError
 from .io import MatrixMeta, read_block_row
 from .kernels import ceil_div
-from .kernels.elementwise import fill
+from .kernels.elementwise import fill_launcher
 from .layout import MatrixLayout, block_ranges
 
 # ``source(row, cols, intake)`` returns F[row, cols] as a (len(cols), Nt) float64 Buffer of the intake. Both indices are
@@ -31,8 +31,8 @@ LEAST_BYTES = 1 << 20
 
 
 def filled(backend: Backend, layout: MatrixLayout, formula: str, value: float = 0.0) -> BlockRowSource:
-    """Return the source that fills by a formula (see `elementwise.fill`) of the index in the (Nd, Nm, Nt) array."""
-    launch = fill(backend.target, formula)
+    """Return the source that fills by a formula (see `fill_launcher`) of the index in the (Nd, Nm, Nt) array."""
+    launch = fill_launcher(backend.target, formula)
 
     def source(row: int, cols: range, intake: Intake) -> Buffer:
         values = intake.on_device(len(cols))

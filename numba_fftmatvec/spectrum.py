@@ -11,9 +11,9 @@ import numpy as np
 from .backends import Backend, Buffer
 from .capacity import check_capacity, column_pieces
 from .errors import NonFiniteError
-from .kernels.padding import copy_rows
-from .kernels.reductions import PARTIALS, reduction
-from .kernels.storage import COMPLEX128, Stored, decode, decoder, encoder
+from .kernels.padding import copy_launcher
+from .kernels.reductions import PARTIALS, reduce_launcher
+from .kernels.storage import COMPLEX128, Stored, decode, decode_launcher, encode_launcher
 from .layout import MatrixLayout
 from .precision import Precision
 from .sources import BlockRowSource
@@ -88,7 +88,7 @@ class Spectrum:
         largest = len(pieces[0])
         with backend.active(), backend.intake((largest, layout.Nt)) as intake:
             transform = self._transform(largest)
-            encode = encoder(backend.target, self.format, 1.0 / layout.padded_size)
+            encode = encode_launcher(backend.target, self.format, 1.0 / layout.padded_size)
             for row in progress(layout.block_rows):
                 for cols in pieces:
                     transforms = transform(source(row, cols, intake))
@@ -102,7 +102,7 @@ class Spectrum:
         # The padding of each run is encoded too. It is zero, so it does not affect the scales.
         room = backend.zeros((rows, COMPLEX128.pitch(self._layout.frequencies)), np.complex128)
         run = backend.rfft(length, padded, room)
-        pad = copy_rows(backend.target, DOUBLE, DOUBLE, DOUBLE)
+        pad = copy_launcher(backend.target, DOUBLE, DOUBLE, DOUBLE)
 
         def transform(values: Buffer) -> Buffer:
             count = len(values.array)
@@ -120,13 +120,13 @@ class Spectrum:
         return Stored(self._backend.wrap(self._values.array[place]).view, scales)
 
     def _check_finite(self) -> None:
-        """Raise if an encoder met what fixed point has no number for: it left a scale that is not finite."""
+        """Raise if an encode_launcher met what fixed point has no number for: it left a scale that is not finite."""
         if not self.format.is_fixed:
             return
         backend = self._backend
         with backend.active():
             scales, partials = backend.wrap(self._scales.array.reshape(-1)), backend.empty((PARTIALS + 1,), DOUBLE)
-            reduction(backend.target, "max_magnitude")(partials.view, scales.view, scales.view)
+            reduce_launcher(backend.target, "max_magnitude")(partials.view, scales.view, scales.view)
         if np.isfinite(backend.download(partials.array[PARTIALS:])).all():
             return
         row, col, _ = np.argwhere(~np.isfinite(backend.download(self._scales.array)))[0]
@@ -163,7 +163,10 @@ class Spectrum:
         parts = 2 * COMPLEX128.pitch(layout.frequencies)
         with backend.active():
             transforms = backend.zeros((len(pieces[0]), parts), DOUBLE)
-            read, write = decoder(backend.target, self.format), encoder(backend.target, result.format, 1.0)
+            read, write = (
+                decode_launcher(backend.target, self.format),
+                encode_launcher(backend.target, result.format, 1.0),
+            )
             for row in layout.block_rows:
                 for cols in pieces:
                     piece = backend.wrap(transforms.array[: len(cols)]).view

@@ -9,7 +9,7 @@ from .axis import Axis
 from .backends.base import Buffer, End, Stage, Workspace
 from .kernels import Target
 from .kernels.problem import Problem
-from .kernels.sbgemv import sbgemv
+from .kernels.sbgemv import sbgemv_launcher
 from .kernels.storage import Stored
 
 
@@ -39,7 +39,7 @@ class SpectrumProduct(Stage):
     ) -> None:
         super().__init__("sbgemv", source, destination)
         self._operands = destination.view, spectrum, source.view
-        self._sbgemv = sbgemv(target, problem, lambda shape, dtype: workspace.get("parts", shape, dtype).view)
+        self._sbgemv = sbgemv_launcher(target, problem, lambda shape, dtype: workspace.get("parts", shape, dtype).view)
 
     def run(self) -> None:
         """Read the spectrum once."""

@@ -15,7 +15,7 @@ from cupy.cuda import cufft
 
 from ..kernels import Target, ceil_div
 from ..kernels._launch import require_cuda
-from ..kernels.pairs import pack, unpack
+from ..kernels.pairs import pack_launcher, unpack_launcher
 from ..layout import MatrixLayout, Space
 from ..precision import Precision
 from .base import Backend, Buffer, End, Stage, Workspace
@@ -95,7 +95,7 @@ class PackPairs(Stage):
     ) -> None:
         super().__init__("pad", source, destination)
         self._places = first, stride
-        self._pack = pack(target, source.dtype, rounding, destination.dtype)
+        self._pack = pack_launcher(target, source.dtype, rounding, destination.dtype)
 
     def run(self) -> None:
         """Convert, round, join and pad in one pass."""
@@ -122,7 +122,7 @@ class UnpackPairs(Stage):
     ) -> None:
         super().__init__("unpad", source, destination)
         self._places = first, stride
-        self._unpack = unpack(target, destination.dtype, rounding, source.dtype)
+        self._unpack = unpack_launcher(target, destination.dtype, rounding, source.dtype)
 
     def run(self) -> None:
         """Convert, round, separate and unpad in one pass."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..kernels import Target
-from ..kernels.padding import copy_rows
+from ..kernels.padding import copy_launcher
 from .base import End, Stage
 
 
@@ -16,7 +16,7 @@ class CopyRows(Stage):
 
     def __init__(self, phase: str, target: Target, source: End, rounding: np.dtype[Any], destination: End) -> None:
         super().__init__(phase, source, destination)
-        self._copy = copy_rows(target, source.dtype, rounding, destination.dtype)
+        self._copy = copy_launcher(target, source.dtype, rounding, destination.dtype)
 
     def run(self) -> None:
         """Read each value once, write it once."""

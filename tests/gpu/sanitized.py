@@ -20,10 +20,20 @@ from numba import float64
 
 import numba_fftmatvec as fm
 from numba_fftmatvec import kernels
-from numba_fftmatvec.kernels import CudaKernel, Target, elementwise, padding, pairs, reductions, sbgemv_cuda, storage
+from numba_fftmatvec.kernels import (
+    CudaNest,
+    Kernel,
+    Target,
+    elementwise,
+    padding,
+    pairs,
+    reductions,
+    sbgemv_cuda,
+    storage,
+)
 from numba_fftmatvec.kernels._launch import array_type, cuda
 from numba_fftmatvec.kernels.problem import Problem
-from numba_fftmatvec.kernels.sbgemv import sbgemv
+from numba_fftmatvec.kernels.sbgemv import sbgemv_launcher
 from numba_fftmatvec.kernels.storage import Stored
 
 THREADS = 64
@@ -62,15 +72,16 @@ def _read_uninitialised_cuda(out, values):
     out[cuda.threadIdx.x] = values[cuda.threadIdx.x]
 
 
-def bugs() -> dict[str, CudaKernel]:
+def bugs() -> dict[str, Kernel]:
     """Return the kernel with the bug that each tool must find."""
     vector = array_type(np.float64, 1)
-    return {
-        "memcheck": CudaKernel(_write_past_the_end_cuda, (vector,)),
-        "racecheck": CudaKernel(_race_cuda, (vector,)),
-        "synccheck": CudaKernel(_divergent_barrier_cuda, (vector,)),
-        "initcheck": CudaKernel(_read_uninitialised_cuda, (vector, vector)),
+    nests = {
+        "memcheck": CudaNest(_write_past_the_end_cuda, (vector,)),
+        "racecheck": CudaNest(_race_cuda, (vector,)),
+        "synccheck": CudaNest(_divergent_barrier_cuda, (vector,)),
+        "initcheck": CudaNest(_read_uninitialised_cuda, (vector, vector)),
     }
+    return {tool: Kernel(tool, {"cuda": nest}) for tool, nest in nests.items()}
 
 
 def plant(tool: str) -> None:
@@ -80,7 +91,7 @@ def plant(tool: str) -> None:
     if tool == "initcheck":
         arrays.append(cuda.device_array(size))
     try:
-        bugs()[tool].compile()[1, THREADS](*arrays)
+        bugs()[tool].compile("cuda")[1, THREADS](*arrays)
         cuda.synchronize()
     except Exception as error:
         print(f"the driver: {error}")
@@ -97,23 +108,23 @@ def random(shape: tuple[int, ...], dtype: Any) -> Any:
 def launch_vectors(target: Target, size: int = 257) -> None:
     out, *operands = (random((size,), np.float64) for _ in range(4))
     for name in elementwise.FILLS:
-        elementwise.fill(target, name)(out, 3, 1.5)
+        elementwise.fill_launcher(target, name)(out, 3, 1.5)
     for name, (arity, _) in elementwise.MAPS.items():
-        elementwise.mapping(target, name)(out, *operands[:arity], a=1.5, b=0.5)
+        elementwise.map_launcher(target, name)(out, *operands[:arity], a=1.5, b=0.5)
     partials = cuda.device_array(reductions.PARTIALS + 1)
     for name in reductions.TERMS:
-        reductions.reduction(target, name)(partials, *operands[:2])
+        reductions.reduce_launcher(target, name)(partials, *operands[:2])
         assert np.isfinite(partials.copy_to_host()).all(), name
 
 
 def launch_rows(target: Target) -> None:
     for source, rounding, destination in product(REALS, repeat=3):
-        copy = padding.copy_rows(target, source, rounding, destination)
+        copy = padding.copy_launcher(target, source, rounding, destination)
         copy(random((5, 66), destination), random((5, 33), source))
         copy(random((5, 33), destination), random((5, 66), source))
         packed = np.complex64 if destination == np.float32 else np.complex128
-        for kernel in (pairs.pack, pairs.unpack):
-            kernel(target, source, rounding, packed)(random((3, 66), packed), random((5, 33), source), 0)
+        for launcher in (pairs.pack_launcher, pairs.unpack_launcher):
+            launcher(target, source, rounding, packed)(random((3, 66), packed), random((5, 33), source), 0)
 
 
 def launch_encoders(target: Target, rows: int = 3, frequencies: int = 101) -> None:
@@ -122,8 +133,8 @@ def launch_encoders(target: Target, rows: int = 3, frequencies: int = 101) -> No
         transforms = random((rows, 2 * storage.COMPLEX128.pitch(frequencies)), np.float64)
         # A row's tail is not written, but decoded.
         v, s = cuda.to_device(np.zeros(values, stored.part)), cuda.device_array(scales, np.float64)
-        storage.encoder(target, stored, 0.5)(v, s, transforms)
-        storage.decoder(target, stored)(transforms, v, s)
+        storage.encode_launcher(target, stored, 0.5)(v, s, transforms)
+        storage.decode_launcher(target, stored)(transforms, v, s)
 
 
 def launch_sbgemv(target: Target, case: Any, chunks: int, rows: int = 11, cols: int = 21, length: int = 130) -> None:
@@ -137,7 +148,7 @@ def launch_sbgemv(target: Target, case: Any, chunks: int, rows: int = 11, cols: 
         random((problem.rows(blocks, paired=True), length), dtype)
         for blocks, dtype in ((problem.reduced, case.vector), (problem.results, case.result))
     )
-    launch = sbgemv(target, problem, cuda.device_array, case.tile, chunks)
+    launch = sbgemv_launcher(target, problem, cuda.device_array, case.tile, chunks)
     launch(result, spectrum, vector)
     assert np.isfinite(result.copy_to_host()).all(), case
 
@@ -184,19 +195,19 @@ def every_kernel() -> set[str]:
         importlib.import_module(f"{kernels.__name__}.{found.name}") for found in pkgutil.iter_modules(kernels.__path__)
     ]
     found = [getattr(module, "specialisations", dict)() for module in modules]
-    return {kernel.function.__name__ for every in found for kernel in every.values()}
+    return {kernel.function("cuda").__name__ for every in found for kernel in every.values()}
 
 
 def watch_compilations() -> set[str]:
     """Return a set that the names of kernels join when they are compiled, as launchers do with what they run."""
     ran: set[str] = set()
-    compile_kernel = CudaKernel.compile
+    compile_kernel = Kernel.compile
 
-    def compile_and_note(kernel: CudaKernel) -> Any:
-        ran.add(kernel.function.__name__)
-        return compile_kernel(kernel)
+    def compile_and_note(kernel: Kernel, target: str) -> Any:
+        ran.add(kernel.function(target).__name__)
+        return compile_kernel(kernel, target)
 
-    CudaKernel.compile = compile_and_note  # type: ignore[method-assign]
+    Kernel.compile = compile_and_note  # type: ignore[method-assign]
     return ran
 
 

@@ -6,31 +6,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from numba_fftmatvec.kernels import elementwise, padding, pairs, reductions, sbgemv_cuda, storage
+from numba_fftmatvec.kernels import elementwise, padding, pairs, reductions, sbgemv_cuda
+from numba_fftmatvec.kernels._launch import clear
 from support.machines import SIMULATED, TARGETS, Machine
 
 
 @pytest.fixture(params=TARGETS)
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """Return a target; in the simulator, where each CUDA thread is a Python thread, with small blocks and few."""
-    caches = (
-        padding._compiled_cuda,
-        pairs._compiled,
-        elementwise._compiled,
-        elementwise._compiled_map,
-        reductions._compiled,
-        sbgemv_cuda._compiled,
-        sbgemv_cuda._compiled_add,
-        storage._compiled,
-    )
     if SIMULATED:
         for module in (padding, pairs, elementwise, reductions, sbgemv_cuda):
             monkeypatch.setattr(module, "THREADS", 8)
         monkeypatch.setattr(reductions, "PARTIALS", 3)
         monkeypatch.setattr(elementwise, "MAP_SHAPES", {1: (8, 2), 2: (8, 1), 3: (4, 3)})
-        for cached in caches:
-            cached.cache_clear()
+        clear()
     yield Machine(request.param)
     if SIMULATED:
-        for cached in caches:
-            cached.cache_clear()
+        clear()

@@ -31,7 +31,7 @@ def random(shape: tuple[int, ...], dtype: type) -> np.ndarray:
 def test_pad_writes_the_head_and_keeps_the_tail(machine, size, source, rounding, destination) -> None:
     rows, columns = size
     values = random(size, source)
-    launch = padding.copy_rows(machine.target, source, rounding, destination)
+    launch = padding.copy_launcher(machine.target, source, rounding, destination)
     padded = machine.run(launch, np.full((rows, 2 * columns), 9, destination), values)
     expected = values.astype(source).astype(rounding).astype(destination)
     np.testing.assert_array_equal(padded[:, :columns], expected)
@@ -43,7 +43,7 @@ def test_pad_writes_the_head_and_keeps_the_tail(machine, size, source, rounding,
 def test_unpad_takes_the_head(machine, size, source, rounding, destination) -> None:
     rows, columns = size
     values = random((rows, 2 * columns), source)
-    launch = padding.copy_rows(machine.target, source, rounding, destination)
+    launch = padding.copy_launcher(machine.target, source, rounding, destination)
     head = machine.run(launch, np.full(size, np.nan, destination), values)
     np.testing.assert_array_equal(head, values[:, :columns].astype(rounding).astype(destination))
 
@@ -57,7 +57,7 @@ def test_fills(machine, size) -> None:
         ("consecutive", 0.0, index.astype(float)),
         ("doubles", 0.0, generate_double(index)),
     ]:
-        launch = elementwise.fill(machine.target, name)
+        launch = elementwise.fill_launcher(machine.target, name)
         filled = machine.run(lambda out, run=launch, v=value: run(out, start, v), np.full(size, np.nan))
         np.testing.assert_array_equal(filled, expected)
 
@@ -89,7 +89,7 @@ def test_maps(machine, name, size) -> None:
     arity, _ = elementwise.MAPS[name]
     operands = [abs(random((size + i,), np.float64)[i:]) for i in range(arity)]
     a, b = 1.7, 0.3
-    launch = elementwise.mapping(machine.target, name)
+    launch = elementwise.map_launcher(machine.target, name)
     found = machine.run(lambda out, *xs: launch(out, *xs, a=a, b=b), np.full(size, np.nan), *operands)
     expected = NUMPY_MAPS[name](*operands, a, b)
     # All terms are positive: none is larger than the result.
@@ -97,7 +97,7 @@ def test_maps(machine, name, size) -> None:
 
 
 def test_maps_work_in_place_and_refuse_other_operands(machine) -> None:
-    launch = elementwise.mapping(machine.target, "axpy")
+    launch = elementwise.map_launcher(machine.target, "axpy")
     values = random((33,), np.float64)
     x = machine.put(values.copy())
     launch(x, x, x, a=2.0)
@@ -109,19 +109,19 @@ def test_maps_work_in_place_and_refuse_other_operands(machine) -> None:
 
 
 def test_the_generated_doubles_are_the_documented_ones(machine) -> None:
-    filled = machine.run(elementwise.fill(machine.target, "doubles"), np.zeros(2))
+    filled = machine.run(elementwise.fill_launcher(machine.target, "doubles"), np.zeros(2))
     np.testing.assert_array_equal(filled, [1.0000000037252903, 1.130398813795517])
 
 
 def reduce(machine, name: str, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -> float:
-    launch = reductions.reduction(machine.target, name)
+    launch = reductions.reduce_launcher(machine.target, name)
     return float(machine.run(launch, np.full(reductions.PARTIALS + 1, np.nan), x, y, scale)[-1])
 
 
 @pytest.fixture
 def reduce_on(machine) -> Callable[..., float]:
     def reduce(name: str, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -> float:
-        launch = reductions.reduction(machine.target, name)
+        launch = reductions.reduce_launcher(machine.target, name)
         return float(machine.run(launch, np.full(reductions.PARTIALS + 1, np.nan), x, y, scale)[-1])
 
     return reduce
@@ -155,13 +155,13 @@ def test_pairs(machine, rows, columns, real, rounding, packed) -> None:
     values = random((rows, columns), real)
     rounded = values.astype(rounding)
     pairs, length = -(-rows // 2), 2 * columns
-    launch = pairs_kernels.pack(machine.target, real, rounding, packed)
+    launch = pairs_kernels.pack_launcher(machine.target, real, rounding, packed)
     joined = machine.run(lambda out, v: launch(out, v, 0), np.full((pairs, length), 9, packed), values)
     assert (joined[:, columns:] == 9).all()
     np.testing.assert_array_equal(joined.real[:, :columns], rounded[::2].astype(packed).real)
     np.testing.assert_array_equal(joined.imag[: rows // 2, :columns], rounded[1::2].astype(packed).real)
     assert rows % 2 == 0 or (joined.imag[-1, :columns] == 0).all()
-    launch = pairs_kernels.unpack(machine.target, real, rounding, packed)
+    launch = pairs_kernels.unpack_launcher(machine.target, real, rounding, packed)
     first = pairs - 1  # the last pair alone: the rows before it stay
     back = machine.run(
         lambda out, v: launch(v, out, first), np.full((rows, columns), 9, real), np.ascontiguousarray(joined[first:])
@@ -178,12 +178,12 @@ def test_pairs_of_vectors(machine, vectors, blocks) -> None:
     """A pair is the same block of two vectors; the last of an odd number is paired with zeros."""
     values = random((vectors * blocks, 6), np.float64)
     pairs = -(-vectors // 2) * blocks
-    launch = pairs_kernels.pack(machine.target, "d", "d", "D")
+    launch = pairs_kernels.pack_launcher(machine.target, "d", "d", "D")
     joined = machine.run(lambda out, v: launch(out, v, 0, blocks), np.full((pairs, 8), 9, "D"), values)
     by_vector = np.concatenate([values.reshape(vectors, blocks, 6), np.zeros((vectors % 2, blocks, 6))])
     expected = (by_vector[::2] + 1j * by_vector[1::2]).reshape(pairs, 6)
     np.testing.assert_array_equal(joined[:, :6], expected)
-    launch = pairs_kernels.unpack(machine.target, "d", "d", "D")
+    launch = pairs_kernels.unpack_launcher(machine.target, "d", "d", "D")
     for first in (0, pairs - 1):
         part = np.ascontiguousarray(joined[first:])
         back = machine.run(lambda out, v, at=first: launch(v, out, at, blocks), np.full(values.shape, 9.0), part)
@@ -196,8 +196,8 @@ def test_launchers_refuse_other_dtypes(machine) -> None:
     wrong = machine.put(np.zeros((2, 4), np.float32))
     right = machine.put(np.zeros((2, 4), np.float64))
     with pytest.raises(TypeError, match="source rows: expected dtype float64, found float32"):
-        padding.copy_rows(machine.target, np.float64, np.float64, np.float64)(right, wrong)
+        padding.copy_launcher(machine.target, np.float64, np.float64, np.float64)(right, wrong)
     with pytest.raises(ValueError, match="destination rows: expected shape"):
-        padding.copy_rows(machine.target, np.float64, np.float64, np.float64)(right, machine.put(np.zeros((3, 4))))
+        padding.copy_launcher(machine.target, np.float64, np.float64, np.float64)(right, machine.put(np.zeros((3, 4))))
     with pytest.raises(TypeError, match="filled array: expected dtype float64"):
-        elementwise.fill(machine.target, "constant")(machine.put(np.zeros(3, np.float32)))
+        elementwise.fill_launcher(machine.target, "constant")(machine.put(np.zeros(3, np.float32)))

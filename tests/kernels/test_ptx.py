@@ -7,11 +7,11 @@ from functools import cache
 
 import pytest
 
-from numba_fftmatvec.kernels import CudaKernel, elementwise, padding, pairs, reductions, sbgemv, storage
+from numba_fftmatvec.kernels import Kernel, elementwise, padding, pairs, reductions, sbgemv, storage
 from support.machines import SIMULATED
 
 CAPABILITIES = [(8, 0), (9, 0), (10, 0)]
-SPECIALISATIONS: dict[str, CudaKernel] = {}
+SPECIALISATIONS: dict[str, Kernel] = {}
 
 
 @cache
@@ -27,7 +27,7 @@ def why_not() -> str:
 
 
 @cache
-def specialisations() -> dict[str, CudaKernel]:
+def specialisations() -> dict[str, Kernel]:
     modules = (elementwise, padding, pairs, reductions, sbgemv, storage)
     return {name: kernel for module in modules for name, kernel in module.specialisations().items()}
 

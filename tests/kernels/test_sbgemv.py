@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from numba_fftmatvec.kernels import sbgemv_cpu, sbgemv_cuda, storage
+from numba_fftmatvec.kernels._launch import clear
 from numba_fftmatvec.kernels.problem import Problem
-from numba_fftmatvec.kernels.sbgemv import sbgemv
+from numba_fftmatvec.kernels.sbgemv import sbgemv_launcher
 from numba_fftmatvec.kernels.tiles import SMALL_BYTES, Tile, choose_chunks, choose_tile
 from support.machines import CUDA_TARGETS, SIMULATED
 
@@ -74,7 +75,7 @@ def check(machine, problem: Problem, tile: Tile | None = None, chunks: int | Non
     transforms = np.fft.rfft(operand)
     on_cpu = machine.name == "cpu"
     rows = transforms.reshape(-1, problem.frequencies) if on_cpu else paired(operand, problem.length, problem.num_vecs)
-    launch = sbgemv(machine.target, problem, machine.allocate, tile, chunks)
+    launch = sbgemv_launcher(machine.target, problem, machine.allocate, tile, chunks)
     width = rows.shape[1]
     out = np.full((problem.rows(problem.results, paired=not on_cpu), width + 3), 9, problem.result)
     found = machine.run(
@@ -132,7 +133,7 @@ def test_tiles_of_several(machine, sizes, adjoint, stored, pairs, tile, chunks) 
 def test_the_order_of_blocks_for_several_leaves_none_out(machine, monkeypatch, together, adjoint) -> None:
     """More rows than a block has, more tiles of frequencies than are together, and a rest of both."""
     monkeypatch.setattr(sbgemv_cuda, "TOGETHER", together)
-    monkeypatch.setattr(sbgemv_cuda, "_compiled", sbgemv_cuda._compiled.__wrapped__)  # which knows no such constant
+    clear()  # kernels of another constant
     frequencies = (4 if SIMULATED else 10) * SMALL[0] + 1
     tile = Tile(2, SMALL[0], layers=2, pairs=1, stages=2)
     check(machine, Problem(5, 9, 2 * frequencies - 1, adjoint, storage.COMPLEX128, *DTYPES[0], num_vecs=2), tile, 2)
@@ -205,6 +206,6 @@ def test_arrays_that_do_not_fit_are_refused(machine, name, shape, error, message
     shapes = {"result": (rows[0], 4), "spectrum": (2, 3, 8), "scales": (2, 3, 1), "vector": (rows[1], 4)}
     dtypes = {"result": DOUBLE, "spectrum": np.int32, "scales": np.float64, "vector": DOUBLE}
     arrays = {k: machine.put(np.zeros(s, dtypes[k])) for k, s in (shapes | {name: shape}).items()}
-    launch = sbgemv(machine.target, problem, machine.allocate)
+    launch = sbgemv_launcher(machine.target, problem, machine.allocate)
     with pytest.raises(error, match=message):
         launch(arrays["result"], storage.Stored(arrays["spectrum"], arrays["scales"]), arrays["vector"])

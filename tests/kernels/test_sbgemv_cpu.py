@@ -35,7 +35,7 @@ def stored_spectrum(problem: Problem) -> tuple[storage.Stored, np.ndarray]:
     values, scales = np.zeros(shapes.values, stored.part), np.zeros(shapes.scales)
     blocks = random((problem.num_rows, problem.num_cols, frequencies), frequencies)
     blocks *= 10.0 ** (np.arange(problem.num_rows * problem.num_cols) % 10).reshape(*blocks.shape[:2], 1)
-    encode = storage.encoder(Target("cpu"), stored, 1.0)
+    encode = storage.encode_launcher(Target("cpu"), stored, 1.0)
     for row in range(problem.num_rows):
         encode(values[row], scales[row % len(scales)], blocks[row].view(np.float64))
     meant = storage.decode(stored, values, scales)[..., :frequencies]
@@ -56,7 +56,7 @@ def check(problem: Problem) -> None:
     operand = np.full((problem.num_vecs * problem.reduced, frequencies + 2), np.nan, DOUBLE)
     operand[:, :frequencies] = vectors.reshape(-1, frequencies)
     found = np.full((problem.num_vecs * problem.results, frequencies + 3), 9, DOUBLE)
-    sbgemv_cpu.build(problem)(found, spectrum, operand)
+    sbgemv_cpu.launcher(Target("cpu"), problem)(found, spectrum, operand)
     assert (found[:, frequencies:] == 9).all()
     factor, letters = (meant.conj(), "dmk,rdk->rmk") if problem.adjoint else (meant, "dmk,rmk->rdk")
     expected = np.einsum(letters, factor, vectors)
@@ -102,7 +102,7 @@ def test_a_value_that_is_not_finite_stays_in_its_row_and_frequency(num_vecs, adj
     spectrum, _ = stored_spectrum(where)
     spectrum.values[-1, -1, 2 * 4] = np.nan
     found = np.zeros((num_vecs * where.results, 9), DOUBLE)
-    sbgemv_cpu.build(where)(found, spectrum, random((num_vecs * where.reduced, 9), 1))
+    sbgemv_cpu.launcher(Target("cpu"), where)(found, spectrum, random((num_vecs * where.reduced, 9), 1))
     expected = np.zeros((num_vecs, where.results, 9), bool)
     expected[:, -1, 4] = True
     np.testing.assert_array_equal(np.isnan(found).reshape(expected.shape), expected)
@@ -118,7 +118,7 @@ def test_results_are_the_same_for_each_number_of_threads() -> None:
         for result, threads in zip(found, (1, 7), strict=True):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(sbgemv_cpu, "get_num_threads", lambda count=threads: count)
-                sbgemv_cpu.build(wanted)(result, spectrum, operand)
+                sbgemv_cpu.launcher(Target("cpu"), wanted)(result, spectrum, operand)
         np.testing.assert_array_equal(*found)
 
 

@@ -40,7 +40,7 @@ def transforms_of(rows: int, frequencies: int, seed: int = 0) -> np.ndarray:
 def encoded(machine, stored: Format, transforms: np.ndarray, frequencies: int, factor: float = 1.0):
     """Return the arrays that an encoder makes of rows of transforms."""
     values, scales = (shape[1:] for shape in stored.shapes(1, len(transforms), frequencies))
-    launch = storage.encoder(machine.target, stored, factor)
+    launch = storage.encode_launcher(machine.target, stored, factor)
     arrays = machine.put(np.full(values, FILL, stored.part)), machine.put(np.full(scales, np.pi))
     launch(*arrays, machine.put(transforms))
     return tuple(map(machine.get, arrays))
@@ -48,7 +48,7 @@ def encoded(machine, stored: Format, transforms: np.ndarray, frequencies: int, f
 
 def decoded(machine, stored: Format, values: np.ndarray, scales: np.ndarray, width: int) -> np.ndarray:
     """Return the (rows, width) parts that a decoder makes."""
-    launch = storage.decoder(machine.target, stored)
+    launch = storage.decode_launcher(machine.target, stored)
     return machine.run(launch, np.full((len(values), width), np.nan), values, scales)
 
 
@@ -176,7 +176,10 @@ def test_sizes(stored, frequencies) -> None:
 def test_launchers_refuse_what_does_not_fit(machine, stored) -> None:
     values, scales = machine.put(np.zeros((2, 64), stored.part)), machine.put(np.zeros((2, 1)))
     transforms, shorter = machine.put(np.zeros((2, 64))), machine.put(np.zeros((3, 64)))
-    encode, decode = storage.encoder(machine.target, stored, 1.0), storage.decoder(machine.target, stored)
+    encode, decode = (
+        storage.encode_launcher(machine.target, stored, 1.0),
+        storage.decode_launcher(machine.target, stored),
+    )
     with pytest.raises(TypeError, match="stored parts: expected dtype"):
         encode(transforms, scales, transforms)
     with pytest.raises(ValueError, match="scales: expected shape"):

@@ -1,0 +1,85 @@
+"""How kernels are specialised: free names, what is bound to them, and the names that tell specialisations apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numba import float64, int64, prange
+
+from numba_fftmatvec.kernels._launch import Called, CpuNest, Free, Kernel, Target, array_type, free_names, specialise
+
+formula, FACTOR, zeros = Free("formula"), Free("FACTOR"), Free("zeros")
+SIGNATURE = array_type(np.float64, 1), float64
+
+
+def _fill(out, value):
+    for i in prange(out.shape[0]):
+        out[i] = formula(value)
+
+
+def _multiply(value):
+    return FACTOR * value
+
+
+def _negate(value):
+    return -value
+
+
+def _nested(out, value):
+    def inner():
+        return FACTOR
+
+    out[:] = inner() + np.zeros(1) + value
+
+
+def kernel(*, called: bool = False, **bindings) -> Kernel:
+    inner = bindings.pop("formula", _multiply)
+    return Kernel(
+        "test", {"cpu": CpuNest(_fill, SIGNATURE)}, {"formula": Called(inner) if called else inner, **bindings}
+    )
+
+
+def filled(kernel: Kernel) -> list[float]:
+    out = np.zeros(3)
+    kernel.launcher(Target("cpu"))(out, 2.0)
+    return out.tolist()
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_formulas_are_bound_to_loop_nests_and_constants_to_formulas(called) -> None:
+    assert filled(kernel(FACTOR=1.5, called=called)) == [3.0] * 3
+    assert filled(kernel(formula=_negate, called=called)) == [-2.0] * 3
+
+
+def test_free_names_are_globals_that_are_read_in_nested_functions_too() -> None:
+    assert free_names(_nested) == {"FACTOR"}  # and not `zeros`, which is an attribute here
+
+
+@pytest.mark.parametrize("nest", [_multiply, _nested])
+def test_an_unbound_name_is_refused(nest) -> None:
+    with pytest.raises(NameError, match=f"{nest.__name__}: expected a binding of the free name 'FACTOR', found none"):
+        specialise(nest, "test", {}, lambda formula, called: formula)
+
+
+def test_a_name_that_only_a_formula_leaves_free_is_refused_too() -> None:
+    with pytest.raises(NameError, match="_multiply: expected a binding of the free name 'FACTOR', found none"):
+        kernel().function("cpu")
+
+
+def test_a_binding_that_nothing_uses_is_refused() -> None:
+    with pytest.raises(NameError, match="_fill: expected bindings of free names only, found FACTOR, zeros"):
+        kernel(formula=_negate, FACTOR=1.0, zeros=2).function("cpu")
+
+
+def test_names_tell_specialisations_apart() -> None:
+    """Numba's disk cache knows them by nothing else."""
+    kernels = [
+        kernel(FACTOR=1.5),
+        kernel(FACTOR=2.5),
+        kernel(FACTOR=np.float32(1.5)),
+        kernel(FACTOR=1.5, called=True),
+        kernel(formula=_negate),
+        Kernel("test", {"cpu": CpuNest(_fill, (SIGNATURE[0], int64))}, {"formula": _negate}),
+    ]
+    assert len({each.function("cpu").__name__ for each in kernels}) == len(kernels)
+    assert kernel(FACTOR=1.5).function("cpu").__name__ == kernels[0].function("cpu").__name__
