@@ -22,10 +22,11 @@ import numba_fftmatvec as fm
 from lib.timing import WARM_UP_RUNS, median_seconds
 from numba_fftmatvec.cli.results import write_results
 from numba_fftmatvec.kernels.elementwise import FILLS, MAPS, fill_launcher, map_launcher
+from numba_fftmatvec.kernels.encoding import encode_launcher
+from numba_fftmatvec.kernels.formats import COMPLEX128, FORMATS
 from numba_fftmatvec.kernels.padding import copy_launcher
 from numba_fftmatvec.kernels.pairs import pack_launcher, unpack_launcher
 from numba_fftmatvec.kernels.reductions import PARTIALS, TERMS, reduce_launcher
-from numba_fftmatvec.kernels.storage import COMPLEX128, FORMATS, encode_launcher
 from numba_fftmatvec.timing import PhaseTimer
 
 VALUES = 2**27

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._launch import ceil_div, check
-from .storage import Format, Stored
+from .formats import Format, StoredArrays
 
 
 @dataclass(frozen=True)
@@ -17,11 +17,11 @@ class Problem:
 
     Parameters
     ----------
-    num_rows, num_cols, length : int
+    nd, nm, length : int
         Block rows and block columns of the spectrum, and the length of its real transforms.
     adjoint : bool
         F* instead of F.
-    stored : Format
+    format : Format
         How the spectrum is stored.
     vector, result, accumulator : dtype
         Complex dtypes of the operand, of the result and of the sums.
@@ -29,11 +29,11 @@ class Problem:
         Right-hand sides.
     """
 
-    num_rows: int
-    num_cols: int
+    nd: int
+    nm: int
     length: int
     adjoint: bool
-    stored: Format
+    format: Format
     vector: Any
     result: Any
     accumulator: Any
@@ -47,17 +47,17 @@ class Problem:
     @property
     def results(self) -> int:
         """Rows of the result."""
-        return self.num_cols if self.adjoint else self.num_rows
+        return self.nm if self.adjoint else self.nd
 
     @property
     def reduced(self) -> int:
         """Terms of each sum."""
-        return self.num_rows if self.adjoint else self.num_cols
+        return self.nd if self.adjoint else self.nm
 
     @property
-    def stored_bytes(self) -> int:
+    def spectrum_bytes(self) -> int:
         """Bytes of the stored spectrum."""
-        return self.stored.nbytes(self.num_rows, self.num_cols, self.frequencies)
+        return self.format.nbytes(self.nd, self.nm, self.frequencies)
 
     def rows(self, blocks: int, *, paired: bool) -> int:
         """Return the rows of a vector's spectrum: one for each block of each vector, or for each pair (see `pairs`)."""
@@ -65,15 +65,15 @@ class Problem:
             return self.num_vecs * blocks
         return ceil_div(blocks, 2) if self.num_vecs == 1 else ceil_div(self.num_vecs, 2) * blocks
 
-    def check(self, result: Any, spectrum: Stored, vector: Any, *, paired: bool) -> None:
+    def check(self, result: Any, spectrum: StoredArrays, vector: Any, *, paired: bool) -> None:
         """Raise TypeError or ValueError for an array that does not fit the problem."""
         least = self.length if paired else self.frequencies
-        scales = self.stored.scales(self.frequencies)
-        check(spectrum.values, self.stored.part, (self.num_rows, self.num_cols, None), "spectrum")
+        scales = self.format.scales(self.frequencies)
+        check(spectrum.values, self.format.part, (self.nd, self.nm, None), "spectrum")
         check(vector, np.dtype(self.vector), (self.rows(self.reduced, paired=paired), None), "vector's spectrum")
         check(result, np.dtype(self.result), (self.rows(self.results, paired=paired), None), "result's spectrum")
         if scales:
-            check(spectrum.scales, np.float64, (self.num_rows, self.num_cols, scales), "spectrum's scales")
+            check(spectrum.scales, np.float64, (self.nd, self.nm, scales), "spectrum's scales")
         for name, width, expected in (
             ("spectrum", spectrum.values.shape[2] // 2, self.frequencies),
             ("vector's spectrum", vector.shape[1], least),

@@ -16,11 +16,13 @@ import numpy as np
 
 from . import sbgemv_cpu, sbgemv_cuda
 from ._launch import Kernel, Target
+from .formats import StoredArrays
 from .problem import Problem
-from .storage import Stored
 from .tiles import Tile
 
-Sbgemv = Callable[[Any, Stored, Any], None]
+Sbgemv = Callable[[Any, StoredArrays, Any], None]
+
+LAUNCHERS: dict[str, Callable[..., Sbgemv]] = {"cpu": sbgemv_cpu.launcher, "cuda": sbgemv_cuda.launcher}
 
 
 def sbgemv_launcher(
@@ -46,11 +48,10 @@ def sbgemv_launcher(
     Returns
     -------
     callable
-        ``launch(result, spectrum, vector)`` with a `Stored` spectrum. Of longer runs only the head is read and written.
+        ``launch(result, spectrum, vector)`` with `StoredArrays` for the spectrum. Only the heads of longer runs are
+        read and written.
     """
-    if target.name == "cpu":
-        return sbgemv_cpu.launcher(target, problem)
-    return sbgemv_cuda.launcher(target, problem, allocate, tile, chunks)
+    return LAUNCHERS[target.name](target, problem, allocate, tile, chunks)
 
 
 def specialisations() -> dict[str, Kernel]:

@@ -19,8 +19,8 @@ from numba import complex128, get_num_threads, prange, types
 from numba.extending import intrinsic
 
 from ._launch import Called, CpuNest, Free, Kernel, Target, array_type, cached_kernel, ceil_div, scalar_type
+from .formats import RUN, Format, StoredArrays
 from .problem import Problem
-from .storage import RUN, Format, Stored
 
 BLOCK_FREQUENCIES = 512
 LANES = RUN  # frequencies that several right-hand sides are multiplied by at a time: those of one scale
@@ -269,18 +269,18 @@ def _several() -> dict[str, Any]:
 
 
 @cached_kernel
-def sbgemv_kernel(stored: Format, vector: Any, result: Any, adjoint: bool, several: bool) -> Kernel:
+def sbgemv_kernel(format: Format, vector: Any, result: Any, adjoint: bool, several: bool) -> Kernel:
     """Return the kernel for a format, complex dtypes, an operation, and one or several right-hand sides."""
     operation = f"{'adjoint' if adjoint else 'forward'}_{'several' if several else 'one'}"
-    signature = *(array_type(dtype, 3) for dtype in (result, stored.part, np.float64, vector)), *[scalar_type(int)] * 3
+    signature = *(array_type(dtype, 3) for dtype in (result, format.part, np.float64, vector)), *[scalar_type(int)] * 3
     bindings = {
         "ADJOINT": adjoint,
         "SIGN": -1.0 if adjoint else 1.0,
-        "scale": _scale_fixed if stored.is_fixed else _scale_float,
+        "scale": _scale_fixed if format.is_fixed else _scale_float,
         "fetch": _fetch,
         **(_several() if several else _one(adjoint)),
     }
-    name = f"{operation}_{stored.part.char}{vector.char}{result.char}"
+    name = f"{operation}_{format.part.char}{vector.char}{result.char}"
     return Kernel(name, {"cpu": CpuNest(_sbgemv_cpu, signature)}, bindings)
 
 
@@ -324,18 +324,18 @@ def tile_for_several(results: int, frequencies: int, num_vecs: int, threads: int
     return Tile(*min(candidates, key=lambda candidate: nanoseconds(*candidate)))
 
 
-def launcher(target: Target, problem: Problem) -> Callable[[Any, Stored, Any], None]:
-    """Compile and return the launcher; see `sbgemv.sbgemv_launcher`."""
+def launcher(target: Target, problem: Problem, *_cuda: Any) -> Callable[[Any, StoredArrays, Any], None]:
+    """Compile and return the launcher; see `sbgemv.sbgemv_launcher`, whose options for CUDA are not used."""
     several = problem.num_vecs > 1
     dtypes = np.dtype(problem.vector), np.dtype(problem.result)
-    run = sbgemv_kernel(problem.stored, *dtypes, problem.adjoint, several).launcher(target)
+    run = sbgemv_kernel(problem.format, *dtypes, problem.adjoint, several).launcher(target)
     results, frequencies, threads = problem.results, problem.frequencies, get_num_threads()
     if several:
         tile = tile_for_several(results, frequencies, problem.num_vecs, threads)
     else:
         tile = tile_for_one(results, frequencies, problem.adjoint, threads)
 
-    def launch(result: Any, spectrum: Stored, vector: Any) -> None:
+    def launch(result: Any, spectrum: StoredArrays, vector: Any) -> None:
         problem.check(result, spectrum, vector, paired=False)
         by_vector = [
             array.reshape(problem.num_vecs, blocks, array.shape[1])

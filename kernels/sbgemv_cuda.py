@@ -33,8 +33,8 @@ from ._launch import (
     scalar_type,
 )
 from ._memory import commit, copy_async, load, load_shared, store_two, wait_for
+from .formats import COMPLEX64, FORMATS, RUN, Format, StoredArrays
 from .problem import Problem
-from .storage import COMPLEX64, FORMATS, RUN, Format, Stored
 from .tiles import FEW_ROWS, MAX_GROUPS, MAX_PAIRS, TILES, TOGETHER, Tile, choose_chunks, choose_tile, few_rows_tile
 
 ROWS, WIDTH, LANES, LAYERS = Free("ROWS"), Free("WIDTH"), Free("LANES"), Free("LAYERS")
@@ -200,8 +200,8 @@ def _start_copies(
 def _load_factors(a, spectra, at, scales, scale_at, scale_step):
     """Load one term's factors of the thread's rows from shared memory, and decode them."""
     for r in range(ROWS):
-        stored = load_part(spectra, at + r * LANE_SLOT)
-        a[r, 0], a[r, 1] = REAL(stored[0]), SIGN * REAL(stored[1])
+        value = load_part(spectra, at + r * LANE_SLOT)
+        a[r, 0], a[r, 1] = REAL(value[0]), SIGN * REAL(value[1])
         if SCALED:
             scale = REAL(scales[scale_at[r]])
             scale_at[r] += scale_step
@@ -312,7 +312,7 @@ def _real(dtype: Any) -> Any:
 
 
 @cached_kernel
-def sbgemv_kernel(stored: Format, vector: Any, result: Any, accumulator: Any, adjoint: bool, tile: Tile) -> Kernel:
+def sbgemv_kernel(format: Format, vector: Any, result: Any, accumulator: Any, adjoint: bool, tile: Tile) -> Kernel:
     """Return the kernel for a format, complex dtypes, an operation and a tile."""
     real, out, values = (_real(dtype) for dtype in (accumulator, result, vector))
     bindings: dict[str, Any] = {
@@ -323,15 +323,15 @@ def sbgemv_kernel(stored: Format, vector: Any, result: Any, accumulator: Any, ad
         "OUT": out.type,
         "ZERO": real.type(0),
         "SIGN": real.type(-1 if adjoint else 1),
-        "SCALED": stored.is_fixed,
+        "SCALED": format.is_fixed,
         "store": store_two(),
-        **(_gemm(tile, stored.part, values) if tile.pairs else _gemv(tile, real)),
+        **(_gemm(tile, format.part, values) if tile.pairs else _gemv(tile, real)),
     }
     kinds = "".join(np.dtype(dtype).char for dtype in (vector, result, accumulator))
-    pointers = [pointer_type(dtype) for dtype in (out, stored.part, np.float64, values)]
+    pointers = [pointer_type(dtype) for dtype in (out, format.part, np.float64, values)]
     sizes = [scalar_type(np.int64)] * (12 if tile.pairs else 11)
     nest = CudaNest(_gemm_cuda if tile.pairs else _gemv_cuda, (*pointers, *sizes))
-    return Kernel(f"{'adjoint' if adjoint else 'forward'}_{stored.name}_{kinds}", {"cuda": nest}, bindings)
+    return Kernel(f"{'adjoint' if adjoint else 'forward'}_{format.name}_{kinds}", {"cuda": nest}, bindings)
 
 
 def _gemv(tile: Tile, real: Any) -> dict[str, Any]:
@@ -405,12 +405,12 @@ def launcher(
     allocate: Callable[..., Any],
     tile: Tile | None = None,
     chunks: int | None = None,
-) -> Callable[[Any, Stored, Any], None]:
+) -> Callable[[Any, StoredArrays, Any], None]:
     """Compile and return the launcher; see `sbgemv.sbgemv_launcher`."""
     tile = tile or choose_tile(problem)
     vector, result, sums = (np.dtype(d) for d in (problem.vector, problem.result, problem.accumulator))
     block = tile.threads, tile.layers
-    split = sbgemv_kernel(problem.stored, vector, sums, sums, problem.adjoint, tile)
+    split = sbgemv_kernel(problem.format, vector, sums, sums, problem.adjoint, tile)
     if chunks is None:
         chunks = choose_chunks(problem, tile, resident_blocks(split.compile(target.name), math.prod(block)))
     terms = problem.reduced if tile.pairs else ceil_div(problem.reduced, 2)
@@ -418,9 +418,9 @@ def launcher(
     chunks = ceil_div(terms, chunk)
     pairs = ceil_div(problem.num_vecs, 2)
     grid = tile.blocks(problem), chunks, tile.groups_of_pairs(problem)
-    whole = sbgemv_kernel(problem.stored, vector, result, sums, problem.adjoint, tile)
+    whole = sbgemv_kernel(problem.format, vector, result, sums, problem.adjoint, tile)
     multiply = configure((split if chunks > 1 else whole).compile(target.name), target.stream, grid, block)
-    scales = max(1, problem.stored.scales(problem.frequencies))
+    scales = max(1, problem.format.scales(problem.frequencies))
     rows = problem.rows(problem.results, paired=True)
     parts = allocate((chunks, rows, problem.length), sums) if chunks > 1 else None
     if chunks > 1:
@@ -429,9 +429,9 @@ def launcher(
 
     more = (pairs,) if tile.pairs else ()
 
-    def launch(out: Any, spectrum: Stored, operand: Any) -> None:
+    def launch(out: Any, spectrum: StoredArrays, operand: Any) -> None:
         problem.check(out, spectrum, operand, paired=True)
-        steps = [(problem.num_cols * run, run) for run in (spectrum.values.shape[2], scales)]
+        steps = [(problem.nm * run, run) for run in (spectrum.values.shape[2], scales)]
         (row_step, term_step), (row_scales, term_scales) = (s[::-1] if problem.adjoint else s for s in steps)
         sums_of, pitch = (out, out.shape[1]) if parts is None else (parts, problem.length)
         sizes = (problem.results, problem.reduced, problem.frequencies, problem.length)
@@ -451,7 +451,7 @@ def _pointer(array: Any) -> Any:
 class Case(NamedTuple):
     """What a kernel is specialised for: `sbgemv_kernel`'s arguments."""
 
-    stored: Format
+    format: Format
     vector: Any
     result: Any
     accumulator: Any
@@ -473,15 +473,15 @@ def cases() -> dict[str, Case]:
     tiles = {
         "one": TILES,
         "layers": dict.fromkeys(FORMATS, Tile(2, 32, layers=4)),
-        "few": {stored: few_rows_tile(stored, FEW_ROWS) for stored in FORMATS},
+        "few": {format: few_rows_tile(format, FEW_ROWS) for format in FORMATS},
         "several": dict.fromkeys(FORMATS, Tile(5, 32, layers=8, pairs=MAX_PAIRS, groups=MAX_GROUPS, stages=5)),
     }
     found = {}
-    for stored, adjoint, kind, (name, tile) in product(FORMATS, (False, True), dtypes, tiles.items()):
-        if (kind in "SW") <= (stored == COMPLEX64) and (kind == "D" or name in ("one", "several")):
-            label = f"sbgemv_{name}_{'adjoint' if adjoint else 'forward'}_{stored.name}_{kind}"
+    for format, adjoint, kind, (name, tile) in product(FORMATS, (False, True), dtypes, tiles.items()):
+        if (kind in "SW") <= (format == COMPLEX64) and (kind == "D" or name in ("one", "several")):
+            label = f"sbgemv_{name}_{'adjoint' if adjoint else 'forward'}_{format.name}_{kind}"
             vector, result, sums = dtypes[kind]
-            found[label] = Case(stored, vector, result, sums, adjoint, tile[stored])
+            found[label] = Case(format, vector, result, sums, adjoint, tile[format])
     return found
 
 

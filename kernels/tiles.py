@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ._launch import ceil_div
+from .formats import COMPLEX64, COMPLEX128, FIXED16, FIXED32, Format
 from .problem import Problem
-from .storage import COMPLEX64, COMPLEX128, FIXED16, FIXED32, Format
 
 
 @dataclass(frozen=True)
@@ -74,29 +74,29 @@ SHORTEST_CHUNK = 4  # pairs of terms of one layer
 MAX_CHUNKS = 256
 
 
-def few_rows_tile(stored: Format, results: int) -> Tile:
+def few_rows_tile(format: Format, results: int) -> Tile:
     """Return the tile that gives all rows to a thread: the vector is read once."""
-    return Tile(2 * ceil_div(results, 2), threads=32, width=2 if stored.is_fixed else 1, layers=8)
+    return Tile(2 * ceil_div(results, 2), threads=32, width=2 if format.is_fixed else 1, layers=8)
 
 
 def choose_tile(problem: Problem) -> Tile:
     """Return the tile for a problem, by its sizes and formats alone."""
-    stored, results = problem.stored, problem.results
+    format, results = problem.format, problem.results
     if problem.num_vecs > 1:
         total = ceil_div(problem.num_vecs, 2)
         groups = min(ceil_div(total, MAX_PAIRS), MAX_GROUPS)
         pairs = min(ceil_div(total, groups), MAX_PAIRS)
         stages = 3 if groups == 1 else 5
         return Tile(5, threads=32, layers=4 * groups, pairs=pairs, groups=groups, stages=stages)
-    if problem.stored_bytes <= SMALL_BYTES:
+    if problem.spectrum_bytes <= SMALL_BYTES:
         threads = ceil_div(results, 2) * problem.frequencies
         layers = min(SMALL_THREADS // threads, ceil_div(problem.reduced, 2) // 2, 32)
         layers = 1 << (max(layers, 1).bit_length() - 1)
         return Tile(2, threads=16 if layers >= 16 else 32, layers=layers)
     if results <= FEW_ROWS:
-        return few_rows_tile(stored, results)
-    tile = TILES[stored]
-    return replace(tile, layers=2) if stored == COMPLEX64 and not problem.adjoint else tile
+        return few_rows_tile(format, results)
+    tile = TILES[format]
+    return replace(tile, layers=2) if format == COMPLEX64 and not problem.adjoint else tile
 
 
 def choose_chunks(problem: Problem, tile: Tile, resident: int) -> int:
@@ -109,16 +109,16 @@ def choose_chunks(problem: Problem, tile: Tile, resident: int) -> int:
     blocks = tile.blocks(problem) * tile.groups_of_pairs(problem)
     summing = 1 if tile.pairs else tile.layers
     most = max(1, min(ceil_div(problem.reduced, 2) // (SHORTEST_CHUNK * summing), MAX_CHUNKS))
-    if not tile.pairs and problem.stored_bytes <= SMALL_BYTES:
+    if not tile.pairs and problem.spectrum_bytes <= SMALL_BYTES:
         return 1
     sums = 4 * problem.rows(problem.results, paired=True) * problem.length * np.dtype(problem.accumulator).itemsize
 
-    last_wave = 1.0 if tile.pairs > MEMORY_BOUND_PAIRS else LAST_WAVE[problem.stored]
+    last_wave = 1.0 if tile.pairs > MEMORY_BOUND_PAIRS else LAST_WAVE[problem.format]
 
     def cost(chunks: int) -> float:
         waves = blocks * chunks / resident
         whole = math.floor(waves)
         last = max(waves - whole, last_wave) if waves > whole else 0.0
-        return (whole + last + RAMP) / waves + (chunks * sums / problem.stored_bytes if chunks > 1 else 0.0)
+        return (whole + last + RAMP) / waves + (chunks * sums / problem.spectrum_bytes if chunks > 1 else 0.0)
 
     return min(range(1, most + 1), key=cost)

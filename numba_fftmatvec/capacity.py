@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .backends import Backend
 from .errors import CapacityError
 from .kernels import ceil_div
-from .kernels.storage import COMPLEX128
+from .kernels.formats import COMPLEX128
 from .layout import MatrixLayout, block_ranges
 from .precision import Precision
 

@@ -191,11 +191,11 @@ class Planner:
     def _multiply(self, factor: Factor) -> Stage:
         layout, spectrum, config = self._layout, self._spectra[factor.matrix], self._config
         problem = Problem(
-            num_rows=layout.nd,
-            num_cols=layout.nm,
+            nd=layout.nd,
+            nm=layout.nm,
             length=layout.padded_size,
             adjoint=factor.is_adjoint,
-            stored=spectrum.format,
+            format=spectrum.format,
             vector=config.fft.complex,
             result=config.ifft.complex,
             accumulator=self._comm.backend.accumulator(spectrum.format, config.fft.complex),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .errors import PrecisionError
-from .kernels.storage import COMPLEX64, COMPLEX128, FIXED16, FIXED32, Format
+from .kernels.formats import COMPLEX64, COMPLEX128, FIXED16, FIXED32, Format
 
 
 class Precision(enum.Enum):
@@ -17,7 +17,7 @@ class Precision(enum.Enum):
 
     ``DOUBLE`` and ``SINGLE`` are the IEEE formats. ``FIXED32`` and ``FIXED16`` are block fixed-point formats of the
     stored spectrum, for the stage sbgemv alone: 32 or 16 bits to a real or imaginary part, with a scale for every few
-    frequencies of each block (see `kernels.storage`).
+    frequencies of each block (see `kernels.formats`).
     """
 
     DOUBLE = "d"

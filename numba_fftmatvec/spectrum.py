@@ -11,9 +11,10 @@ import numpy as np
 from .backends import Backend, Buffer
 from .capacity import check_capacity, column_pieces
 from .errors import NonFiniteError
+from .kernels.encoding import decode_launcher, encode_launcher
+from .kernels.formats import COMPLEX128, StoredArrays, decode
 from .kernels.padding import copy_launcher
 from .kernels.reductions import PARTIALS, reduce_launcher
-from .kernels.storage import COMPLEX128, Stored, decode, decode_launcher, encode_launcher
 from .layout import MatrixLayout
 from .precision import Precision
 from .sources import BlockRowSource
@@ -48,14 +49,14 @@ class Spectrum:
         self.precision = precision
         self.format = precision.format
         self.owners: WeakSet[Any] = WeakSet()
-        shapes = self.format.shapes(layout.nd, layout.nm, layout.frequencies)
-        self._values: Buffer = backend.zeros(shapes.values, self.format.part)
-        self._scales: Buffer = backend.zeros(shapes.scales, DOUBLE)
+        values, scales = self.format.shapes(layout.nd, layout.nm, layout.frequencies)
+        self._values: Buffer = backend.zeros(values, self.format.part)
+        self._scales: Buffer = backend.zeros(scales, DOUBLE)
 
     @property
-    def views(self) -> Stored:
+    def views(self) -> StoredArrays:
         """The stored arrays, as kernels take them."""
-        return Stored(self._values.view, self._scales.view)
+        return StoredArrays(self._values.view, self._scales.view)
 
     @property
     def nbytes(self) -> int:
@@ -112,12 +113,12 @@ class Spectrum:
 
         return transform
 
-    def _part(self, row: int, cols: range) -> Stored:
+    def _part(self, row: int, cols: range) -> StoredArrays:
         """Return some columns of a block row as kernels take them; None for the scales of formats that have none."""
         first = self._layout.block_cols.start
         place = row - self._layout.block_rows.start, slice(cols.start - first, cols.stop - first)
         scales = self._backend.wrap(self._scales.array[place]).view if self.format.is_fixed else None
-        return Stored(self._backend.wrap(self._values.array[place]).view, scales)
+        return StoredArrays(self._backend.wrap(self._values.array[place]).view, scales)
 
     def _check_finite(self) -> None:
         """Raise if an encode_launcher met what fixed point has no number for: it left a scale that is not finite."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 from .axis import Axis
 from .backends.base import Buffer, End, Stage, Workspace
 from .kernels import Target
+from .kernels.formats import StoredArrays
 from .kernels.problem import Problem
 from .kernels.sbgemv import sbgemv_launcher
-from .kernels.storage import Stored
 
 
 class Broadcast(Stage):
@@ -33,7 +33,7 @@ class SpectrumProduct(Stage):
         target: Target,
         workspace: Workspace,
         problem: Problem,
-        spectrum: Stored,
+        spectrum: StoredArrays,
         source: Buffer,
         destination: Buffer,
     ) -> None:

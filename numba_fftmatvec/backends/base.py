@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import ArgumentError, BackendError
 from ..kernels import Target
-from ..kernels.storage import Format
+from ..kernels.formats import Format
 from ..layout import MatrixLayout, Space
 from ..precision import Precision
 

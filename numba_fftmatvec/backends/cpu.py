@@ -18,7 +18,7 @@ import numpy as np
 import scipy.fft
 
 from ..kernels import Target
-from ..kernels.storage import Format
+from ..kernels.formats import Format
 from ..layout import MatrixLayout
 from .base import Buffer, Program, Transform, Workspace, share_of_cores
 from .cpu_memory import available_bytes

@@ -14,7 +14,7 @@ from cupy.cuda import nvtx
 
 from ..errors import CapacityError
 from ..kernels._launch import require_cuda
-from ..kernels.storage import COMPLEX64, Format
+from ..kernels.formats import COMPLEX64, Format
 from ..layout import MatrixLayout
 from .base import Buffer, Program, Transform, Workspace
 from .cuda_graphs import UNCAPTURABLE_STREAMS, GraphReplay

@@ -25,16 +25,17 @@ from numba_fftmatvec.kernels import (
     Kernel,
     Target,
     elementwise,
+    encoding,
+    formats,
     padding,
     pairs,
     reductions,
     sbgemv_cuda,
-    storage,
 )
 from numba_fftmatvec.kernels._launch import array_type, cuda
+from numba_fftmatvec.kernels.formats import StoredArrays
 from numba_fftmatvec.kernels.problem import Problem
 from numba_fftmatvec.kernels.sbgemv import sbgemv_launcher
-from numba_fftmatvec.kernels.storage import Stored
 
 THREADS = 64
 REALS = (np.float32, np.float64)
@@ -128,22 +129,21 @@ def launch_rows(target: Target) -> None:
 
 
 def launch_encoders(target: Target, rows: int = 3, frequencies: int = 101) -> None:
-    for stored in storage.FORMATS:
-        values, scales = (shape[1:] for shape in stored.shapes(1, rows, frequencies))
-        transforms = random((rows, 2 * storage.COMPLEX128.pitch(frequencies)), np.float64)
+    for format in formats.FORMATS:
+        values, scales = (shape[1:] for shape in format.shapes(1, rows, frequencies))
+        transforms = random((rows, 2 * formats.COMPLEX128.pitch(frequencies)), np.float64)
         # A row's tail is not written, but decoded.
-        v, s = cuda.to_device(np.zeros(values, stored.part)), cuda.device_array(scales, np.float64)
-        storage.encode_launcher(target, stored, 0.5)(v, s, transforms)
-        storage.decode_launcher(target, stored)(transforms, v, s)
+        v, s = cuda.to_device(np.zeros(values, format.part)), cuda.device_array(scales, np.float64)
+        encoding.encode_launcher(target, format, 0.5)(v, s, transforms)
+        encoding.decode_launcher(target, format)(transforms, v, s)
 
 
 def launch_sbgemv(target: Target, case: Any, chunks: int, rows: int = 11, cols: int = 21, length: int = 130) -> None:
     num_vecs = 13 if case.tile.pairs else 1
     sums = case.vector, case.result, case.accumulator
-    problem = Problem(rows, cols, length, case.adjoint, case.stored, *sums, num_vecs)
-    shapes = case.stored.shapes(rows, cols, problem.frequencies)
-    values = np.ones(shapes.values, case.stored.part)
-    spectrum = Stored(cuda.to_device(values), cuda.to_device(np.ones(shapes.scales)))
+    problem = Problem(rows, cols, length, case.adjoint, case.format, *sums, num_vecs)
+    values, scales = case.format.shapes(rows, cols, problem.frequencies)
+    spectrum = StoredArrays(cuda.to_device(np.ones(values, case.format.part)), cuda.to_device(np.ones(scales)))
     vector, result = (
         random((problem.rows(blocks, paired=True), length), dtype)
         for blocks, dtype in ((problem.reduced, case.vector), (problem.results, case.result))

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from numba_fftmatvec.kernels import Kernel, elementwise, padding, pairs, reductions, sbgemv, storage
+from numba_fftmatvec.kernels import Kernel, elementwise, encoding, padding, pairs, reductions, sbgemv
 from support.machines import SIMULATED
 
 CAPABILITIES = [(8, 0), (9, 0), (10, 0)]
@@ -28,7 +28,7 @@ def why_not() -> str:
 
 @cache
 def specialisations() -> dict[str, Kernel]:
-    modules = (elementwise, padding, pairs, reductions, sbgemv, storage)
+    modules = (elementwise, encoding, padding, pairs, reductions, sbgemv)
     return {name: kernel for module in modules for name, kernel in module.specialisations().items()}
 
 

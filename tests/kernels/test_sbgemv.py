@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from numba_fftmatvec.kernels import sbgemv_cpu, sbgemv_cuda, storage
+from numba_fftmatvec.kernels import formats, sbgemv_cpu, sbgemv_cuda
 from numba_fftmatvec.kernels._launch import clear
 from numba_fftmatvec.kernels.problem import Problem
 from numba_fftmatvec.kernels.sbgemv import sbgemv_launcher
@@ -20,11 +20,11 @@ DTYPES = [(DOUBLE, DOUBLE, DOUBLE), (SINGLE, SINGLE, DOUBLE), (SINGLE, DOUBLE, D
 SIZES = [(1, 1, 2), (3, 5, 7), (5, 3, 64), (4, 17, 2), (1, 9, 34), (9, 13, 16), (2, 3, 200)]
 
 
-def stored_spectrum(problem: Problem) -> tuple[storage.Stored, np.ndarray]:
-    """Return a random spectrum as it is stored, with longer runs than are used, and the values that it stands for."""
-    stored, frequencies = problem.stored, problem.frequencies
-    random = np.random.default_rng(problem.num_rows)
-    shape = problem.num_rows, problem.num_cols, stored.pitch(frequencies)
+def stored_spectrum(problem: Problem) -> tuple[formats.StoredArrays, np.ndarray]:
+    """Return a random spectrum as it is format, with longer runs than are used, and the values that it stands for."""
+    format, frequencies = problem.format, problem.frequencies
+    random = np.random.default_rng(problem.nd)
+    shape = problem.nd, problem.nm, format.pitch(frequencies)
     transforms = random.standard_normal((*shape, 2)) @ np.array([1, 1j])
     transforms[..., frequencies:] = 9
     # A transform of real values is real at both ends.
@@ -32,16 +32,16 @@ def stored_spectrum(problem: Problem) -> tuple[storage.Stored, np.ndarray]:
     if problem.length % 2 == 0:
         transforms[..., frequencies - 1] = transforms[..., frequencies - 1].real
     parts = transforms.view(np.float64)
-    if not stored.is_fixed:
-        values, scales = parts.astype(stored.part), np.zeros((1, 1, 1))
+    if not format.is_fixed:
+        values, scales = parts.astype(format.part), np.zeros((1, 1, 1))
     else:
-        scales = np.full((*shape[:2], stored.scales(frequencies)), 16.0 / stored.largest)
+        scales = np.full((*shape[:2], format.scales(frequencies)), 16.0 / format.largest)
         scales *= random.uniform(0.75, 1.0, scales.shape)
-        wide = np.repeat(scales, 2 * storage.RUN, axis=-1)
+        wide = np.repeat(scales, 2 * formats.RUN, axis=-1)
         wide = np.pad(wide, [(0, 0), (0, 0), (0, max(0, parts.shape[-1] - wide.shape[-1]))], mode="edge")
-        values = np.rint(parts / wide[..., : parts.shape[-1]]).astype(stored.part)
-    meant = storage.decode(stored, values, scales)[..., :frequencies]
-    return storage.Stored(values, scales), meant
+        values = np.rint(parts / wide[..., : parts.shape[-1]]).astype(format.part)
+    meant = formats.decode(format, values, scales)[..., :frequencies]
+    return formats.StoredArrays(values, scales), meant
 
 
 def paired(rows: np.ndarray, length: int, num_vecs: int) -> np.ndarray:
@@ -79,7 +79,7 @@ def check(machine, problem: Problem, tile: Tile | None = None, chunks: int | Non
     width = rows.shape[1]
     out = np.full((problem.rows(problem.results, paired=not on_cpu), width + 3), 9, problem.result)
     found = machine.run(
-        lambda r, v, s, x: launch(r, storage.Stored(v, s), x), out, *spectrum, rows.astype(problem.vector)
+        lambda r, v, s, x: launch(r, formats.StoredArrays(v, s), x), out, *spectrum, rows.astype(problem.vector)
     )
     assert (found[:, width:] == 9).all()
     found = found[:, :width].astype(np.complex128)
@@ -109,22 +109,22 @@ SEVERAL = [
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
 @pytest.mark.parametrize(("tile", "chunks"), ONE, ids=str)
-@pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
+@pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("sizes", SIZES if not SIMULATED else [(3, 5, 7), (5, 9, 34)])
-def test_tiles(machine, sizes, adjoint, stored, tile, chunks) -> None:
-    check(machine, Problem(*sizes, adjoint, stored, *DTYPES[0]), tile, chunks)
+def test_tiles(machine, sizes, adjoint, format, tile, chunks) -> None:
+    check(machine, Problem(*sizes, adjoint, format, *DTYPES[0]), tile, chunks)
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
 @pytest.mark.parametrize(("pairs", "tile", "chunks"), SEVERAL, ids=str)
-@pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
+@pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("sizes", SIZES if not SIMULATED else [(5, 6, 10)])
-def test_tiles_of_several(machine, sizes, adjoint, stored, pairs, tile, chunks) -> None:
+def test_tiles_of_several(machine, sizes, adjoint, format, pairs, tile, chunks) -> None:
     """With one block of pairs, an odd number of vectors, and more of them than a block has."""
     for num_vecs in (2 * pairs, 2 * pairs * tile.groups + 3):
-        check(machine, Problem(*sizes, adjoint, stored, *DTYPES[0], num_vecs), tile, chunks)
+        check(machine, Problem(*sizes, adjoint, format, *DTYPES[0], num_vecs), tile, chunks)
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
@@ -136,45 +136,45 @@ def test_the_order_of_blocks_for_several_leaves_none_out(machine, monkeypatch, t
     clear()  # kernels of another constant
     frequencies = (4 if SIMULATED else 10) * SMALL[0] + 1
     tile = Tile(2, SMALL[0], layers=2, pairs=1, stages=2)
-    check(machine, Problem(5, 9, 2 * frequencies - 1, adjoint, storage.COMPLEX128, *DTYPES[0], num_vecs=2), tile, 2)
+    check(machine, Problem(5, 9, 2 * frequencies - 1, adjoint, formats.COMPLEX128, *DTYPES[0], num_vecs=2), tile, 2)
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
 @pytest.mark.parametrize("dtypes", [*DTYPES, (SINGLE, SINGLE, SINGLE)])
 @pytest.mark.parametrize("adjoint", [False, True])
-@pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
-def test_dtypes(machine, stored, adjoint, dtypes) -> None:
-    check(machine, Problem(3, 5, 16, adjoint, stored, *dtypes), Tile(2, SMALL[0]))
-    check(machine, Problem(3, 5, 16, adjoint, stored, *dtypes, num_vecs=3), SEVERAL[0][1])
+@pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
+def test_dtypes(machine, format, adjoint, dtypes) -> None:
+    check(machine, Problem(3, 5, 16, adjoint, format, *dtypes), Tile(2, SMALL[0]))
+    check(machine, Problem(3, 5, 16, adjoint, format, *dtypes, num_vecs=3), SEVERAL[0][1])
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)  # the CPU has no tiles: see test_sbgemv_cpu
 @pytest.mark.parametrize("adjoint", [False, True])
-@pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
+@pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
 @pytest.mark.parametrize("num_vecs", [1, 2, 5] if SIMULATED else [1, 2, 3, 5, 16, 17])
-def test_the_chosen_tile(machine, num_vecs, stored, adjoint) -> None:
+def test_the_chosen_tile(machine, num_vecs, format, adjoint) -> None:
     sizes = (3, 9, 16) if SIMULATED else (13, 40, 130)
-    problem = Problem(*sizes, adjoint, stored, *DTYPES[0], num_vecs)
+    problem = Problem(*sizes, adjoint, format, *DTYPES[0], num_vecs)
     check(machine, problem)
 
 
 def test_tiles_and_chunks_cover_every_row_and_term() -> None:
     for rows, cols, frequencies, num_vecs in product((1, 2, 3, 11, 1000), (1, 7, 5000), (1, 501, 4097), (1, 2, 16, 33)):
-        for stored, adjoint in product(storage.FORMATS, (False, True)):
-            problem = Problem(rows, cols, 2 * frequencies - 2 or 1, adjoint, stored, *DTYPES[0], num_vecs)
+        for format, adjoint in product(formats.FORMATS, (False, True)):
+            problem = Problem(rows, cols, 2 * frequencies - 2 or 1, adjoint, format, *DTYPES[0], num_vecs)
             tile = choose_tile(problem)
             assert tile.pairs or tile.rows % 2 == 0
             assert 32 <= tile.threads * tile.layers <= 1024
             assert tile.layers % tile.groups == 0
             chunks = choose_chunks(problem, tile, 264)
             assert 1 <= chunks <= max(1, problem.reduced)
-            if num_vecs == 1 and problem.stored_bytes <= SMALL_BYTES:
+            if num_vecs == 1 and problem.spectrum_bytes <= SMALL_BYTES:
                 assert chunks == 1
 
 
 def test_chunks_fill_the_device() -> None:
     """Where blocks are few: the last wave must not be nearly empty."""
-    problem = Problem(10, 20000, 2000, False, storage.COMPLEX128, *DTYPES[0])
+    problem = Problem(10, 20000, 2000, False, formats.COMPLEX128, *DTYPES[0])
     tile = choose_tile(problem)
     for resident in (100, 264, 1000):
         waves = tile.blocks(problem) * choose_chunks(problem, tile, resident) / resident
@@ -201,11 +201,11 @@ def test_tiles_of_the_cpu_share_the_rows_fairly() -> None:
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(machine, name, shape, error, message) -> None:
-    problem = Problem(2, 3, 4, False, storage.FIXED32, *DTYPES[0])
+    problem = Problem(2, 3, 4, False, formats.FIXED32, *DTYPES[0])
     rows = [problem.rows(n, paired=machine.name != "cpu") for n in (2, 3)]
     shapes = {"result": (rows[0], 4), "spectrum": (2, 3, 8), "scales": (2, 3, 1), "vector": (rows[1], 4)}
     dtypes = {"result": DOUBLE, "spectrum": np.int32, "scales": np.float64, "vector": DOUBLE}
     arrays = {k: machine.put(np.zeros(s, dtypes[k])) for k, s in (shapes | {name: shape}).items()}
     launch = sbgemv_launcher(machine.target, problem, machine.allocate)
     with pytest.raises(error, match=message):
-        launch(arrays["result"], storage.Stored(arrays["spectrum"], arrays["scales"]), arrays["vector"])
+        launch(arrays["result"], formats.StoredArrays(arrays["spectrum"], arrays["scales"]), arrays["vector"])

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from numba_fftmatvec.kernels import Target, sbgemv_cpu, storage
+from numba_fftmatvec.kernels import Target, encoding, formats, sbgemv_cpu
 from numba_fftmatvec.kernels.problem import Problem
 
 DOUBLE = np.complex128
@@ -25,23 +25,23 @@ def random(shape: tuple[int, ...], seed: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((*shape, 2)) @ np.array([1, 1j])
 
 
-def stored_spectrum(problem: Problem) -> tuple[storage.Stored, np.ndarray]:
+def stored_spectrum(problem: Problem) -> tuple[formats.StoredArrays, np.ndarray]:
     """Return a spectrum as the encoder leaves it, NaNs beyond its runs, and the values that it stands for.
 
     The blocks' magnitudes differ by up to 1e9, so that a scale from elsewhere would show.
     """
-    stored, frequencies = problem.stored, problem.frequencies
-    shapes = stored.shapes(problem.num_rows, problem.num_cols, frequencies)
-    values, scales = np.zeros(shapes.values, stored.part), np.zeros(shapes.scales)
-    blocks = random((problem.num_rows, problem.num_cols, frequencies), frequencies)
-    blocks *= 10.0 ** (np.arange(problem.num_rows * problem.num_cols) % 10).reshape(*blocks.shape[:2], 1)
-    encode = storage.encode_launcher(Target("cpu"), stored, 1.0)
-    for row in range(problem.num_rows):
+    format, frequencies = problem.format, problem.frequencies
+    values_shape, scales_shape = format.shapes(problem.nd, problem.nm, frequencies)
+    values, scales = np.zeros(values_shape, format.part), np.zeros(scales_shape)
+    blocks = random((problem.nd, problem.nm, frequencies), frequencies)
+    blocks *= 10.0 ** (np.arange(problem.nd * problem.nm) % 10).reshape(*blocks.shape[:2], 1)
+    encode = encoding.encode_launcher(Target("cpu"), format, 1.0)
+    for row in range(problem.nd):
         encode(values[row], scales[row % len(scales)], blocks[row].view(np.float64))
-    meant = storage.decode(stored, values, scales)[..., :frequencies]
-    if not stored.is_fixed:
+    meant = formats.decode(format, values, scales)[..., :frequencies]
+    if not format.is_fixed:
         values[..., 2 * frequencies :] = np.nan
-    return storage.Stored(values, scales), meant
+    return formats.StoredArrays(values, scales), meant
 
 
 def check(problem: Problem) -> None:
@@ -65,17 +65,17 @@ def check(problem: Problem) -> None:
     assert (error <= 2 * (2 * problem.reduced + 4) * 2.0**-53 * magnitude).all()
 
 
-def problem(sizes: tuple[int, int, int], adjoint: bool, stored: storage.Format, num_vecs: int) -> Problem:
+def problem(sizes: tuple[int, int, int], adjoint: bool, format: formats.Format, num_vecs: int) -> Problem:
     rows, cols, frequencies = sizes
-    return Problem(rows, cols, 2 * frequencies - 1, adjoint, stored, DOUBLE, DOUBLE, DOUBLE, num_vecs)
+    return Problem(rows, cols, 2 * frequencies - 1, adjoint, format, DOUBLE, DOUBLE, DOUBLE, num_vecs)
 
 
 @pytest.mark.parametrize("adjoint", [False, True])
-@pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
+@pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
 @pytest.mark.parametrize("num_vecs", [1, 2, 3, 5, 16, 17])
-def test_sizes(num_vecs, stored, adjoint) -> None:
+def test_sizes(num_vecs, format, adjoint) -> None:
     for sizes in SIZES:
-        check(problem(sizes, adjoint, stored, num_vecs))
+        check(problem(sizes, adjoint, format, num_vecs))
 
 
 @pytest.mark.parametrize("adjoint", [False, True])
@@ -83,22 +83,22 @@ def test_sizes(num_vecs, stored, adjoint) -> None:
 def test_several_tiles(monkeypatch, num_vecs, adjoint) -> None:
     """Tiles that do not divide the rows, in more than one block of frequencies."""
     monkeypatch.setattr(sbgemv_cpu, "TILE_SUMS", 3 * sbgemv_cpu.BLOCK_FREQUENCIES)
-    check(problem((11, 23, 700), adjoint, storage.COMPLEX128, num_vecs))
+    check(problem((11, 23, 700), adjoint, formats.COMPLEX128, num_vecs))
 
 
 @pytest.mark.parametrize("adjoint", [False, True])
-@pytest.mark.parametrize("stored", storage.FORMATS, ids=lambda stored: stored.name)
+@pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
 @pytest.mark.parametrize("tile", [(2, 8), (4, 40), (6, 72), (2, 128), (12, 208)])
-def test_tiles_that_cut_runs_of_a_scale(monkeypatch, tile, stored, adjoint) -> None:
+def test_tiles_that_cut_runs_of_a_scale(monkeypatch, tile, format, adjoint) -> None:
     monkeypatch.setattr(sbgemv_cpu, "tile_for_several", lambda *sizes: sbgemv_cpu.Tile(*tile))
-    check(problem((5, 11, 201), adjoint, stored, 3))
+    check(problem((5, 11, 201), adjoint, format, 3))
 
 
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("num_vecs", [1, 2])
 def test_a_value_that_is_not_finite_stays_in_its_row_and_frequency(num_vecs, adjoint) -> None:
     """What is read beyond the last term or row is multiplied by zero or dropped: it must not be another row's."""
-    where = problem((5, 7, 9), adjoint, storage.COMPLEX128, num_vecs)
+    where = problem((5, 7, 9), adjoint, formats.COMPLEX128, num_vecs)
     spectrum, _ = stored_spectrum(where)
     spectrum.values[-1, -1, 2 * 4] = np.nan
     found = np.zeros((num_vecs * where.results, 9), DOUBLE)
@@ -111,7 +111,7 @@ def test_a_value_that_is_not_finite_stays_in_its_row_and_frequency(num_vecs, adj
 def test_results_are_the_same_for_each_number_of_threads() -> None:
     """How rows are tiled must not change an order of additions."""
     for adjoint, num_vecs in product((False, True), (1, 4)):
-        wanted = problem((9, 13, 70), adjoint, storage.FIXED32, num_vecs)
+        wanted = problem((9, 13, 70), adjoint, formats.FIXED32, num_vecs)
         spectrum, _ = stored_spectrum(wanted)
         operand = random((num_vecs * wanted.reduced, 70), 1)
         found = [np.zeros((num_vecs * wanted.results, 70), DOUBLE) for _ in range(2)]

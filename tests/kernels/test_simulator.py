@@ -15,7 +15,8 @@ from support.machines import SIMULATED
 
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator's own run")
 def test_every_kernel_in_the_simulator() -> None:
-    tests = [str(Path(__file__).with_name(name)) for name in ("test_kernels.py", "test_sbgemv.py", "test_storage.py")]
+    names = ("test_jit.py", "test_kernels.py", "test_sbgemv.py", "test_encoding.py")
+    tests = [str(Path(__file__).with_name(name)) for name in names]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"NUMBA_ENABLE_CUDASIM": "1"}
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)

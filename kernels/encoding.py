@@ -1,20 +1,12 @@
-"""Formats of the stored spectrum, their encoders and their decoder.
-
-A spectrum of (rows, cols) runs of frequencies is stored as ``[d][m][k]``, real and imaginary part of a frequency side
-by side, each run padded to 128 bytes. A format is a dtype of these parts. In the fixed-point formats a part is a whole
-multiple of a scale, which a few neighbouring frequencies of one (d, m) share: block floating point (Wilkinson, Rounding
-Errors in Algebraic Processes, 1963). Scales are local so that weak blocks lose nothing to strong ones.
-"""
+"""Encoders and decoders of the stored formats: rows of transforms to rows of stored parts, and back."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from numba import float64, prange
 
 from ._launch import (
@@ -35,76 +27,15 @@ from ._launch import (
     scalar_type,
 )
 from ._memory import load, store_two
+from .formats import FORMATS, RUN, Format
 from .padding import row_kernel, row_launcher
 
-ALIGNMENT = 128
-RUN = 64  # frequencies that share a scale
 ENCODER_THREADS = 16, 8  # for a run; runs of a block
 
 larger, count = Free("larger"), Free("count")
 load_two, store = Free("load_two"), Free("store")
 LARGEST, PART = Free("LARGEST"), Free("PART")
 LANES, GROUPS, BLOCK = Free("LANES"), Free("GROUPS"), Free("BLOCK")
-
-
-class Stored(NamedTuple):
-    """A stored spectrum: parts (rows, cols, 2 pitch), and float64 scales (rows, cols, scales) or a lone zero."""
-
-    values: Any
-    scales: Any
-
-
-@dataclass(frozen=True)
-class Format:
-    """How the spectrum is stored.
-
-    Parameters
-    ----------
-    name : str
-        Its name.
-    part : dtype
-        Of a real or imaginary part: a float, or an integer, which counts multiples of a scale.
-    """
-
-    name: str
-    part: np.dtype[Any]
-
-    @property
-    def is_fixed(self) -> bool:
-        """Whether parts are multiples of a scale."""
-        return self.part.kind == "i"
-
-    @property
-    def largest(self) -> int:
-        """The largest count that the encoder makes of a run's largest part."""
-        return int(np.iinfo(self.part).max)
-
-    def pitch(self, frequencies: int) -> int:
-        """Return the length of a run of frequencies, padded to 128 bytes."""
-        per_line = ALIGNMENT // (2 * self.part.itemsize)
-        return ceil_div(frequencies, per_line) * per_line
-
-    def scales(self, frequencies: int) -> int:
-        """Return the number of scales of a run of frequencies."""
-        return ceil_div(frequencies, RUN) if self.is_fixed else 0
-
-    def shapes(self, num_rows: int, num_cols: int, frequencies: int) -> Stored:
-        """Return the shapes of both arrays of a stored spectrum."""
-        runs = self.scales(frequencies)
-        scales = (num_rows, num_cols, runs) if runs else (1, 1, 1)
-        return Stored((num_rows, num_cols, 2 * self.pitch(frequencies)), scales)
-
-    def nbytes(self, num_rows: int, num_cols: int, frequencies: int) -> int:
-        """Return the bytes of a stored spectrum."""
-        of_run = 2 * self.pitch(frequencies) * self.part.itemsize + 8 * self.scales(frequencies)
-        return num_rows * num_cols * of_run
-
-
-COMPLEX128 = Format("complex128", np.dtype(np.float64))
-COMPLEX64 = Format("complex64", np.dtype(np.float32))
-FIXED32 = Format("fixed32", np.dtype(np.int32))
-FIXED16 = Format("fixed16", np.dtype(np.int16))
-FORMATS = (COMPLEX128, COMPLEX64, FIXED32, FIXED16)
 
 Encoder = Callable[[Any, Any, Any], None]
 Decoder = Callable[[Any, Any, Any], None]
@@ -175,30 +106,30 @@ def _launch_encoder(shaped, values, scales, transforms, parts, factor):
 
 
 @cached_kernel
-def encode_kernel(stored: Format) -> Kernel:
+def encode_kernel(format: Format) -> Kernel:
     """Return the kernel that encodes rows of transforms in a fixed-point format."""
     lanes, groups = ENCODER_THREADS
     size, factor = scalar_type(np.int64), scalar_type(np.float64)
-    dtypes = stored.part, np.float64, np.float64
+    dtypes = format.part, np.float64, np.float64
     on_cpu = *(array_type(dtype, 2) for dtype in dtypes), size, factor
     on_cuda = *map(pointer_type, dtypes), *[size] * 5, factor
     shape = {"LANES": lanes, "GROUPS": groups, "BLOCK": lanes * groups}
-    memory = {"PART": stored.part.type, "load_two": load(2), "store": store_two()}
+    memory = {"PART": format.part.type, "load_two": load(2), "store": store_two()}
     nests = {
         "cpu": CpuNest(_encode_cpu, on_cpu),
         "cuda": CudaNest(_encode_cuda, on_cuda, shape | memory, _launch_encoder),
     }
-    return Kernel(stored.name, nests, {"LARGEST": np.float64(stored.largest), "larger": _larger, "count": _count})
+    return Kernel(format.name, nests, {"LARGEST": np.float64(format.largest), "larger": _larger, "count": _count})
 
 
-def encode_launcher(target: Target, stored: Format, scale: float) -> Encoder:
+def encode_launcher(target: Target, format: Format, scale: float) -> Encoder:
     """Compile an encoder and return its launcher.
 
     Parameters
     ----------
     target : Target
         Where it runs.
-    stored : Format
+    format : Format
         What it makes.
     scale : float
         Factor of all values.
@@ -210,15 +141,15 @@ def encode_launcher(target: Target, stored: Format, scale: float) -> Encoder:
         format without scales takes anything, and the transforms as (n, 2 width) float64 parts. Where a transform is
         not finite, fixed-point formats leave a scale that is not either.
     """
-    if not stored.is_fixed:
-        copy = row_launcher(target, "scale", np.float64, stored.part, scale)
+    if not format.is_fixed:
+        copy = row_launcher(target, "scale", np.float64, format.part, scale)
         return lambda values, scales, transforms: copy(values, transforms)
-    run, factor = encode_kernel(stored).launcher(target), np.float64(scale)
+    run, factor = encode_kernel(format).launcher(target), np.float64(scale)
 
     def launch(values: Any, scales: Any, transforms: Any) -> None:
         count = transforms.shape[0]
         check(transforms, np.float64, (None, None), "transforms")
-        check(values, stored.part, (count, None), "stored parts")
+        check(values, format.part, (count, None), "stored parts")
         parts = min(values.shape[1], transforms.shape[1])
         check(scales, np.float64, (count, ceil_div(parts, 2 * RUN)), "scales")
         run(values, scales, transforms, np.int64(parts), factor)
@@ -247,25 +178,25 @@ def _launch_decoder(shaped, transforms, values, scales, parts):
 
 
 @cached_kernel
-def decode_kernel(stored: Format) -> Kernel:
+def decode_kernel(format: Format) -> Kernel:
     """Return the kernel that decodes rows of a fixed-point format."""
-    arrays = [array_type(dtype, 2) for dtype in (np.float64, stored.part, np.float64)]
+    arrays = [array_type(dtype, 2) for dtype in (np.float64, format.part, np.float64)]
     signature = *arrays, scalar_type(np.int64)
     nests = {
         "cpu": CpuNest(_decode_cpu, signature),
         "cuda": CudaNest(_decode_cuda, signature, launch=_launch_decoder),
     }
-    return Kernel(stored.name, nests)
+    return Kernel(format.name, nests)
 
 
-def decode_launcher(target: Target, stored: Format) -> Decoder:
+def decode_launcher(target: Target, format: Format) -> Decoder:
     """Compile a decoder and return its launcher.
 
     Parameters
     ----------
     target : Target
         Where it runs.
-    stored : Format
+    format : Format
         What it reads.
 
     Returns
@@ -274,14 +205,14 @@ def decode_launcher(target: Target, stored: Format) -> Decoder:
         ``launch(transforms, values, scales)``, the encoder's inverse: its arguments are that launcher's. It writes as
         many parts of each row as the shorter rows have.
     """
-    if not stored.is_fixed:
-        copy = row_launcher(target, "convert", stored.part, np.float64)
+    if not format.is_fixed:
+        copy = row_launcher(target, "convert", format.part, np.float64)
         return lambda transforms, values, scales: copy(transforms, values)
-    run = decode_kernel(stored).launcher(target)
+    run = decode_kernel(format).launcher(target)
 
     def launch(transforms: Any, values: Any, scales: Any) -> None:
         count = values.shape[0]
-        check(values, stored.part, (count, None), "stored parts")
+        check(values, format.part, (count, None), "stored parts")
         check(scales, np.float64, (count, None), "scales")
         check(transforms, np.float64, (count, None), "transforms")
         run(transforms, values, scales, np.int64(min(values.shape[1], transforms.shape[1])))
@@ -289,23 +220,14 @@ def decode_launcher(target: Target, stored: Format) -> Decoder:
     return launch
 
 
-def decode(stored: Format, values: npt.NDArray[Any], scales: npt.NDArray[Any]) -> npt.NDArray[np.complex128]:
-    """Return the complex values of (n, 2 pitch) parts, on the host."""
-    parts = values.astype(np.float64)
-    if stored.is_fixed:
-        wide = np.repeat(scales, 2 * RUN, axis=-1)[..., : parts.shape[-1]]
-        parts[..., : wide.shape[-1]] *= wide
-    return parts.view(np.complex128)
-
-
 def specialisations() -> dict[str, Kernel]:
     """Return every kernel that this module can launch, by name."""
     kernels = {}
-    for stored in FORMATS:
-        if stored.is_fixed:
-            kernels[f"encode_{stored.name}"] = encode_kernel(stored)
-            kernels[f"decode_{stored.name}"] = decode_kernel(stored)
+    for format in FORMATS:
+        if format.is_fixed:
+            kernels[f"encode_{format.name}"] = encode_kernel(format)
+            kernels[f"decode_{format.name}"] = decode_kernel(format)
         else:
-            kernels[f"encode_{stored.name}"] = row_kernel("scale", np.float64, stored.part)
-            kernels[f"decode_{stored.name}"] = row_kernel("convert", stored.part, np.float64)
+            kernels[f"encode_{format.name}"] = row_kernel("scale", np.float64, format.part)
+            kernels[f"decode_{format.name}"] = row_kernel("convert", format.part, np.float64)
     return kernels

@@ -1,0 +1,87 @@
+"""Formats of the stored spectrum: what its arrays look like, and what they stand for.
+
+A spectrum of (rows, cols) runs of frequencies is stored as ``[d][m][k]``, real and imaginary part of a frequency side
+by side, each run padded to 128 bytes. A format is a dtype of these parts. In the fixed-point formats a part is a whole
+multiple of a scale, which a few neighbouring frequencies of one (d, m) share: block floating point (Wilkinson, Rounding
+Errors in Algebraic Processes, 1963). Scales are local so that weak blocks lose nothing to strong ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+ALIGNMENT = 128
+RUN = 64  # frequencies that share a scale
+
+
+class StoredArrays(NamedTuple):
+    """A stored spectrum: parts (rows, cols, 2 pitch), and float64 scales (rows, cols, scales) or a lone zero."""
+
+    values: Any
+    scales: Any
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the spectrum is stored.
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    part : dtype
+        Of a real or imaginary part: a float, or an integer, which counts multiples of a scale.
+    """
+
+    name: str
+    part: np.dtype[Any]
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether parts are multiples of a scale."""
+        return self.part.kind == "i"
+
+    @property
+    def largest(self) -> int:
+        """The largest count that the encoder makes of a run's largest part."""
+        return int(np.iinfo(self.part).max)
+
+    def pitch(self, frequencies: int) -> int:
+        """Return the length of a run of frequencies, padded to 128 bytes."""
+        per_line = ALIGNMENT // (2 * self.part.itemsize)
+        return -(-frequencies // per_line) * per_line
+
+    def scales(self, frequencies: int) -> int:
+        """Return the number of scales of a run of frequencies."""
+        return -(-frequencies // RUN) if self.is_fixed else 0
+
+    def shapes(self, nd: int, nm: int, frequencies: int) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """Return the shapes of the values and of the scales of a stored spectrum."""
+        runs = self.scales(frequencies)
+        scales = (nd, nm, runs) if runs else (1, 1, 1)
+        return (nd, nm, 2 * self.pitch(frequencies)), scales
+
+    def nbytes(self, nd: int, nm: int, frequencies: int) -> int:
+        """Return the bytes of a stored spectrum."""
+        of_run = 2 * self.pitch(frequencies) * self.part.itemsize + 8 * self.scales(frequencies)
+        return nd * nm * of_run
+
+
+COMPLEX128 = Format("complex128", np.dtype(np.float64))
+COMPLEX64 = Format("complex64", np.dtype(np.float32))
+FIXED32 = Format("fixed32", np.dtype(np.int32))
+FIXED16 = Format("fixed16", np.dtype(np.int16))
+FORMATS = (COMPLEX128, COMPLEX64, FIXED32, FIXED16)
+
+
+def decode(format: Format, values: npt.NDArray[Any], scales: npt.NDArray[Any]) -> npt.NDArray[np.complex128]:
+    """Return the complex values of (n, 2 pitch) parts, on the host."""
+    parts = values.astype(np.float64)
+    if format.is_fixed:
+        wide = np.repeat(scales, 2 * RUN, axis=-1)[..., : parts.shape[-1]]
+        parts[..., : wide.shape[-1]] *= wide
+    return parts.view(np.complex128)
