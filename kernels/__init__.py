@@ -5,6 +5,6 @@ that take a `Target` and dtypes, compile (from the disk cache where they can) an
 arrays and runs. The CUDA kernels run in numba's simulator too. This package imports numba and NumPy, nothing else.
 """
 
-from ._launch import CudaNest, Kernel, Target, ceil_div
+from .jit import CudaNest, Kernel, Target, ceil_div
 
 __all__ = ["CudaNest", "Kernel", "Target", "ceil_div"]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numba import prange, uint64
 
-from ._launch import (
+from .jit import (
     THREADS,
     CpuNest,
     CudaNest,

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numba import float64, prange
 
-from ._launch import (
+from .formats import FORMATS, RUN, Format
+from .jit import (
     MAX_GRID_Y,
     THREADS,
     CpuNest,
@@ -26,8 +27,7 @@ from ._launch import (
     pointer_type,
     scalar_type,
 )
-from ._memory import load, store_two
-from .formats import FORMATS, RUN, Format
+from .memory import load, store_two
 from .padding import row_kernel, row_launcher
 
 ENCODER_THREADS = 16, 8  # for a run; runs of a block

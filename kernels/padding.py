@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from ._launch import (
+from .jit import (
     MAX_GRID_Y,
     THREADS,
     CpuNest,
@@ -30,7 +30,7 @@ from ._launch import (
     pointer_type,
     scalar_type,
 )
-from ._memory import load
+from .memory import load
 
 ROWS = 4  # that a CUDA thread copies at a time
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ._launch import (
+from .jit import (
     MAX_GRID_Y,
     THREADS,
     CudaNest,
@@ -31,7 +31,7 @@ from ._launch import (
     pointer_type,
     scalar_type,
 )
-from ._memory import load, store_two
+from .memory import load, store_two
 from .padding import FORMULAS
 
 PAIRS = 2  # that a thread joins or separates at a time

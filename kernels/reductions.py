@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import float64, prange
 
-from ._launch import (
+from .jit import (
     THREADS,
     CpuNest,
     CudaNest,

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from . import sbgemv_cpu, sbgemv_cuda
-from ._launch import Kernel, Target
 from .formats import StoredArrays
+from .jit import Kernel, Target
 from .problem import Problem
 from .tiles import Tile
 

@@ -18,8 +18,8 @@ from llvmlite import ir
 from numba import complex128, get_num_threads, prange, types
 from numba.extending import intrinsic
 
-from ._launch import Called, CpuNest, Free, Kernel, Target, array_type, cached_kernel, ceil_div, scalar_type
 from .formats import RUN, Format, StoredArrays
+from .jit import Called, CpuNest, Free, Kernel, Target, array_type, cached_kernel, ceil_div, scalar_type
 from .problem import Problem
 
 BLOCK_FREQUENCIES = 512

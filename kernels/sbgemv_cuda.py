@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types as nbtypes
 
-from ._launch import (
+from .formats import COMPLEX64, FORMATS, RUN, Format, StoredArrays
+from .jit import (
     MAX_GRID_Y,
     THREADS,
     CudaNest,
@@ -32,8 +33,7 @@ from ._launch import (
     resident_blocks,
     scalar_type,
 )
-from ._memory import commit, copy_async, load, load_shared, store_two, wait_for
-from .formats import COMPLEX64, FORMATS, RUN, Format, StoredArrays
+from .memory import commit, copy_async, load, load_shared, store_two, wait_for
 from .problem import Problem
 from .tiles import FEW_ROWS, MAX_GROUPS, MAX_PAIRS, TILES, TOGETHER, Tile, choose_chunks, choose_tile, few_rows_tile
 

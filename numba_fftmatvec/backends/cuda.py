@@ -13,8 +13,8 @@ import numpy as np
 from cupy.cuda import nvtx
 
 from ..errors import CapacityError
-from ..kernels._launch import require_cuda
 from ..kernels.formats import COMPLEX64, Format
+from ..kernels.jit import require_cuda
 from ..layout import MatrixLayout
 from .base import Buffer, Program, Transform, Workspace
 from .cuda_graphs import UNCAPTURABLE_STREAMS, GraphReplay

@@ -14,7 +14,7 @@ import numpy as np
 from cupy.cuda import cufft
 
 from ..kernels import Target, ceil_div
-from ..kernels._launch import require_cuda
+from ..kernels.jit import require_cuda
 from ..kernels.pairs import pack_launcher, unpack_launcher
 from ..layout import MatrixLayout, Space
 from ..precision import Precision

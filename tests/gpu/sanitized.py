@@ -32,8 +32,8 @@ from numba_fftmatvec.kernels import (
     reductions,
     sbgemv_cuda,
 )
-from numba_fftmatvec.kernels._launch import array_type, cuda
 from numba_fftmatvec.kernels.formats import StoredArrays
+from numba_fftmatvec.kernels.jit import array_type, cuda
 from numba_fftmatvec.kernels.problem import Problem
 from numba_fftmatvec.kernels.sbgemv import sbgemv_launcher
 

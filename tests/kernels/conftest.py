@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from numba_fftmatvec.kernels import elementwise, padding, pairs, reductions, sbgemv_cuda
-from numba_fftmatvec.kernels._launch import clear
+from numba_fftmatvec.kernels.jit import clear
 from support.machines import SIMULATED, TARGETS, Machine
 
 

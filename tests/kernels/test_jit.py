@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numba import float64, int64, prange
 
-from numba_fftmatvec.kernels._launch import Called, CpuNest, Free, Kernel, Target, array_type, free_names, specialise
+from numba_fftmatvec.kernels.jit import Called, CpuNest, Free, Kernel, Target, array_type, free_names, specialise
 
 formula, FACTOR, zeros = Free("formula"), Free("FACTOR"), Free("zeros")
 SIGNATURE = array_type(np.float64, 1), float64

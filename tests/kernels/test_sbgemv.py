@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from numba_fftmatvec.kernels import formats, sbgemv_cpu, sbgemv_cuda
-from numba_fftmatvec.kernels._launch import clear
+from numba_fftmatvec.kernels.jit import clear
 from numba_fftmatvec.kernels.problem import Problem
 from numba_fftmatvec.kernels.sbgemv import sbgemv_launcher
 from numba_fftmatvec.kernels.tiles import SMALL_BYTES, Tile, choose_chunks, choose_tile

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from numba_fftmatvec.kernels import Target
-from numba_fftmatvec.kernels._launch import require_cuda
+from numba_fftmatvec.kernels.jit import require_cuda
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") == "1"
 CUDA_TARGETS = ["simulator"] if SIMULATED else [pytest.param("cuda", marks=pytest.mark.gpu)]
