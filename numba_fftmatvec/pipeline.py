@@ -11,7 +11,7 @@ from .backends.base import DOUBLE, End, Slot, Stage
 from .backends.rows import CopyRows
 from .backends.workspace import Workspace
 from .comm import Comm
-from .kernels.problem import Problem
+from .kernels.sbgemv.problem import Problem
 from .layout import MatrixLayout, Space
 from .precision import MatvecPrecisionConfig, Precision
 from .products import PRODUCTS, Factor, Product

@@ -9,8 +9,8 @@ from .axis import Axis
 from .backends.base import Buffer, End, Stage, Workspace
 from .kernels import Target
 from .kernels.formats import StoredArrays
-from .kernels.problem import Problem
 from .kernels.sbgemv import sbgemv_launcher
+from .kernels.sbgemv.problem import Problem
 
 
 class Broadcast(Stage):

@@ -30,12 +30,12 @@ from numba_fftmatvec.kernels import (
     padding,
     pairs,
     reductions,
-    sbgemv_cuda,
 )
 from numba_fftmatvec.kernels.formats import StoredArrays
 from numba_fftmatvec.kernels.jit import array_type, cuda
-from numba_fftmatvec.kernels.problem import Problem
 from numba_fftmatvec.kernels.sbgemv import sbgemv_launcher
+from numba_fftmatvec.kernels.sbgemv.cuda import cases
+from numba_fftmatvec.kernels.sbgemv.problem import Problem
 
 THREADS = 64
 REALS = (np.float32, np.float64)
@@ -176,7 +176,7 @@ def launches(comm: fm.Comm, quick: bool) -> Iterator[Callable[[], None]]:
     """Yield what launches every kernel, SBGEMV's in chunks and without; quickly those in double alone, in chunks."""
     target = comm.backend.target
     yield from (partial(launch, target) for launch in (launch_vectors, launch_rows, launch_encoders))
-    for label, case in sbgemv_cuda.cases().items():
+    for label, case in cases().items():
         if not quick or label.endswith("_D"):
             yield from (partial(launch_sbgemv, target, case, chunks) for chunks in ((2,) if quick else (1, 2)))
     yield partial(apply_products, comm, SIZES[0], "ddddd")

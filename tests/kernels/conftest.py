@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from numba_fftmatvec.kernels import elementwise, padding, pairs, reductions, sbgemv_cuda
+from numba_fftmatvec.kernels import elementwise, padding, pairs, reductions
 from numba_fftmatvec.kernels.jit import clear
+from numba_fftmatvec.kernels.sbgemv import cuda
 from support.machines import SIMULATED, TARGETS, Machine
 
 
@@ -15,7 +16,7 @@ from support.machines import SIMULATED, TARGETS, Machine
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """Return a target; in the simulator, where each CUDA thread is a Python thread, with small blocks and few."""
     if SIMULATED:
-        for module in (padding, pairs, elementwise, reductions, sbgemv_cuda):
+        for module in (padding, pairs, elementwise, reductions, cuda):
             monkeypatch.setattr(module, "THREADS", 8)
         monkeypatch.setattr(reductions, "PARTIALS", 3)
         monkeypatch.setattr(elementwise, "MAP_SHAPES", {1: (8, 2), 2: (8, 1), 3: (4, 3)})

@@ -7,11 +7,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from numba_fftmatvec.kernels import formats, sbgemv_cpu, sbgemv_cuda
+from numba_fftmatvec.kernels import formats
 from numba_fftmatvec.kernels.jit import clear
-from numba_fftmatvec.kernels.problem import Problem
-from numba_fftmatvec.kernels.sbgemv import sbgemv_launcher
-from numba_fftmatvec.kernels.tiles import SMALL_BYTES, Tile, choose_chunks, choose_tile
+from numba_fftmatvec.kernels.sbgemv import cpu, cuda, sbgemv_launcher
+from numba_fftmatvec.kernels.sbgemv.problem import Problem
+from numba_fftmatvec.kernels.sbgemv.tiles import SMALL_BYTES, Tile, choose_chunks, choose_tile
 from support.machines import CUDA_TARGETS, SIMULATED
 
 DOUBLE, SINGLE = np.complex128, np.complex64
@@ -132,7 +132,7 @@ def test_tiles_of_several(machine, sizes, adjoint, format, pairs, tile, chunks) 
 @pytest.mark.parametrize("together", [1, 2, 8, 100])
 def test_the_order_of_blocks_for_several_leaves_none_out(machine, monkeypatch, together, adjoint) -> None:
     """More rows than a block has, more tiles of frequencies than are together, and a rest of both."""
-    monkeypatch.setattr(sbgemv_cuda, "TOGETHER", together)
+    monkeypatch.setattr(cuda, "TOGETHER", together)
     clear()  # kernels of another constant
     frequencies = (4 if SIMULATED else 10) * SMALL[0] + 1
     tile = Tile(2, SMALL[0], layers=2, pairs=1, stages=2)
@@ -184,9 +184,9 @@ def test_chunks_fill_the_device() -> None:
 
 def test_tiles_of_the_cpu_share_the_rows_fairly() -> None:
     for results, frequencies, threads in product((1, 3, 500, 100_000), (1, 201, 4097), (1, 2, 64)):
-        rows, width = sbgemv_cpu.tile_for_one(results, frequencies, True, threads)
+        rows, width = cpu.tile_for_one(results, frequencies, True, threads)
         assert 1 <= rows <= results
-        assert (rows - 1) * min(frequencies, width) <= sbgemv_cpu.TILE_SUMS
+        assert (rows - 1) * min(frequencies, width) <= cpu.TILE_SUMS
         assert -(-results // rows) >= min(threads, results) / 2  # no thread waits for another's second tile alone
 
 

@@ -7,8 +7,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from numba_fftmatvec.kernels import Target, encoding, formats, sbgemv_cpu
-from numba_fftmatvec.kernels.problem import Problem
+from numba_fftmatvec.kernels import Target, encoding, formats
+from numba_fftmatvec.kernels.sbgemv import cpu
+from numba_fftmatvec.kernels.sbgemv.problem import Problem
 
 DOUBLE = np.complex128
 # Block rows, block columns and frequencies: one of each; runs of a scale, blocks of frequencies and whole vectors of
@@ -56,7 +57,7 @@ def check(problem: Problem) -> None:
     operand = np.full((problem.num_vecs * problem.reduced, frequencies + 2), np.nan, DOUBLE)
     operand[:, :frequencies] = vectors.reshape(-1, frequencies)
     found = np.full((problem.num_vecs * problem.results, frequencies + 3), 9, DOUBLE)
-    sbgemv_cpu.launcher(Target("cpu"), problem)(found, spectrum, operand)
+    cpu.launcher(Target("cpu"), problem)(found, spectrum, operand)
     assert (found[:, frequencies:] == 9).all()
     factor, letters = (meant.conj(), "dmk,rdk->rmk") if problem.adjoint else (meant, "dmk,rmk->rdk")
     expected = np.einsum(letters, factor, vectors)
@@ -82,7 +83,7 @@ def test_sizes(num_vecs, format, adjoint) -> None:
 @pytest.mark.parametrize("num_vecs", [1, 3])
 def test_several_tiles(monkeypatch, num_vecs, adjoint) -> None:
     """Tiles that do not divide the rows, in more than one block of frequencies."""
-    monkeypatch.setattr(sbgemv_cpu, "TILE_SUMS", 3 * sbgemv_cpu.BLOCK_FREQUENCIES)
+    monkeypatch.setattr(cpu, "TILE_SUMS", 3 * cpu.BLOCK_FREQUENCIES)
     check(problem((11, 23, 700), adjoint, formats.COMPLEX128, num_vecs))
 
 
@@ -90,7 +91,7 @@ def test_several_tiles(monkeypatch, num_vecs, adjoint) -> None:
 @pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
 @pytest.mark.parametrize("tile", [(2, 8), (4, 40), (6, 72), (2, 128), (12, 208)])
 def test_tiles_that_cut_runs_of_a_scale(monkeypatch, tile, format, adjoint) -> None:
-    monkeypatch.setattr(sbgemv_cpu, "tile_for_several", lambda *sizes: sbgemv_cpu.Tile(*tile))
+    monkeypatch.setattr(cpu, "tile_for_several", lambda *sizes: cpu.Tile(*tile))
     check(problem((5, 11, 201), adjoint, format, 3))
 
 
@@ -102,7 +103,7 @@ def test_a_value_that_is_not_finite_stays_in_its_row_and_frequency(num_vecs, adj
     spectrum, _ = stored_spectrum(where)
     spectrum.values[-1, -1, 2 * 4] = np.nan
     found = np.zeros((num_vecs * where.results, 9), DOUBLE)
-    sbgemv_cpu.launcher(Target("cpu"), where)(found, spectrum, random((num_vecs * where.reduced, 9), 1))
+    cpu.launcher(Target("cpu"), where)(found, spectrum, random((num_vecs * where.reduced, 9), 1))
     expected = np.zeros((num_vecs, where.results, 9), bool)
     expected[:, -1, 4] = True
     np.testing.assert_array_equal(np.isnan(found).reshape(expected.shape), expected)
@@ -117,17 +118,17 @@ def test_results_are_the_same_for_each_number_of_threads() -> None:
         found = [np.zeros((num_vecs * wanted.results, 70), DOUBLE) for _ in range(2)]
         for result, threads in zip(found, (1, 7), strict=True):
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(sbgemv_cpu, "get_num_threads", lambda count=threads: count)
-                sbgemv_cpu.launcher(Target("cpu"), wanted)(result, spectrum, operand)
+                patch.setattr(cpu, "get_num_threads", lambda count=threads: count)
+                cpu.launcher(Target("cpu"), wanted)(result, spectrum, operand)
         np.testing.assert_array_equal(*found)
 
 
 def test_tiles_for_several_fit_the_cache_and_share_the_work_fairly() -> None:
     for results, frequencies, num_vecs, threads in product((1, 3, 500, 100_000), (1, 201, 4097), (2, 16), (1, 2, 64)):
-        rows, width = sbgemv_cpu.tile_for_several(results, frequencies, num_vecs, threads)
+        rows, width = cpu.tile_for_several(results, frequencies, num_vecs, threads)
         assert rows >= 1 and rows % 2 == 0  # two rows at a time
         assert width % 8 == 0  # whole vectors of the processor
-        assert rows == 2 or (rows - 2) * width * num_vecs <= sbgemv_cpu.SEVERAL_SUMS
+        assert rows == 2 or (rows - 2) * width * num_vecs <= cpu.SEVERAL_SUMS
         tasks = -(-results // rows) * -(-frequencies // width)
         if results * frequencies >= 1000 * threads:  # no thread waits long for another's last tile
             slowest = -(-tasks // threads) * rows * min(width, frequencies)

@@ -29,9 +29,12 @@ def check_wheel() -> ModuleType:
 
 
 def test_every_package_is_listed() -> None:
-    modules = ROOT.glob("numba_fftmatvec/**/__init__.py")
-    found = {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in modules}
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found | {"numba_fftmatvec.kernels"}
+    package, kernels = (
+        {path.parent.relative_to(ROOT).as_posix().replace("/", ".") for path in ROOT.glob(f"{folder}/**/__init__.py")}
+        for folder in ("numba_fftmatvec", "kernels")
+    )
+    found = package | {f"numba_fftmatvec.{name}" for name in kernels}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == found
 
 
 def test_kernels_is_a_relative_link_to_one_folder() -> None:
@@ -55,7 +58,7 @@ def write_wheel(path: Path, names: set[str]) -> Path:
 
 def test_wheel_with_every_file_passes(check_wheel: ModuleType, tmp_path: Path) -> None:
     names = check_wheel.expected_files(ROOT)
-    assert {"numba_fftmatvec/kernels/sbgemv.py", "numba_fftmatvec/py.typed", "numba_fftmatvec/io/hdf5.py"} <= names
+    assert {"numba_fftmatvec/kernels/sbgemv/cuda.py", "numba_fftmatvec/py.typed", "numba_fftmatvec/io/hdf5.py"} <= names
     metadata = {"numba_fftmatvec-0.1.0.dist-info/METADATA"}
     assert check_wheel.differences(write_wheel(tmp_path / "all.whl", names | metadata), ROOT) == []
 

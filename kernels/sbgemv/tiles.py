@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from .formats import COMPLEX64, COMPLEX128, FIXED16, FIXED32, Format
-from .jit import ceil_div
+from ..formats import COMPLEX64, COMPLEX128, FIXED16, FIXED32, Format
+from ..jit import ceil_div
 from .problem import Problem
 
 

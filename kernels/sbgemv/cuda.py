@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import types as nbtypes
 
-from .formats import COMPLEX64, FORMATS, RUN, Format, StoredArrays
-from .jit import (
+from ..formats import COMPLEX64, FORMATS, RUN, Format, StoredArrays
+from ..jit import (
     MAX_GRID_Y,
     THREADS,
     CudaNest,
@@ -33,7 +33,7 @@ from .jit import (
     resident_blocks,
     scalar_type,
 )
-from .memory import commit, copy_async, load, load_shared, store_two, wait_for
+from ..memory import commit, copy_async, load, load_shared, store_two, wait_for
 from .problem import Problem
 from .tiles import FEW_ROWS, MAX_GROUPS, MAX_PAIRS, TILES, TOGETHER, Tile, choose_chunks, choose_tile, few_rows_tile
 
@@ -406,7 +406,7 @@ def launcher(
     tile: Tile | None = None,
     chunks: int | None = None,
 ) -> Callable[[Any, StoredArrays, Any], None]:
-    """Compile and return the launcher; see `sbgemv.sbgemv_launcher`."""
+    """Compile and return the launcher; see `sbgemv_launcher`."""
     tile = tile or choose_tile(problem)
     vector, result, sums = (np.dtype(d) for d in (problem.vector, problem.result, problem.accumulator))
     block = tile.threads, tile.layers

@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 
-from . import sbgemv_cpu, sbgemv_cuda
-from .formats import StoredArrays
-from .jit import Kernel, Target
+from ..formats import StoredArrays
+from ..jit import Kernel, Target
+from . import cpu, cuda
 from .problem import Problem
 from .tiles import Tile
 
 Sbgemv = Callable[[Any, StoredArrays, Any], None]
 
-LAUNCHERS: dict[str, Callable[..., Sbgemv]] = {"cpu": sbgemv_cpu.launcher, "cuda": sbgemv_cuda.launcher}
+LAUNCHERS: dict[str, Callable[..., Sbgemv]] = {"cpu": cpu.launcher, "cuda": cuda.launcher}
 
 
 def sbgemv_launcher(
@@ -56,4 +56,4 @@ def sbgemv_launcher(
 
 def specialisations() -> dict[str, Kernel]:
     """Return kernels that this module can launch, by name."""
-    return sbgemv_cuda.specialisations()
+    return cuda.specialisations()

@@ -18,8 +18,8 @@ from llvmlite import ir
 from numba import complex128, get_num_threads, prange, types
 from numba.extending import intrinsic
 
-from .formats import RUN, Format, StoredArrays
-from .jit import Called, CpuNest, Free, Kernel, Target, array_type, cached_kernel, ceil_div, scalar_type
+from ..formats import RUN, Format, StoredArrays
+from ..jit import Called, CpuNest, Free, Kernel, Target, array_type, cached_kernel, ceil_div, scalar_type
 from .problem import Problem
 
 BLOCK_FREQUENCIES = 512
@@ -325,7 +325,7 @@ def tile_for_several(results: int, frequencies: int, num_vecs: int, threads: int
 
 
 def launcher(target: Target, problem: Problem, *_cuda: Any) -> Callable[[Any, StoredArrays, Any], None]:
-    """Compile and return the launcher; see `sbgemv.sbgemv_launcher`, whose options for CUDA are not used."""
+    """Compile and return the launcher; see `sbgemv_launcher`, whose options for CUDA are not used."""
     several = problem.num_vecs > 1
     dtypes = np.dtype(problem.vector), np.dtype(problem.result)
     run = sbgemv_kernel(problem.format, *dtypes, problem.adjoint, several).launcher(target)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from .formats import Format, StoredArrays
-from .jit import ceil_div, check
+from ..formats import Format, StoredArrays
+from ..jit import ceil_div, check
 
 
 @dataclass(frozen=True)
