@@ -9,7 +9,7 @@ import pytest
 
 from numba_fftmatvec.kernels import formats
 from numba_fftmatvec.kernels.jit import clear
-from numba_fftmatvec.kernels.sbgemv import cpu, cuda, sbgemv_launcher
+from numba_fftmatvec.kernels.sbgemv import cpu, gemm, sbgemv_launcher
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
 from numba_fftmatvec.kernels.sbgemv.tiles import SMALL_BYTES, Tile, choose_chunks, choose_tile
 from support.machines import CUDA_TARGETS, SIMULATED
@@ -132,7 +132,7 @@ def test_tiles_of_several(machine, sizes, adjoint, format, pairs, tile, chunks) 
 @pytest.mark.parametrize("together", [1, 2, 8, 100])
 def test_the_order_of_blocks_for_several_leaves_none_out(machine, monkeypatch, together, adjoint) -> None:
     """More rows than a block has, more tiles of frequencies than are together, and a rest of both."""
-    monkeypatch.setattr(cuda, "TOGETHER", together)
+    monkeypatch.setattr(gemm, "TOGETHER", together)
     clear()  # kernels of another constant
     frequencies = (4 if SIMULATED else 10) * SMALL[0] + 1
     tile = Tile(2, SMALL[0], layers=2, pairs=1, stages=2)
