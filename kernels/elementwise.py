@@ -43,8 +43,8 @@ def _consecutive(index, value):
 
 
 def _doubles(index, value):
-    # splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014); its low 52 bits, bit 24 set, are the mantissa of a
-    # double in [1, 2): 1 + bits * 2^-52, where both steps are exact. Bit 24 keeps the value from being a single's.
+    # This is splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014). Its low 52 bits, with bit 24 set, are the
+    # mantissa of a double in [1, 2): 1 + bits * 2^-52, where both steps are exact. Bit 24 excludes values of float32.
     z = uint64(index)
     z = uint64((z ^ (z >> uint64(30))) * uint64(0xBF58476D1CE4E5B9))
     z = uint64((z ^ (z >> uint64(27))) * uint64(0x94D049BB133111EB))
@@ -90,8 +90,8 @@ def fill_launcher(target: Target, formula: str) -> Callable[..., None]:
     target : Target
         Where it runs.
     formula : str
-        ``"constant"``: the value. ``"consecutive"``: the element's index. ``"doubles"``: a hash of the index, in
-        [1, 2), that no float32 represents.
+        ``"constant"`` is the value, ``"consecutive"`` the element's index. ``"doubles"`` is a hash of the index in
+        [1, 2) that no float32 represents.
 
     Returns
     -------
@@ -107,7 +107,7 @@ def fill_launcher(target: Target, formula: str) -> Callable[..., None]:
     return launch
 
 
-# Maps: functions of one element of each operand and of two scalars.
+# Formulas of maps take one element of each operand and two scalars.
 
 
 def _scale(x, a, b):
@@ -181,7 +181,7 @@ def _map_3_cpu(out, x, y, z, a, b):
         out[i] = formula(x[i], y[i], z[i], a, b)
 
 
-# CUDA maps take pointers: a launch spends most of its time on arrays' shapes and strides, which they do not need.
+# CUDA maps take pointers. A launch with arrays spends most of its time on their shapes and strides.
 
 
 def _map_1_cuda(out, x, count, a, b):
@@ -208,7 +208,8 @@ def _map_3_cuda(out, x, y, z, count, a, b):
             out[i] = formula(x[i], y[i], z[i], a, b)
 
 
-# Threads of a block and elements of a thread, a block's width apart, by number of operands: as measured.
+# Threads of a block and elements of a thread, by number of operands. These shapes were the fastest of those measured.
+# The elements of a thread lie a block's width apart.
 MAP_SHAPES = {1: (128, 2), 2: (512, 1), 3: (512, 1)}
 MAP_LOOPS: dict[str, dict[int, Callable[..., Any]]] = {
     "cpu": {1: _map_1_cpu, 2: _map_2_cpu, 3: _map_3_cpu},
@@ -264,7 +265,7 @@ def map_launcher(target: Target, name: str) -> Callable[..., None]:
     target : Target
         Where it runs.
     name : str
-        A key of `MAPS`, whose formulas say what it computes from its operands x, y, z and scalars a, b.
+        A key of `MAPS`. Its formula computes an element from operands x, y, z and scalars a, b.
 
     Returns
     -------

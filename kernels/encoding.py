@@ -1,4 +1,4 @@
-"""Encoders and decoders of the stored formats: rows of transforms to rows of stored parts, and back."""
+"""Kernels that encode rows of transforms in a stored format, and that decode them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .jit import (
 from .memory import load, store_two
 from .padding import row_kernel, row_launcher
 
-ENCODER_THREADS = 16, 8  # for a run; runs of a block
+ENCODER_THREADS = 16, 8  # threads that encode a run, runs of a block
 
 larger, count = Free("larger"), Free("count")
 load_two, store = Free("load_two"), Free("store")
@@ -42,11 +42,11 @@ Decoder = Callable[[Any, Any, Any], None]
 
 
 def _larger(a, b):
-    return b if b > a or b != b else a  # a NaN stays, for the caller to find among the scales
+    return b if b > a or b != b else a  # a NaN stays, so that it shows in the scale
 
 
 def _count(value, scale):
-    # The scale of subnormal values is itself rounded, so the quotient may exceed what it was made for.
+    # The scale of subnormal values is rounded to few bits, so the quotient may exceed LARGEST.
     steps = value / scale if 0.0 < scale < np.inf else 0.0
     return np.int64(math.floor(min(max(steps, -LARGEST), LARGEST) + 0.5))
 
@@ -66,7 +66,7 @@ def _encode_cpu(codes, scales, transforms, parts, factor):
 
 
 def _encode_cuda(codes, scales, transforms, rows, runs, parts, written, read, factor):
-    # A group of threads encodes a run. Beyond the last frequency, and the last run, that one again: the same values.
+    # A group of threads encodes a run. Threads past the end repeat the last frequency or run and write the same values.
     shared = cuda.shared.array(BLOCK, float64)
     lane, group = cuda.threadIdx.x, cuda.threadIdx.y
     run = min(np.int64(cuda.blockIdx.x) * GROUPS + group, runs - 1)
@@ -130,16 +130,16 @@ def encode_launcher(target: Target, format: Format, scale: float) -> Encoder:
     target : Target
         Where it runs.
     format : Format
-        What it makes.
+        Format of the stored parts.
     scale : float
         Factor of all values.
 
     Returns
     -------
     callable
-        ``launch(values, scales, transforms)`` for a block row: (n, 2 pitch) parts, (n, scales) float64, of which a
-        format without scales takes anything, and the transforms as (n, 2 width) float64 parts. Where a transform is
-        not finite, fixed-point formats leave a scale that is not either.
+        ``launch(values, scales, transforms)`` for a block row: (n, 2 pitch) stored parts, (n, scales) float64 scales,
+        and (n, 2 width) float64 parts of the transforms. A format without scales ignores `scales`. A fixed-point
+        format leaves a scale that is not finite if a value of its run is not finite.
     """
     if not format.is_fixed:
         copy = row_launcher(target, "scale", np.float64, format.part, scale)
@@ -197,13 +197,13 @@ def decode_launcher(target: Target, format: Format) -> Decoder:
     target : Target
         Where it runs.
     format : Format
-        What it reads.
+        Format of the stored parts.
 
     Returns
     -------
     callable
-        ``launch(transforms, values, scales)``, the encoder's inverse: its arguments are that launcher's. It writes as
-        many parts of each row as the shorter rows have.
+        ``launch(transforms, values, scales)`` with the arrays of the encoder's launcher. It writes as many parts of
+        each row as the shorter rows have.
     """
     if not format.is_fixed:
         copy = row_launcher(target, "convert", format.part, np.float64)

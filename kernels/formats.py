@@ -1,9 +1,10 @@
-"""Formats of the stored spectrum: what its arrays look like, and what they stand for.
+"""Formats of the stored spectrum: the shapes and dtypes of its arrays, and their decoding on the host.
 
-A spectrum of (rows, cols) runs of frequencies is stored as ``[d][m][k]``, real and imaginary part of a frequency side
-by side, each run padded to 128 bytes. A format is a dtype of these parts. In the fixed-point formats a part is a whole
-multiple of a scale, which a few neighbouring frequencies of one (d, m) share: block floating point (Wilkinson, Rounding
-Errors in Algebraic Processes, 1963). Scales are local so that weak blocks lose nothing to strong ones.
+A spectrum has a run of frequencies for each of (nd, nm) blocks. It is stored as ``[d][m][k]``, with the real and the
+imaginary part of a frequency side by side; each run is padded to 128 bytes. A format is a dtype of these parts. In the
+fixed-point formats a part is an integer multiple of a scale that 64 neighbouring frequencies of a block share. This is
+block floating point (Wilkinson, Rounding Errors in Algebraic Processes, 1963). Scales are local so that weak blocks
+keep their precision beside strong ones.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ RUN = 64  # frequencies that share a scale
 
 
 class StoredArrays(NamedTuple):
-    """A stored spectrum: parts (rows, cols, 2 pitch), and float64 scales (rows, cols, scales) or a lone zero."""
+    """The arrays of a stored spectrum.
+
+    Parameters
+    ----------
+    values : array
+        Real and imaginary parts, (nd, nm, 2 pitch).
+    scales : array
+        float64 scales, (nd, nm, scales), or a single zero if the format has none.
+    """
 
     values: Any
     scales: Any
@@ -27,14 +36,14 @@ class StoredArrays(NamedTuple):
 
 @dataclass(frozen=True)
 class Format:
-    """How the spectrum is stored.
+    """A format of the stored spectrum.
 
     Parameters
     ----------
     name : str
-        Its name.
+        Name of the format.
     part : dtype
-        Of a real or imaginary part: a float, or an integer, which counts multiples of a scale.
+        dtype of a real or imaginary part: a float, or an integer that counts multiples of a scale.
     """
 
     name: str
@@ -47,7 +56,7 @@ class Format:
 
     @property
     def largest(self) -> int:
-        """The largest count that the encoder makes of a run's largest part."""
+        """The count that the encoder assigns to the largest part of a run."""
         return int(np.iinfo(self.part).max)
 
     def pitch(self, frequencies: int) -> int:

@@ -59,7 +59,7 @@ def require_cuda() -> Any:
     return cuda
 
 
-# Specialisation: names that loop nests and formulas leave free, and what is bound to them.
+# Free names and their bindings
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def specialise(
 
 
 def _identity(value: Any) -> Any:
-    """Return what identifies a bound value in every process: of a formula its code, of an intrinsic its type.
+    """Return a value that identifies a binding in every process: for a formula its code, for an intrinsic its type.
 
     Parameters that distinguish two intrinsics must therefore be bound too.
     """
@@ -154,7 +154,9 @@ def _identity(value: Any) -> Any:
         return _identity(value.__code__)
     if isinstance(value, types.CodeType):
         return value.co_code, [_identity(constant) for constant in value.co_consts], value.co_names
-    plain = value is None or isinstance(value, int | float | str | bytes | tuple | type | np.generic)
+    if isinstance(value, frozenset):
+        return sorted(map(repr, value))
+    plain = value is None or isinstance(value, int | float | complex | str | bytes | tuple | type | np.generic)
     return value if plain else type(value).__name__
 
 
@@ -199,13 +201,13 @@ class CpuNest(Nest):
 
     @staticmethod
     def compile_formula(formula: Any, called: bool) -> Any:
-        """Compile a formula; without Python wrappers if it is called, since those take as long to compile."""
+        """Compile a formula. One that is called has no Python wrappers, which would take as long to compile."""
         if not called:
             return njit(inline="always")(formula)
         return njit(nogil=True, fastmath={"contract"}, no_cpython_wrapper=True, no_cfunc_wrapper=True)(formula)
 
     def compile(self, function: Any) -> Any:
-        """Compile for one signature: numba's cache is safe for concurrent processes only if a file has one."""
+        """Compile for one signature; only cache files with a single one are safe for concurrent processes."""
         kernel = njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})(function)
         kernel.compile(tuple(self.signature))
         return kernel
@@ -244,12 +246,12 @@ class CudaNest(Nest):
 
 @dataclass(frozen=True)
 class Kernel:
-    """A formula or several, and the loop nests that apply them.
+    """Formulas, and the loop nests that apply them.
 
     Parameters
     ----------
     name : str
-        Name of the specialisation, for profilers and people.
+        Name of the specialisation, which profilers show.
     nests : mapping
         Loop nests by target name.
     bindings : mapping
@@ -264,8 +266,8 @@ class Kernel:
     def function(self, target: str) -> types.FunctionType:
         """Return the loop nest for a target with all names bound, before its compilation.
 
-        Numba's disk cache does not look at globals. A digest of the bindings in the function's name, which names the
-        cache's file, tells the specialisations apart.
+        Numba's disk cache ignores globals. The function's name therefore ends with a digest of the bindings; the name
+        is part of the cache file's name, so each specialisation has its own file.
         """
         nest = self.nests[target]
         bindings = {**self.bindings, **nest.bindings}
@@ -294,7 +296,7 @@ _builders: list[Any] = []
 
 
 def cached_kernel(build: Callable[P, Kernel]) -> Callable[P, Kernel]:
-    """Cache the kernels that a function builds, and so what they compile, until `clear`."""
+    """Cache the kernels that a function builds, with their compiled code, until `clear`."""
     cached = cache(build)
     _builders.append(cached)
     return cached  # type: ignore[return-value]
@@ -337,9 +339,9 @@ def pointer_type(dtype: Any) -> Any:
 
 
 def pointer(array: Any, dtype: Any = None) -> Any:
-    """Return what a kernel takes for an argument of `pointer_type`: an address, or in the simulator a flat array.
+    """Return the kernel's argument for an array and `pointer_type`: an address, or a flat array in the simulator.
 
-    With a dtype the contiguous array is taken as one of that dtype: of the real parts of complex numbers, say.
+    The dtype is that of the pointer, if it differs from the array's: of the real parts of complex numbers, for example.
     """
     if not config.ENABLE_CUDASIM:
         return array.device_ctypes_pointer.value
@@ -350,7 +352,10 @@ def pointer(array: Any, dtype: Any = None) -> Any:
 
 
 def resident_blocks(kernel: Any, threads: int) -> int:
-    """Return how many blocks of a compiled kernel the current device holds at a time, by its registers and threads."""
+    """Return the number of blocks of a compiled kernel that the current device holds at a time.
+
+    Registers and threads limit the number; shared memory is not considered.
+    """
     if config.ENABLE_CUDASIM:
         return 1
     device = require_cuda().get_current_device()

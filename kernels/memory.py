@@ -1,7 +1,7 @@
-"""Wide loads and stores in CUDA kernels: neighbouring values by one instruction of up to 16 bytes.
+"""Wide loads and stores in CUDA kernels: one instruction moves neighbouring values of up to 16 bytes.
 
-Numba moves a complex number part by part. These intrinsics tell the compiler what it cannot know: that addresses are
-aligned to what is moved, and that nothing writes what a kernel loads. In the simulator they are plain functions.
+Numba moves a complex number part by part. These intrinsics tell the compiler that addresses are aligned to the size of
+the access, and that no thread writes the loaded values. In the simulator they are plain functions.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from typing import Any
 from numba import config, types
 
 WIDEST = 16
-SHARED_SPACE = 3  # NVVM's number of the address space
+SHARED_SPACE = 3  # NVVM's number for the address space
 
 
 @cache
 def load(count: int) -> Callable[..., Any]:
-    """Return ``load(pointer, offset)``: a tuple of `count` values, aligned to the smaller of their size and 16 bytes.
+    """Return ``load(pointer, offset)``, which loads a tuple of `count` values.
 
-    Nothing may write them while the kernel runs.
+    The values must be aligned to the smaller of their size and 16 bytes, and no thread may write them meanwhile.
     """
     if config.ENABLE_CUDASIM:
         return lambda pointer, offset: tuple(pointer[offset : offset + count])
@@ -48,7 +48,10 @@ def load(count: int) -> Callable[..., Any]:
 
 @cache
 def load_shared(count: int) -> Callable[..., Any]:
-    """Return ``load(array, index)``: the tuple ``array[index : index + count]`` of a flat shared array, aligned too."""
+    """Return ``load(array, index)``, which loads the tuple ``array[index : index + count]`` of a flat shared array.
+
+    The values must be aligned as for `load`.
+    """
     if config.ENABLE_CUDASIM:
         return lambda array, index: tuple(array[index : index + count])
     from numba.cuda.extending import intrinsic
@@ -70,7 +73,7 @@ def load_shared(count: int) -> Callable[..., Any]:
 
 @cache
 def store_two() -> Callable[..., Any]:
-    """Return ``store(pointer, offset, first, second)``, of two values aligned to the size of both."""
+    """Return ``store(pointer, offset, first, second)``; the two values must be aligned to the size of both."""
     if config.ENABLE_CUDASIM:
 
         def store(pointer: Any, offset: int, first: Any, second: Any) -> None:
@@ -99,11 +102,11 @@ def store_two() -> Callable[..., Any]:
 
 @cache
 def copy_async(count: int) -> Callable[..., Any]:
-    """Return ``copy(shared, index, pointer, offset, wanted)``, which starts to copy `count` values of 4, 8 or 16 bytes.
+    """Return ``copy(shared, index, pointer, offset, wanted)``, which starts to copy `count` values.
 
-    They go from global memory to ``shared[index:]`` of a flat array past the registers; the thread that started a copy
-    may read them after `wait_for`. Where they are not wanted nothing is read, and zeros are written: cheaper than a
-    branch around the copy.
+    Together the values have 4, 8 or 16 bytes. They go from global memory to ``shared[index:]`` of a flat array, and
+    not through registers. The thread that started a copy may read them after `wait_for`. If `wanted` is false the copy
+    reads nothing and writes zeros, which is cheaper than a branch around it.
     """
     if config.ENABLE_CUDASIM:
 
@@ -148,7 +151,7 @@ def _load_vector(builder: Any, address: Any, item: Any, count: int, size: int) -
 
 
 def _align_shared(module: Any) -> None:
-    """Align a kernel's shared arrays to the widest access: numba aligns them to one element, simulators to nothing."""
+    """Align a kernel's shared arrays to the widest access; numba aligns them to one element only."""
     for value in module.global_values:
         if getattr(value, "addrspace", 0) == SHARED_SPACE:
             value.align = WIDEST
@@ -156,13 +159,13 @@ def _align_shared(module: Any) -> None:
 
 @cache
 def commit() -> Callable[[], Any]:
-    """Return ``commit()``: the copies that this thread started since the last one are a group."""
+    """Return ``commit()``, which closes a group: the copies that this thread has started since the last call."""
     return _statement("cp.async.commit_group;")
 
 
 @cache
 def wait_for(pending: int) -> Callable[[], Any]:
-    """Return ``wait()``: until at most the last `pending` groups of this thread are under way."""
+    """Return ``wait()``, which blocks until at most the last `pending` groups of this thread are incomplete."""
     return _statement(f"cp.async.wait_group {pending};")
 
 

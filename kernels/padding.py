@@ -1,7 +1,7 @@
-"""Pad and unpad: copies of rows between arrays of different row length, with the change of precision fused in.
+"""Copies of rows between arrays of different row length, which change the precision as well.
 
-``pad`` fills the head of each row of a longer array and leaves the tail alone: whoever owns the padded array zeroes it
-once. ``unpad`` takes the head of each row. ``convert`` copies rows of equal length. All three are one kernel.
+Padding fills the head of each row of a longer array and leaves the tail alone; the owner of the array zeroes it once.
+Unpadding copies the head of each row. Conversion copies rows of equal length. One kernel does all three.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .jit import (
 )
 from .memory import load
 
-ROWS = 4  # that a CUDA thread copies at a time
+ROWS = 4  # rows that a CUDA thread copies at a time
 
 RowCopy = Callable[[Any, Any], None]
 
@@ -65,7 +65,8 @@ def _rows_cuda(destination, source, rows, columns, written, read, scale):
     row = np.int64(cuda.blockIdx.y) * ROWS
     if i < columns:
         while row < rows:
-            # Four loads are under way at a time. Beyond the last row that one again: with the same values.
+            # Four rows are loaded at a time. Indices past the last row are clamped to it, so the last row may be
+            # written more than once, each time with the same values.
             a, b = row, min(row + 1, rows - 1)
             c, d = min(row + 2, rows - 1), min(row + 3, rows - 1)
             u, v = load_one(source, a * read + i)[0], load_one(source, b * read + i)[0]
@@ -110,13 +111,13 @@ def row_launcher(target: Target, formula: str, source: Any, destination: Any, sc
     source, destination : dtype
         float32 or float64 each.
     scale : float
-        Factor of the formula ``"scale"``.
+        Factor, for the formula ``"scale"``.
 
     Returns
     -------
     callable
-        ``launch(destination, source)`` for two C-contiguous arrays with as many rows; it copies as many columns as
-        the shorter rows have. It raises TypeError for another dtype and ValueError for rows that differ in number.
+        ``launch(destination, source)`` for two C-contiguous arrays with the same number of rows. It copies as many
+        columns as the shorter rows have. It raises TypeError for another dtype and ValueError for other shapes.
     """
     source, destination = np.dtype(source), np.dtype(destination)
     factor = source.type(scale)
@@ -131,7 +132,7 @@ def row_launcher(target: Target, formula: str, source: Any, destination: Any, sc
 
 
 def copy_launcher(target: Target, source: Any, rounding: Any, destination: Any) -> RowCopy:
-    """Return the launcher that pads, unpads or converts: from one dtype, rounded to a second, into a third."""
+    """Return the launcher that pads, unpads or converts: it reads one dtype, rounds to a second, writes a third."""
     narrow = np.dtype(np.float32)
     rounds = np.dtype(rounding) == narrow and narrow not in (np.dtype(source), np.dtype(destination))
     return row_launcher(target, "round" if rounds else "convert", source, destination)

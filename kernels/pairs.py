@@ -1,11 +1,11 @@
-"""Two real rows as one complex row: half the transforms, on CUDA.
+"""Kernels that join two real rows to one complex row, which halves the number of transforms on CUDA.
 
 The transform Z of ``x0 + i x1``, of length L, holds those of both real rows: ``X0[k] = (Z[k] + conj Z[L - k]) / 2`` and
 ``X1[k] = (Z[k] - conj Z[L - k]) / 2i`` (Press et al., Numerical Recipes, section 12.3). SBGEMV separates them while it
-loads its vector and joins its results while it stores them, so pairing costs no pass. Of several right-hand sides the
-same block of two vectors makes a pair, and there is nothing to separate: a real matrix takes x0 + i x1 to y0 + i y1.
-What has no partner is paired with zeros. `pack` writes the heads of the complex rows and leaves the tails alone, like
-`padding`.
+loads its vector and joins its results while it stores them, so pairing costs no pass. With several right-hand sides a
+pair is the same block of two vectors. Nothing is separated then, since a real matrix takes x0 + i x1 to y0 + i y1. A
+row without a partner is paired with zeros. Packing writes the heads of the complex rows and leaves the tails alone,
+like `padding`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .jit import (
 from .memory import load, store_two
 from .padding import FORMULAS
 
-PAIRS = 2  # that a thread joins or separates at a time
+PAIRS = 2  # pairs that a thread joins or separates at a time
 
 Packing = Callable[..., None]
 
@@ -55,7 +55,8 @@ def _pack_cuda(packed, rows, pairs, total, columns, pitch, first, apart):
     pair = np.int64(cuda.blockIdx.y) * PAIRS
     if i < columns:
         while pair < pairs:
-            # Two pairs are under way at a time. Beyond the last pair that one again: with the same values.
+            # Two pairs are loaded at a time. The index of the second is clamped to the last pair, which may then be
+            # written twice, with the same values.
             other = min(pair + 1, pairs - 1)
             a, b = first_rows(first + pair, first + other, apart)
             u = load_one(rows, a * columns + i)[0]
@@ -74,7 +75,7 @@ def _unpack_cuda(packed, rows, pairs, total, columns, pitch, first, apart):
     pair = np.int64(cuda.blockIdx.y) * PAIRS
     if i < columns:
         while pair < pairs:
-            other = min(pair + 1, pairs - 1)  # as for packing
+            other = min(pair + 1, pairs - 1)  # clamped as in _pack_cuda
             a, b = first_rows(first + pair, first + other, apart)
             u, v = load_two(packed, 2 * (pair * pitch + i))
             w, x = load_two(packed, 2 * (other * pitch + i))
@@ -138,22 +139,25 @@ def pack_launcher(target: Target, rows: Any, rounding: Any, packed: Any) -> Pack
     ----------
     target : Target
         A CUDA device or the simulator.
-    rows, rounding : dtype
-        float32 or float64: of the rows, and what their values are rounded to.
+    rows : dtype
+        float32 or float64, the dtype of the rows.
+    rounding : dtype
+        float32 or float64; values are rounded to it.
     packed : dtype
-        complex64 or complex128: of the pairs.
+        complex64 or complex128, the dtype of the pairs.
 
     Returns
     -------
     callable
-        ``launch(pairs, rows, first, apart=1)`` writes the pairs of rows from pair `first` on, as many as `pairs` holds.
-        A row's partner is `apart` rows further: pairs are (0, apart), (1, apart + 1), ..., (2 apart, 3 apart), ...
+        ``launch(pairs, rows, first, apart=1)`` writes as many pairs of rows as `pairs` holds, beginning with pair
+        `first`. The partner of a row is `apart` rows further. The pairs are thus (0, apart), (1, apart + 1), ...,
+        (2 apart, 3 apart), ...
     """
     return _launcher(_pack_cuda, target, rows, rounding, packed)
 
 
 def unpack_launcher(target: Target, rows: Any, rounding: Any, packed: Any) -> Packing:
-    """Compile the kernel that separates rows and return its launcher, of the same form as that of `pack_launcher`."""
+    """Compile the kernel that separates rows and return its launcher, which has the arguments of `pack_launcher`'s."""
     return _launcher(_unpack_cuda, target, rows, rounding, packed)
 
 

@@ -1,8 +1,8 @@
-"""Deterministic reductions of float64 vectors: dot products and the sums and maxima that norms are made of.
+"""Deterministic reductions of float64 vectors: dot products, and the sums and maxima that norms need.
 
-The order of every addition depends on the length alone, so a result has the same bits on every run and for every
-number of threads. Stage one leaves `PARTIALS` values, each summed in order over one chunk (CPU) or over one block's
-strided elements and a shared-memory tree (CUDA); stage two combines those the same way.
+The order of the additions depends only on the length. A result therefore has the same bits in every run and for every
+number of threads. Stage one leaves `PARTIALS` values. The CPU sums each in order over a chunk; on CUDA a block sums
+strided elements and then a tree in shared memory. Stage two combines the partial values in the same way.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def _sum(a, b):
 
 
 def _largest(a, b):
-    # A NaN on either side compares false with everything and must win.
+    # A NaN must win on either side; it compares false with everything.
     return a if a >= b or a != a else b
 
 
@@ -66,7 +66,7 @@ TERMS = {
 FINAL_TERMS = {combine: (_identity, combine) for combine in (_sum, _largest)}
 
 
-# Four running totals each: that many independent reads, and additions, are in flight.
+# Each loop nest keeps four running totals, so four independent reads and additions are in flight.
 
 
 def _reduce_cpu(partials, x, y, scale):
@@ -141,14 +141,14 @@ def reduce_launcher(target: Target, name: str) -> Callable[..., None]:
         Where it runs.
     name : str
         ``"dot"``: sum of x y. ``"sum_magnitude"``: sum of |x|. ``"sum_square"``: sum of (scale x)^2.
-        ``"max_magnitude"``: max |x|, NaN if any element is.
+        ``"max_magnitude"``: max |x|, or NaN if any element is NaN.
 
     Returns
     -------
     callable
-        ``launch(partials, x, y, scale=1.0)`` for two flat float64 arrays of one length (pass `x` twice where there is
-        no `y`) and a workspace of ``PARTIALS + 1`` float64; the result is left in the workspace's last element. An
-        empty vector gives 0.
+        ``launch(partials, x, y, scale=1.0)`` for two flat float64 arrays of one length; pass `x` twice if the
+        reduction has no `y`. `partials` is a workspace of ``PARTIALS + 1`` float64, whose last element receives the
+        result. An empty vector gives 0.
     """
     term, combine = TERMS[name]
     first = reduce_kernel(term, combine).launcher(target)

@@ -3,8 +3,8 @@
     F:   result[d, k] = sum_m       spectrum[d, m, k]  vector[m, k]
     F*:  result[m, k] = sum_d  conj(spectrum[d, m, k]) vector[d, k]
 
-for one right-hand side or for several, which are rows of one array, vector by vector. On CUDA vector and result hold
-real rows in pairs (see `pairs`), on the CPU as they are.
+There are one or several right-hand sides, which are rows of one array, vector by vector. On CUDA vector and result
+hold pairs of real rows as complex rows (see `pairs`). On the CPU they hold each row by itself.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ def sbgemv_launcher(
     problem : Problem
         Sizes and dtypes.
     allocate : callable
-        ``allocate(shape, dtype)`` returns workspace for partial sums, as the target's kernels take it.
-    tile, chunks : Tile, int, optional
-        Shape of a block and parts of the sums on CUDA; chosen from the problem and the device by default.
+        ``allocate(shape, dtype)`` returns workspace for partial sums, as an array that the target's kernels take.
+    tile : Tile, optional
+        Shape of a block on CUDA; the default follows from the problem.
+    chunks : int, optional
+        Number of parts of each sum on CUDA; the default follows from the problem and the device.
 
     Returns
     -------

@@ -1,11 +1,11 @@
 """SBGEMV on the CPU: vector and result hold a row of frequencies for each block of each right-hand side.
 
-A task sums a tile of the result: some rows at a block of neighbouring frequencies. What it reads of the spectrum it
-decodes in registers, to complex conjugates for F*. Four terms of a sum are added at a time, so that sums stay in
-registers for longer, and what is read next is fetched ahead: runs are too short for the processor to foresee the next.
+A task sums a tile of the result: some rows at a block of neighbouring frequencies. It decodes the spectrum in
+registers, to complex conjugates for F*. It adds four terms at a time, so that sums stay in registers for longer. It
+prefetches the next runs of the spectrum, which are too short for the processor to predict.
 
-Memory is the bottleneck of one right-hand side. For several, arithmetic is as slow: real and imaginary parts of a few
-frequencies are split into lanes once, in cache, and used for all vectors, two rows of the result at a time.
+Memory is the bottleneck for one right-hand side. For several, arithmetic takes as long. Real and imaginary parts of a
+few frequencies are therefore split into lanes once, in cache, and used for all vectors, two result rows at a time.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from ..jit import Called, CpuNest, Free, Kernel, Target, array_type, cached_kern
 from .problem import Problem
 
 BLOCK_FREQUENCIES = 512
-LANES = RUN  # frequencies that several right-hand sides are multiplied by at a time: those of one scale
+LANES = RUN  # frequencies that are multiplied at a time, for several right-hand sides: those of one scale
 TILE_SUMS = 1 << 16  # complex128: 1 MiB, a core's share of cache
 TERMS = 4
 LINE = 64  # bytes of a line of cache, and of the widest vector
-WHOLE = 8  # frequencies of the widest vector, real or imaginary parts alone
+WHOLE = 8  # real or imaginary parts in the widest vector
 
-# A tile for several right-hand sides, in nanoseconds as measured on one core: to read and decode a value of the
-# spectrum, more where fewer frequencies are neighbours in memory, to multiply it by one vector's, and to split a value
-# of a vector. Its sums may outgrow the second level of cache, since what they wait for is mostly the spectrum.
+# Nanoseconds as measured on one core, for several right-hand sides: READ to read and decode a value of the spectrum,
+# which takes longer the fewer frequencies are neighbours in memory; MULTIPLY to multiply it by a value of one vector;
+# SPLIT to split a value of a vector. The sums of a tile may exceed the second level of cache: they mostly wait for the
+# spectrum.
 READ, NEIGHBOURS, MULTIPLY, SPLIT = 0.55, 80, 0.1, 0.8
 SEVERAL_SUMS = 2 * TILE_SUMS
 
@@ -58,7 +59,7 @@ def _prefetch(context, address):
 
 @intrinsic
 def _stay_apart(context):
-    # Called by a function so that it is not merged into its callers, all of which numba optimises one after the other.
+    # A function that calls this is not merged into its callers, which numba would otherwise optimise one by one.
     def codegen(context, builder, signature, arguments):
         builder.function.attributes.add("noinline")
         return context.get_dummy_value()
@@ -67,7 +68,7 @@ def _stay_apart(context):
 
 
 def _fetch(array, i, j, start, stop):
-    # Beyond the end of the array nothing comes of it.
+    # A prefetch past the end of the array has no effect.
     address = np.int64(array.ctypes.data) + (i * array.shape[1] + j) * array.strides[1]
     for offset in range(start * array.itemsize, stop * array.itemsize, LINE):
         _prefetch(address + offset)
@@ -137,7 +138,8 @@ def _sum_one(result, values, scales, vector, first, last, start, stop):
 
 def _decode(lanes, values, scales, row, term, terms, start, stop):
     _stay_apart()
-    # Beyond the last term that one again, since the number of loads must be constant: `_split` has zeros to go with it.
+    # The loop always loads four terms. Past the last term it reloads that term; `_split` supplies zero factors, so it
+    # adds nothing.
     for i in range(TERMS):
         other = min(term + i, terms - 1)
         d, m = (other, row) if ADJOINT else (row, other)
@@ -171,7 +173,7 @@ def _split(lanes, vector, term, start, stop):
 
 
 def _products(real, imag, a, x, k):
-    # One index and an offset: with an index for each part the compiler's vector instructions are not what runs.
+    # With one index and offsets the compiled loop uses vector instructions; with an index for each part it does not.
     for i in range(TERMS):
         at = 2 * i * LANES + k
         real += a[at] * x[at]
@@ -199,7 +201,7 @@ def _aligned_zeros(size):
 
 
 def _part(part, start, stop):
-    # A tile's frequencies in parts, each of one scale.
+    # A tile's frequencies are divided into parts of one scale each.
     first = start // LANES + part
     return max(start, first * LANES), min((first + 1) * LANES, stop)
 
@@ -222,10 +224,10 @@ def _sum_several(result, values, scales, vector, first, last, start, stop):
             sums, others = total[row - first], total[row - first + 1]
             for part in range(parts):
                 begin, end = part_of(part, start, stop)
-                count = (end - begin + WHOLE - 1) // WHOLE * WHOLE  # the lanes beyond the end are not stored
+                count = (end - begin + WHOLE - 1) // WHOLE * WHOLE  # lanes past the end are not stored
                 for i in range(2):
                     fetch_four(values, ahead + i, later, begin, end)
-                    # Where there is no second row, the first again, for sums that are not stored.
+                    # Without a second row the first is decoded again, for sums that are not stored.
                     decode(a_lanes[i], values, scales, min(row + i, last - 1), term, terms, begin, end)
                 add_lanes(sums[part], others[part], a[0], a[1], x[part], count)
     for row in range(first, last):
@@ -248,7 +250,7 @@ def _sbgemv_cpu(result, values, scales, vector, frequencies, rows, width):
 
 def _one(adjoint: bool) -> dict[str, Any]:
     """Return the bindings for one right-hand side."""
-    # Four terms are neighbours in a column of blocks, for F in a row; the blocks read next are those to their right.
+    # The four terms are neighbours in a column of blocks, or for F in a row. The blocks to their right are read next.
     steps = {"DOWN": int(adjoint), "RIGHT": int(not adjoint), "AHEAD": 1 if adjoint else TERMS}
     functions = {"sum_tile": Called(_sum_one), "add_four": Called(_add_four), "add_one": Called(_add_one)}
     return {**steps, **functions, "product": _product}
@@ -292,11 +294,11 @@ class Tile(NamedTuple):
 
 
 def tile_for_one(results: int, frequencies: int, adjoint: bool, threads: int) -> Tile:
-    """Choose the tile for one right-hand side: for F a row.
+    """Choose the tile for one right-hand side.
 
-    For F* neighbouring rows are neighbours in memory: a tile of them is read in one run from each block row. The
-    longer the better, so there are as few tiles for each thread as the cache allows, and as many for one thread as for
-    another.
+    For F the tile is a row. For F* neighbouring rows are neighbours in memory, so a tile is read in one run from each
+    block row, and long runs are fast. Each thread therefore gets as few tiles as the cache allows, and all threads get
+    the same number.
     """
     if not adjoint:
         return Tile(1, BLOCK_FREQUENCIES)
@@ -305,9 +307,10 @@ def tile_for_one(results: int, frequencies: int, adjoint: bool, threads: int) ->
 
 
 def tile_for_several(results: int, frequencies: int, num_vecs: int, threads: int) -> Tile:
-    """Choose the tile for several right-hand sides: of those whose sums fit into the cache, what takes least time.
+    """Choose the fastest tile for several right-hand sides, among those whose sums fit the cache.
 
-    Few rows read the vectors often, few frequencies the spectrum in short runs; and no thread should wait for another.
+    A tile of few rows makes the vectors be read often; one of few frequencies makes the runs of the spectrum short. The
+    model also counts the time that threads wait for one another.
     """
     candidates = []
     for blocks in range(1, ceil_div(frequencies, LANES) + 1):

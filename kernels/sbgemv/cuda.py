@@ -1,9 +1,9 @@
-"""SBGEMV on CUDA: one thread owns a few frequencies of a few rows of the result, and walks along the sum.
+"""SBGEMV on CUDA: the launcher, the kernel that adds the sums of chunks, and the specialisations.
 
-Neighbouring threads own neighbouring frequencies, so both F and F* read the spectrum once, coalesced, by wide loads.
-There are two loop nests, for one right-hand side and for several. Where there are too few results to fill the device
-the sum is split: among the layers of a block, which add up in shared memory, and among chunks, whose sums a second
-kernel adds, in order. Vector and result hold pairs of real rows as complex rows (see `pairs`), of one vector or of two.
+There are two loop nests: `gemv` for one right-hand side, `gemm` for several. A thread owns a few frequencies of a few
+rows of the result and walks along the sum. Neighbouring threads own neighbouring frequencies, so both F and F* read the
+spectrum once, by wide, coalesced loads. If the results are too few to fill the device, the sum is split into chunks,
+and a second kernel adds their sums in order.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _pointer(array: Any) -> Any:
 
 
 class Case(NamedTuple):
-    """What a kernel is specialised for: `sbgemv_kernel`'s arguments."""
+    """The arguments of `sbgemv_kernel`."""
 
     format: Format
     vector: Any
@@ -153,7 +153,7 @@ class Case(NamedTuple):
 
 
 def cases() -> dict[str, Case]:
-    """Return every loop nest, format and combination of dtypes, on a few tiles, by name."""
+    """Return the cases of every loop nest, format and combination of dtypes, on a few tiles, by name."""
     double: Any = np.dtype(np.complex128)
     single: Any = np.dtype(np.complex64)
     dtypes: dict[str, tuple[Any, Any, Any]] = {
@@ -179,7 +179,7 @@ def cases() -> dict[str, Case]:
 
 
 def specialisations() -> dict[str, Kernel]:
-    """Return kernels that this module can launch, by name: those of `cases`, and those that add."""
+    """Return kernels that this module can launch, by name: those of `cases`, and those that add chunks."""
     kernels = {label: sbgemv_kernel(*case) for label, case in cases().items()}
     for parts, result in product("DF", repeat=2):
         kernels[f"add_{parts}{result}"] = add_kernel(parts, result)

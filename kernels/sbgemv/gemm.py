@@ -116,10 +116,10 @@ def _gemm_cuda(
     part = np.int64(cuda.blockIdx.y)
     start = part * chunk
     stop = min(start + chunk, terms)
-    # What one term needs of spectrum and vectors goes to shared memory, STAGES - 1 terms ahead. Addresses advance by
-    # steps: computed anew they would be most of the loop's instructions.
+    # The spectrum and the vectors of a term are copied to shared memory STAGES - 1 terms ahead. Addresses advance by
+    # steps, since computing them anew would take most of the loop's instructions.
     spectra = cuda.shared.array(SPECTRA, PART)
-    vectors = cuda.shared.array(VECTORS, VECTOR)  # on a line of its own: the simulator knows an array by its line
+    vectors = cuda.shared.array(VECTORS, VECTOR)  # on its own line: the simulator tells arrays apart by line
     own = 2 * (layer * LANES + lane)
     part_at = cuda.local.array(PART_COPIES, nbtypes.int64)
     value_at = cuda.local.array(VALUE_COPIES, nbtypes.int64)

@@ -1,7 +1,7 @@
 """SBGEMV on CUDA for one right-hand side.
 
-A thread owns a few frequencies of a few rows of the result, and walks along the sum. Vector and result hold pairs of
-real rows as complex rows (see `pairs`), which are separated and joined here.
+Vector and result hold pairs of real rows as complex rows (see `pairs`), which this module separates and joins. If a
+block has several layers, each of them adds up a part of the terms, and the first adds their sums in shared memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ share_sums, add_layers = Free("share_sums"), Free("add_layers")
 
 
 def _load_pair(v, vector, pair, both, k, frequencies, length, vector_pitch):
-    """Load twice the transforms of a pair's two rows from that of the pair, for each frequency of the thread."""
+    """Load a pair and separate it: into `v` go twice the transforms of its two rows, at the thread's frequencies."""
     for j in range(WIDTH):
         kj = min(k + j, frequencies - 1)
         mirror = length - kj if kj > 0 else kj
@@ -54,7 +54,7 @@ def _accumulate(real, imag, r, a, scale, v, term):
 
 
 def _share_sums(sums, layer, real, imag):
-    """Write the sums of a layer, but for the first, to shared memory."""
+    """Write the sums of a layer to shared memory, unless it is the first."""
     if layer > 0:
         for i in range(SUMS):
             sums[layer - 1, 2 * i, cuda.threadIdx.x] = real[i]

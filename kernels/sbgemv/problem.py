@@ -1,4 +1,4 @@
-"""What an SBGEMV is asked for: sizes, operation, and the dtypes on its edges."""
+"""Description of an SBGEMV: its sizes, its operation and its dtypes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from ..jit import ceil_div, check
 
 @dataclass(frozen=True)
 class Problem:
-    """One SBGEMV: sizes of this rank's share of the spectrum and the dtypes on the edges.
+    """One SBGEMV with this rank's share of the spectrum.
 
     Parameters
     ----------
-    nd, nm, length : int
-        Block rows and block columns of the spectrum, and the length of its real transforms.
+    nd, nm : int
+        Block rows and block columns of this rank.
+    length : int
+        Length of the real transforms.
     adjoint : bool
-        F* instead of F.
+        Whether to apply F* instead of F.
     format : Format
-        How the spectrum is stored.
+        Format of the stored spectrum.
     vector, result, accumulator : dtype
         Complex dtypes of the operand, of the result and of the sums.
     num_vecs : int
@@ -60,7 +62,7 @@ class Problem:
         return self.format.nbytes(self.nd, self.nm, self.frequencies)
 
     def rows(self, blocks: int, *, paired: bool) -> int:
-        """Return the rows of a vector's spectrum: one for each block of each vector, or for each pair (see `pairs`)."""
+        """Return the number of rows of a vector's spectrum: blocks of all vectors, or pairs of them (see `pairs`)."""
         if not paired:
             return self.num_vecs * blocks
         return ceil_div(blocks, 2) if self.num_vecs == 1 else ceil_div(self.num_vecs, 2) * blocks

@@ -1,4 +1,4 @@
-"""Tiles of the CUDA SBGEMV: what a block of threads computes, and into how many parts sums are split."""
+"""Tiles of the CUDA SBGEMV: the share of a block of threads, and the number of parts of each sum."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .problem import Problem
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block of threads computes: the part of a launch's shape that kernels are specialised for.
+    """The share of a block of threads. Kernels are specialised for a tile.
 
     Parameters
     ----------
@@ -25,9 +25,12 @@ class Tile:
     width : int
         Frequencies of each thread; 1 for several right-hand sides.
     layers : int
-        Layers of threads: each sums a part, or for several right-hand sides has rows or vectors of its own.
-    pairs, groups : int
-        Pairs of right-hand sides of each thread, and how many layers share its rows for other pairs; 0 and 1 for one.
+        Layers of threads. For one right-hand side each layer adds up a part of the terms; for several each layer has
+        its own rows or pairs.
+    pairs : int
+        Pairs of right-hand sides of each thread; 0 for a single right-hand side.
+    groups : int
+        Number of layers that share the same rows but take different pairs; 1 for a single right-hand side.
     stages : int
         Terms of the sum that shared memory holds at a time, for several right-hand sides.
     """
@@ -46,16 +49,16 @@ class Tile:
         return self.rows * (self.layers // self.groups if self.pairs else 1)
 
     def blocks(self, problem: Problem) -> int:
-        """Return the number of blocks of a problem whose sums are not split, for as many pairs as a block has."""
+        """Return the number of blocks for one group of pairs, if the sums are not split."""
         return ceil_div(problem.results, self.block_rows) * ceil_div(problem.frequencies, self.width * self.threads)
 
     def groups_of_pairs(self, problem: Problem) -> int:
-        """Return the number of times that a problem's pairs of right-hand sides need a block's."""
+        """Return the number of blocks that share a problem's pairs of right-hand sides."""
         return ceil_div(problem.num_vecs, 2 * self.pairs * self.groups) if self.pairs else 1
 
 
-# As measured on an H100; see docs/performance.md.
-SMALL_BYTES = 64 << 20  # a spectrum that caches hold: latency counts, not bandwidth
+# These values were the best of those measured on an H100; see docs/performance.md.
+SMALL_BYTES = 64 << 20  # the cache holds a smaller spectrum, so latency counts instead of bandwidth
 SMALL_THREADS = 120_000
 FEW_ROWS = 10
 TILES = {
@@ -64,23 +67,23 @@ TILES = {
     FIXED32: Tile(rows=4, threads=64, width=2),
     FIXED16: Tile(rows=4, threads=64, width=2),
 }
-MAX_PAIRS = 4  # of a thread: with five rows, as many sums as registers allow
+MAX_PAIRS = 4  # pairs of a thread: with five rows their sums fill the registers
 MAX_GROUPS = 2
-LAST_WAVE = {COMPLEX128: 0.4, COMPLEX64: 0.4, FIXED32: 1.0, FIXED16: 1.0}  # decoding needs all threads there are
-TOGETHER = 8  # tiles of frequencies that neighbouring blocks for several right-hand sides have
-MEMORY_BOUND_PAIRS = 2  # of a thread: with more of them arithmetic takes all threads there are, too
+LAST_WAVE = {COMPLEX128: 0.4, COMPLEX64: 0.4, FIXED32: 1.0, FIXED16: 1.0}  # decoding keeps all threads busy
+TOGETHER = 8  # tiles of frequencies that neighbouring blocks share, for several right-hand sides
+MEMORY_BOUND_PAIRS = 2  # pairs of a thread: with more of them arithmetic keeps all threads busy
 RAMP = 0.1
 SHORTEST_CHUNK = 4  # pairs of terms of one layer
 MAX_CHUNKS = 256
 
 
 def few_rows_tile(format: Format, results: int) -> Tile:
-    """Return the tile that gives all rows to a thread: the vector is read once."""
+    """Return the tile that gives all rows to each thread, so that the vector is read once."""
     return Tile(2 * ceil_div(results, 2), threads=32, width=2 if format.is_fixed else 1, layers=8)
 
 
 def choose_tile(problem: Problem) -> Tile:
-    """Return the tile for a problem, by its sizes and formats alone."""
+    """Return the tile for a problem. It depends on sizes and dtypes only, not on the device."""
     format, results = problem.format, problem.results
     if problem.num_vecs > 1:
         total = ceil_div(problem.num_vecs, 2)
@@ -100,11 +103,11 @@ def choose_tile(problem: Problem) -> Tile:
 
 
 def choose_chunks(problem: Problem, tile: Tile, resident: int) -> int:
-    """Return how many parts the sums are split into, for a device that holds `resident` blocks at a time.
+    """Return the number of parts of each sum, for a device that holds `resident` blocks at a time.
 
-    A model of what was measured: a last wave takes as long as a part `LAST_WAVE` of the blocks at least, the first one
-    a part `RAMP` of a wave more, and each chunk writes and reads its sums. On one device the same problem is always
-    summed in the same order.
+    The choice minimises a model of measured times. A partial last wave costs at least `LAST_WAVE` of a full one.
+    Filling the device costs `RAMP` of a wave once. Each chunk writes and reads its sums. On one device the same
+    problem is always summed in the same order.
     """
     blocks = tile.blocks(problem) * tile.groups_of_pairs(problem)
     summing = 1 if tile.pairs else tile.layers

@@ -72,7 +72,7 @@ def test_a_binding_that_nothing_uses_is_refused() -> None:
 
 
 def test_names_tell_specialisations_apart() -> None:
-    """Numba's disk cache knows them by nothing else."""
+    """Nothing else tells them apart in numba's disk cache."""
     kernels = [
         kernel(FACTOR=1.5),
         kernel(FACTOR=2.5),
