@@ -27,7 +27,7 @@ from numba_fftmatvec.kernels.formats import COMPLEX128, FORMATS
 from numba_fftmatvec.kernels.padding import copy_launcher
 from numba_fftmatvec.kernels.pairs import pack_launcher, unpack_launcher
 from numba_fftmatvec.kernels.reductions import PARTIALS, TERMS, reduce_launcher
-from numba_fftmatvec.timing import PhaseTimer
+from numba_fftmatvec.plan.timing import PhaseTimer
 
 VALUES = 2**27
 ROWS, BLOCK_SIZE = 2**17, 1000

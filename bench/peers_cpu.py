@@ -24,7 +24,7 @@ import scipy.fft
 
 import numba_fftmatvec as fm
 from numba_fftmatvec.cli.results import write_results
-from numba_fftmatvec.timing import time_runs
+from numba_fftmatvec.plan.timing import time_runs
 
 # (Nm, Nd, Nt): the usual one, square, wide, and long.
 SHAPES = ((500, 50, 200), (100, 100, 256), (2000, 10, 200), (200, 20, 1000))

@@ -18,7 +18,7 @@ import numpy as np
 
 import numba_fftmatvec as fm
 from numba_fftmatvec.cli.results import write_results
-from numba_fftmatvec.timing import time_runs
+from numba_fftmatvec.plan.timing import time_runs
 
 # Until the clocks have risen; short products are timed for as long.
 WARM_UP_SECONDS = 0.2

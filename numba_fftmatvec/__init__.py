@@ -4,7 +4,6 @@
 """
 
 from .comm import Comm
-from .dot_test import dot_test
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -26,11 +25,11 @@ from .errors import (
     VerificationError,
 )
 from .matrix import Matrix
-from .operators import AdjointOperator, LinearOperator
+from .operators import AdjointOperator, LinearOperator, dot_test
+from .plan import PHASES, PhaseTimer
 from .precision import MatvecPrecisionConfig, Precision
 from .products import MatvecConfig
 from .testing import Tester, generate_double
-from .timing import PHASES, PhaseTimer
 from .tuning import Candidate, TuningResult, tune
 from .vector import Vector
 

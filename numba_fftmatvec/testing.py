@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .comm import Comm
-from .distributed import check_operand
 from .errors import ArgumentTypeError, VerificationError
 from .layout import MatrixLayout
 from .matrix import Matrix
 from .precision import MatvecPrecisionConfig
 from .products import MatvecConfig, Product
 from .vector import Vector
+from .vector.data import check_operand
 
 
 def generate_double(index: npt.ArrayLike) -> npt.NDArray[np.float64]:

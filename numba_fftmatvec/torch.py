@@ -28,10 +28,10 @@ import torch
 
 from .backends import Backend
 from .errors import ArgumentError, ArgumentTypeError, ShapeError
-from .interop import VectorInterop
 from .matrix import Matrix
 from .products import BY_FLAGS, Product
 from .vector import Vector
+from .vector.interop import VectorInterop
 
 
 def matvec(F: Matrix, x: torch.Tensor | None, *, use_aux_mat: bool = False) -> torch.Tensor:

@@ -17,9 +17,9 @@ from .comm import Comm
 from .errors import ArgumentError, ArgumentTypeError, PrecisionError, UninitializedError
 from .layout import Space
 from .matrix import Matrix
+from .plan import time_runs
 from .precision import MatvecPrecisionConfig, Precision
 from .products import PRODUCTS, Product
-from .timing import time_runs
 from .vector import Vector
 
 # Until the clocks have risen; and before each measurement, which lets a GPU record its graph.

@@ -12,13 +12,13 @@ import numpy as np
 from rich.console import Console
 
 from ..comm import Comm
-from ..dot_test import dot_test
 from ..errors import ArgumentError, FileError, VerificationError
 from ..matrix import Matrix
+from ..operators import dot_test
+from ..plan import PhaseTimer, Timer, time_runs
 from ..precision import MatvecPrecisionConfig
 from ..products import PRODUCTS, Product
 from ..testing import Tester
-from ..timing import PhaseTimer, Timer, time_runs
 from ..vector import Vector
 from . import grid
 from .arguments import not_negative, positive, precision

@@ -269,7 +269,7 @@ def matrices(comm: Any, setting: Setting) -> dict[str, Any]:
 
 def phases(matrix: Any, name: str) -> dict[str, int]:
     """Return how often each phase of a product, applied twice, ran on this rank."""
-    from numba_fftmatvec.timing import PhaseTimer
+    from numba_fftmatvec.plan.timing import PhaseTimer
 
     flags, timer = PRODUCTS[name], PhaseTimer(matrix.comm)
     source, target = vector(matrix, flags.source, operands(SHAPES[0])[2][flags.source]), vector(matrix, flags.target)

@@ -18,10 +18,11 @@ import numba_fftmatvec
 # These import CuPy or PyTorch, which are optional.
 OPTIONAL = (
     "backends.cuda",
-    "backends.cuda_graphs",
-    "backends.cuda_staging",
-    "backends.cuda_transforms",
-    "collectives.nccl",
+    "backends.cuda.backend",
+    "backends.cuda.graphs",
+    "backends.cuda.staging",
+    "backends.cuda.transforms",
+    "comm.nccl",
     "torch",
 )
 FEWEST_EXAMPLES = 25

@@ -7,8 +7,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from numba_fftmatvec.backends import cpu_transforms
-from numba_fftmatvec.backends.cpu_transforms import Pieces, irfft_and_unpad, pad_and_rfft
+from numba_fftmatvec.backends.cpu import transforms
+from numba_fftmatvec.backends.cpu.transforms import Pieces, irfft_and_unpad, pad_and_rfft
 
 REALS = (np.float32, np.float64)
 ROWS = (0, 1, 2, 7, 8, 9, 100)
@@ -17,7 +17,7 @@ ROWS = (0, 1, 2, 7, 8, 9, 100)
 @pytest.fixture(params=[1, 2, 3, 8, 64])
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pieces:
     """Return so many threads, for which a row or two are a piece."""
-    monkeypatch.setattr(cpu_transforms, "PIECE_BYTES", 200)
+    monkeypatch.setattr(transforms, "PIECE_BYTES", 200)
     return Pieces(request.param)
 
 

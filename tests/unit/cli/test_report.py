@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from numba_fftmatvec.backends.cpu import cpu_model
+from numba_fftmatvec.backends.cpu.backend import cpu_model
 from numba_fftmatvec.cli import report, results
 from numba_fftmatvec.cli.report import Measurement
 from numba_fftmatvec.errors import FileError, FileFormatError
@@ -70,7 +70,7 @@ def test_table_has_every_phase_over_the_ranks_that_ran_it(measurement: Measureme
 
 
 def test_phases_are_the_timers() -> None:
-    from numba_fftmatvec.timing import PHASES
+    from numba_fftmatvec.plan.timing import PHASES
 
     assert tuple(report.PHASE_TITLES) == PHASES
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mpi4py import MPI
 
 import numba_fftmatvec as fm
-from numba_fftmatvec.timing import PHASES, PhaseTimer
+from numba_fftmatvec.plan.timing import PHASES, PhaseTimer
 from support import reference
 from support.reference import PRODUCTS
 from support.tasks import CODES, build, multiply, operands, vector
@@ -245,14 +245,14 @@ def test_default_comm() -> None:
 def test_a_save_that_fails_leaves_no_matrix_of_two(comm: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Over an older matrix: some rows new, some old, is no matrix."""
     build(comm, F, G).save(str(tmp_path))
-    write = fm.matrix_files.block_row_writer
+    write = fm.matrix.files.block_row_writer
 
     def stop_at_the_third(directory: Any, meta: Any, row: int) -> Any:
         if row == 2:
             raise fm.FileError("disk full")
         return write(directory, meta, row)
 
-    monkeypatch.setattr(fm.matrix_files, "block_row_writer", stop_at_the_third)
+    monkeypatch.setattr(fm.matrix.files, "block_row_writer", stop_at_the_third)
     with pytest.raises(fm.FileError, match="disk full"):
         build(comm, G, F).save(str(tmp_path))
     with pytest.raises(fm.FileError, match="meta_adj"):

@@ -12,10 +12,10 @@ import pytest
 from mpi4py import MPI
 
 import numba_fftmatvec as fm
-from numba_fftmatvec import capacity
-from numba_fftmatvec.backends.cpu_memory import available_bytes
+from numba_fftmatvec.backends.cpu.memory import available_bytes
 from numba_fftmatvec.layout import MatrixLayout
-from numba_fftmatvec.sources import ParallelCopy
+from numba_fftmatvec.spectrum import capacity
+from numba_fftmatvec.spectrum.sources import ParallelCopy
 from support import reference
 from support.files import write_matrix
 from support.harness import run_ranks
@@ -178,7 +178,7 @@ def test_a_matrix_that_cannot_fit_is_refused(comm: Any, monkeypatch: pytest.Monk
     matrix = fm.Matrix(comm, NM, ND, NT, global_sizes=True)
     free = free_bytes_for(matrix, "ddidd")
     monkeypatch.setattr(comm.backend, "free_bytes", lambda: free)
-    monkeypatch.setattr("numba_fftmatvec.matrix_values.Spectrum", None)
+    monkeypatch.setattr("numba_fftmatvec.matrix.values.Spectrum", None)
     with pytest.raises(fm.CapacityError) as caught:
         matrix.init_mat_ones()
     message = str(caught.value)
@@ -474,7 +474,7 @@ def test_available_bytes(tmp_path: Path, files: dict[str, str], expected: int | 
 
 
 def test_ranks_of_a_node_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    from numba_fftmatvec.backends import cpu
+    from numba_fftmatvec.backends.cpu import backend as cpu
 
     for available, expected in ((1001, 250), (None, None)):
         monkeypatch.setattr(cpu, "available_bytes", lambda available=available: available)

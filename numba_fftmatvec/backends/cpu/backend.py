@@ -1,0 +1,172 @@
+"""The CPU backend: NumPy arrays, scipy.fft on all cores of this rank's share, kernels compiled by numba.njit."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import resource
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+import scipy.fft
+
+from ...kernels import Target
+from ...kernels.formats import Format
+from ...layout import MatrixLayout
+from ..base import Buffer, Program, Transform, Workspace, share_of_cores
+from .memory import available_bytes
+from .transforms import Pieces, RealTransforms
+
+
+def cpu_model() -> str:
+    """Return the processor's name as the system gives it."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+class CpuIntake:
+    """One block of memory, which is written in place. See `Intake` for the methods."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        self._rows = np.empty(shape)
+
+    def on_device(self, count: int) -> Buffer:
+        """Return the first rows."""
+        return Buffer(self._rows[:count], self._rows[:count])
+
+    def from_host(self, count: int, write: Callable[[np.ndarray], None]) -> Buffer:
+        """Have the first rows written and return them."""
+        write(self._rows[:count])
+        return self.on_device(count)
+
+
+class CpuBackend:
+    """Arrays in host memory. See `Backend` for the methods.
+
+    Parameters
+    ----------
+    node_size : int
+        Ranks on this node; each takes its share of the cores that this process may use.
+    """
+
+    name = "cpu"
+    target = Target("cpu")
+    device = None
+    stream = None
+
+    def __init__(self, node_size: int = 1) -> None:
+        self._node_size = node_size
+        # Read when numba's pool starts. By default its idle threads spin on, on cores that transforms want.
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
+        self.threads = min(numba.config.NUMBA_NUM_THREADS, share_of_cores(node_size))
+        numba.set_num_threads(self.threads)
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
+        """Allocate without initialising."""
+        return self.wrap(np.empty(shape, dtype))
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
+        """Allocate and set to zero."""
+        return self.wrap(np.zeros(shape, dtype))
+
+    def wrap(self, array: Any) -> Buffer:
+        """Return a Buffer of a NumPy array."""
+        return Buffer(array, array)
+
+    def upload(self, destination: Any, source: np.ndarray) -> None:
+        """Copy a host array."""
+        np.copyto(destination, source)
+
+    def download(self, source: Any) -> np.ndarray:
+        """Return a copy."""
+        return np.array(source)
+
+    def host_view(self, array: Any) -> np.ndarray:
+        """Return the array itself."""
+        return array  # type: ignore[no-any-return]
+
+    def copy_to_host(self, host: np.ndarray, array: Any) -> None:
+        """Nothing to do: both are the same memory."""
+
+    def copy_from_host(self, array: Any, host: np.ndarray) -> None:
+        """Nothing to do: both are the same memory."""
+
+    def intake(self, shape: tuple[int, int]) -> AbstractContextManager[CpuIntake]:
+        """Return one block of memory."""
+        return nullcontext(CpuIntake(shape))
+
+    def rfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
+        """Return a transform that allocates its result, as scipy.fft does."""
+
+        def transform(values: Buffer) -> Buffer:
+            return self.wrap(scipy.fft.rfft(values.array, length, axis=-1, workers=self.threads))
+
+        return transform
+
+    def transforms(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> RealTransforms:
+        """Return the planner of real transforms."""
+        return RealTransforms(self._pieces, self.target, workspace, layout, num_vecs)
+
+    @cached_property
+    def _pieces(self) -> Pieces:
+        return Pieces(self.threads)
+
+    def accumulator(self, format: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
+        """Accumulate in double: a CPU core has it at half the speed of single, and memory is slower than either."""
+        return np.dtype(np.complex128)
+
+    def replayed(self, program: Program) -> Program:
+        """Return the program: calls on the CPU have no overhead worth saving."""
+        return program
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Return a context that does nothing."""
+        return nullcontext()
+
+    def synchronize(self) -> None:
+        """Nothing is ever queued."""
+
+    def timestamp(self) -> float:
+        """Read the clock."""
+        return time.perf_counter()
+
+    def elapsed(self, start: float, stop: float) -> float:
+        """Return the seconds between two timestamps."""
+        return stop - start
+
+    def annotate(self, name: str) -> AbstractContextManager[Any]:
+        """Return a context that does nothing."""
+        return nullcontext()
+
+    def peak_bytes(self) -> int:
+        """Return the process's peak resident set."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def free_bytes(self) -> int | None:
+        """Return this rank's share of what the system says is available, within the limits of control groups."""
+        available = available_bytes()
+        return None if available is None else available // self._node_size
+
+    def plan_bytes(self) -> int:
+        """Return 0: scipy.fft keeps no work areas."""
+        return 0
+
+    def trim(self) -> None:
+        """Nothing is held back."""
+
+    def device_name(self) -> str:
+        """Return the processor's model name."""
+        return cpu_model()
+
+    def unique_id(self) -> None:
+        """Return None: ranks share the cores by their threads."""

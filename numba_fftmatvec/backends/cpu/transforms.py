@@ -1,0 +1,178 @@
+"""Transforms on the CPU: real transforms of every block by scipy.fft, with the copies to and from padded rows fused in.
+
+They go through in pieces that caches hold, on several threads. With a timer, pad and transform are passes over all
+blocks, so that each can be timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.fft
+
+from ...kernels import Target, ceil_div
+from ...layout import MatrixLayout, Space
+from ...precision import Precision
+from ..base import Buffer, End, Stage, Workspace
+from ..rows import CopyRows
+
+# Rows that one thread transforms at a time: their transform is still in a core's cache when it is copied on, and with
+# fewer a second thread takes longer to wake than to work.
+PIECE_BYTES = 1 << 19
+# Threads that call scipy.fft. Each piece holds the interpreter's lock for about a tenth of its time, so more than eight
+# threads do not help. With more cores, scipy.fft uses several for each piece.
+MAX_CALLERS = 8
+
+Array = npt.NDArray[Any]
+# ``transform(source rows, destination rows, workers)``.
+RowTransform = Callable[[Array, Array, int], None]
+
+
+class Pieces:
+    """Threads that transform rows in pieces.
+
+    Parameters
+    ----------
+    threads : int
+        The most cores that may work at a time.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
+    def run(self, transform: RowTransform, row_bytes: int, source: Array, destination: Array) -> None:
+        """Transform all rows, each of which has so many bytes while it is transformed."""
+        rows = len(source)
+        callers = max(1, min(self.threads, MAX_CALLERS, rows * row_bytes // PIECE_BYTES))
+        workers = self.threads // callers if callers == MAX_CALLERS else 1
+        rounds = max(1, ceil_div(rows * row_bytes, callers * workers * PIECE_BYTES))
+        step = max(1, ceil_div(rows, callers * rounds))
+
+        def share(caller: int) -> None:
+            for first in range(caller * step, rows, callers * step):
+                transform(source[first : first + step], destination[first : first + step], workers)
+
+        others = [self._callers.submit(share, caller) for caller in range(1, callers)]
+        share(0)
+        for other in others:
+            other.result()
+
+    @cached_property
+    def _callers(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(MAX_CALLERS, thread_name_prefix="fft")
+
+
+def pad_and_rfft(length: int, rounding: np.dtype[Any], real: np.dtype[Any]) -> RowTransform:
+    """Return the transform of blocks, rounded to one dtype and computed in another, into their spectra."""
+
+    def transform(blocks: Array, spectrum: Array, workers: int) -> None:
+        values = blocks.astype(rounding, copy=False).astype(real, copy=False)
+        spectrum[...] = scipy.fft.rfft(values, length, axis=-1, workers=workers)
+
+    return transform
+
+
+def irfft_and_unpad(length: int, rounding: np.dtype[Any], _real: np.dtype[Any]) -> RowTransform:
+    """Return the unscaled inverse transform into the heads of rows, rounded to a dtype; spectra have a precision."""
+
+    def transform(spectrum: Array, blocks: Array, workers: int) -> None:
+        values = scipy.fft.irfft(spectrum, length, axis=-1, norm="forward", workers=workers)
+        blocks[...] = values[:, : blocks.shape[1]].astype(rounding, copy=False)
+
+    return transform
+
+
+class TransformRows(Stage):
+    """Transform every row, in pieces."""
+
+    def __init__(
+        self, phase: str, pieces: Pieces, transform: RowTransform, row_bytes: int, source: End, destination: End
+    ) -> None:
+        super().__init__(phase, source, destination)
+        self._pieces = pieces
+        self._work = transform, row_bytes
+
+    def run(self) -> None:
+        """Read each row once, write it once."""
+        self._pieces.run(*self._work, self.source.array, self.destination.array)
+
+
+class RealTransforms:
+    """Plans the transforms of a matrix's vectors. See `Transforms` for the methods.
+
+    Parameters
+    ----------
+    pieces : Pieces
+        The threads.
+    target : Target
+        Where kernels run.
+    workspace : Workspace
+        Where the buffers between the stages are.
+    layout : MatrixLayout
+        Sizes of the matrix.
+    num_vecs : int
+        Right-hand sides.
+    """
+
+    def __init__(
+        self, pieces: Pieces, target: Target, workspace: Workspace, layout: MatrixLayout, num_vecs: int
+    ) -> None:
+        self._pieces = pieces
+        self._target = target
+        self._get = workspace.get
+        self._layout = layout
+        self._num_vecs = num_vecs
+
+    def spectrum(self, space: Space, precision: Precision) -> Buffer:
+        """Return (vectors x blocks, frequencies)."""
+        return self._get(f"spectrum.{space}", (self._rows(space), self._layout.frequencies), precision.complex)
+
+    def forward(
+        self, space: Space, source: End, rounding: np.dtype[Any], precision: Precision, *, timed: bool
+    ) -> tuple[Stage, ...]:
+        """Return pad and FFT in one stage, or with `timed` in two; the padded rows' tails stay zero."""
+        spectrum = self.spectrum(space, precision)
+        if not timed:
+            return (self._transform("fft", pad_and_rfft, rounding, precision, source, spectrum),)
+        padded = self._padded("padded", space, precision)
+        return (
+            CopyRows("pad", self._target, source, rounding, padded),
+            self._transform("fft", pad_and_rfft, precision.real, precision, padded, spectrum),
+        )
+
+    def inverse(
+        self, space: Space, precision: Precision, rounding: np.dtype[Any], destination: End, *, timed: bool
+    ) -> tuple[Stage, ...]:
+        """Return IFFT and unpad in one stage, or with `timed` in two."""
+        spectrum = self.spectrum(space, precision)
+        if not timed:
+            return (self._transform("ifft", irfft_and_unpad, rounding, precision, spectrum, destination),)
+        time = self._padded("time", space, precision)
+        return (
+            self._transform("ifft", irfft_and_unpad, precision.real, precision, spectrum, time),
+            CopyRows("unpad", self._target, time, rounding, destination),
+        )
+
+    def _transform(
+        self,
+        phase: str,
+        transform: Callable[[int, np.dtype[Any], np.dtype[Any]], RowTransform],
+        rounding: np.dtype[Any],
+        precision: Precision,
+        source: End,
+        destination: End,
+    ) -> TransformRows:
+        length, real = self._layout.padded_size, precision.real
+        row_bytes = length * real.itemsize
+        return TransformRows(phase, self._pieces, transform(length, rounding, real), row_bytes, source, destination)
+
+    def _padded(self, name: str, space: Space, precision: Precision) -> Buffer:
+        return self._get(f"{name}.{space}", (self._rows(space), self._layout.padded_size), precision.real)
+
+    def _rows(self, space: Space) -> int:
+        return self._layout.vector(space, self._num_vecs).rows

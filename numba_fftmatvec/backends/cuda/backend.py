@@ -1,0 +1,224 @@
+"""The CUDA backend: CuPy arrays, cuFFT plans that we own, kernels compiled by numba.cuda, one stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import cupy
+import cupyx
+import numpy as np
+from cupy.cuda import nvtx
+
+from ...errors import CapacityError
+from ...kernels.formats import COMPLEX64, Format
+from ...kernels.jit import require_cuda
+from ...layout import MatrixLayout
+from ..base import Buffer, Program, Transform, Workspace
+from .graphs import UNCAPTURABLE_STREAMS, GraphReplay
+from .staging import CudaIntake
+from .transforms import Lane, PairedTransforms
+
+# Compute capabilities whose double arithmetic runs at half the rate of single.
+STRONG_DOUBLE = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
+
+
+def device_count() -> tuple[int, str]:
+    """Return how many devices work, and if none, why."""
+    try:
+        require_cuda()
+        return cupy.cuda.runtime.getDeviceCount(), ""
+    except Exception as error:  # the driver's and numba-cuda's errors share no base
+        return 0, f"{type(error).__name__}: {error}"
+
+
+class _Range:
+    """An NVTX range."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None:
+        nvtx.RangePush(self.name)
+
+    def __exit__(self, *error: object) -> None:
+        nvtx.RangePop()
+
+
+@contextmanager
+def _named_error(shape: tuple[int, ...], dtype: Any) -> Iterator[None]:
+    """Raise a CapacityError for CuPy's, which other ranks cannot rebuild."""
+    try:
+        yield
+    except cupy.cuda.memory.OutOfMemoryError as error:
+        size = math.prod(shape) * np.dtype(dtype).itemsize
+        raise CapacityError(f"array of {shape}: expected {size} bytes of free device memory, found: {error}") from error
+
+
+class CudaBackend:
+    """Arrays in a GPU's memory. See `Backend` for the methods.
+
+    Parameters
+    ----------
+    device : int
+        Index of the GPU; it becomes the thread's current device.
+    stream : cupy.cuda.Stream, optional
+        Where everything is queued. By default a new stream that orders itself with the legacy default stream, so that
+        a caller's own CuPy or PyTorch work needs no synchronisation with ours.
+    sharing : int
+        How many ranks use this GPU.
+    threads : int
+        This rank's share of the host's cores.
+    """
+
+    name = "cuda"
+
+    def __init__(self, device: int, stream: Any = None, *, sharing: int = 1, threads: int = 1) -> None:
+        self.device: int | None = device
+        self.threads = threads
+        self._sharing = sharing
+        self._device = cupy.cuda.Device(device)
+        self._device.use()
+        numba_cuda = require_cuda()
+        numba_cuda.select_device(device)
+        self._as_kernel_array = numba_cuda.as_cuda_array
+        self.stream = cupy.cuda.Stream(non_blocking=False) if stream is None else stream
+        self._lanes = [Lane(self.stream)]
+        self.target = self._lanes[0].target
+        capability = self._device.compute_capability
+        self._strong_double = (int(capability[:-1]), int(capability[-1])) in STRONG_DOUBLE
+        self._pinned: dict[int, np.ndarray] = {}
+        self._peak = 0
+
+    def lane(self, index: int) -> Lane:
+        """Return this backend's own lane, 0, or a second one, 1, for work that overlaps with that of the first."""
+        if index == len(self._lanes):
+            self._lanes.append(Lane(cupy.cuda.Stream(non_blocking=True)))
+        return self._lanes[index]
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
+        """Allocate without initialising."""
+        with self.active(), _named_error(shape, dtype):
+            return self.wrap(cupy.empty(shape, dtype))
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
+        """Allocate and set to zero."""
+        with self.active(), _named_error(shape, dtype):
+            return self.wrap(cupy.zeros(shape, dtype))
+
+    def wrap(self, array: Any) -> Buffer:
+        """Return a Buffer of a CuPy array."""
+        return Buffer(array, self._as_kernel_array(array, sync=False))
+
+    def upload(self, destination: Any, source: np.ndarray) -> None:
+        """Copy a host array to the device."""
+        with self.active():
+            destination.set(np.ascontiguousarray(source, destination.dtype))
+        self.stream.synchronize()
+
+    def download(self, source: Any) -> np.ndarray:
+        """Return a host copy."""
+        with self.active():
+            host: np.ndarray = cupy.asnumpy(source)
+        self.stream.synchronize()
+        return host
+
+    def host_view(self, array: Any) -> np.ndarray:
+        """Return page-locked memory of the array's shape; one block serves all arrays of a size."""
+        if array.nbytes not in self._pinned:
+            self._pinned[array.nbytes] = cupyx.empty_pinned(array.nbytes, np.uint8)
+        pinned: np.ndarray = self._pinned[array.nbytes]
+        return np.frombuffer(pinned, array.dtype).reshape(array.shape)
+
+    def copy_to_host(self, host: np.ndarray, array: Any) -> None:
+        """Copy to page-locked memory and wait."""
+        array.get(stream=self.stream, out=host)
+        self.stream.synchronize()
+
+    def copy_from_host(self, array: Any, host: np.ndarray) -> None:
+        """Copy from page-locked memory and wait, since the memory is used again."""
+        array.set(host, stream=self.stream)
+        self.stream.synchronize()
+
+    def intake(self, shape: tuple[int, int]) -> AbstractContextManager[CudaIntake]:
+        """Return slots of page-locked and device memory."""
+        return CudaIntake(self, shape)
+
+    def rfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
+        """Plan real transforms from `source` into `destination`."""
+        run = self._lanes[0].fft(length, source, destination)
+
+        def transform(values: Buffer) -> Buffer:
+            run()
+            return destination
+
+        return transform
+
+    def transforms(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> PairedTransforms:
+        """Return the planner of transforms of pairs."""
+        return PairedTransforms(self, self.lane, workspace, layout, num_vecs)
+
+    def accumulator(self, format: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
+        """Accumulate in double wherever that costs nothing: always, but for single spectra on GPUs weak in double."""
+        single = format == COMPLEX64 and not self._strong_double
+        return np.dtype(np.complex64 if single else np.complex128)
+
+    def replayed(self, program: Program) -> Program:
+        """Return a program that replays CUDA graphs; the default streams cannot be captured, so there it is eager."""
+        return GraphReplay(self.stream, program) if self.stream.ptr not in UNCAPTURABLE_STREAMS else program
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Return a context that makes the stream current."""
+        return self.stream  # type: ignore[no-any-return]
+
+    def synchronize(self) -> None:
+        """Wait for the stream."""
+        self.stream.synchronize()
+
+    def timestamp(self) -> Any:
+        """Record an event."""
+        event = cupy.cuda.Event()
+        event.record(self.stream)
+        return event
+
+    def elapsed(self, start: Any, stop: Any) -> float:
+        """Return the seconds between two events."""
+        return float(cupy.cuda.get_elapsed_time(start, stop)) * 1e-3
+
+    def annotate(self, name: str) -> AbstractContextManager[Any]:
+        """Return an NVTX range."""
+        return _Range(name)
+
+    def peak_bytes(self) -> int:
+        """Return the most that CuPy's memory pool has held of the device, as far as `trim` and this have seen it."""
+        self._peak = max(self._peak, int(cupy.get_default_memory_pool().total_bytes()))
+        return self._peak
+
+    def free_bytes(self) -> int | None:
+        """Return this rank's share of the device's free memory and what CuPy's pool holds unused, within its limit."""
+        pool = cupy.get_default_memory_pool()
+        free = cupy.cuda.runtime.memGetInfo()[0] // self._sharing
+        limit = pool.get_limit()
+        more = min(free, max(0, limit - pool.total_bytes())) if limit else free
+        return int(more + pool.free_bytes())
+
+    def plan_bytes(self) -> int:
+        """Return the bytes of the work areas of all cuFFT plans."""
+        return sum(plan.nbytes for lane in self._lanes for plan in lane.plans.values())
+
+    def trim(self) -> None:
+        """Give the unused blocks of CuPy's pools back: device memory and page-locked memory."""
+        self.peak_bytes()  # what goes now counts
+        self.synchronize()
+        cupy.get_default_memory_pool().free_all_blocks()
+        cupy.get_default_pinned_memory_pool().free_all_blocks()
+
+    def device_name(self) -> str:
+        """Return the GPU's name."""
+        return str(cupy.cuda.runtime.getDeviceProperties(self.device)["name"].decode())
+
+    def unique_id(self) -> str:
+        """Return a name of the physical GPU: its PCI bus address."""
+        return str(self._device.pci_bus_id)

@@ -1,0 +1,258 @@
+"""Transforms on CUDA: complex transforms of pairs of blocks by cuFFT, which are half as many (see `kernels.pairs`).
+
+They go through in chunks, which bound the memory. Chunks take turns on two streams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
+
+import cupy
+import numpy as np
+from cupy.cuda import cufft
+
+from ...kernels import Target, ceil_div
+from ...kernels.jit import require_cuda
+from ...kernels.pairs import pack_launcher, unpack_launcher
+from ...layout import MatrixLayout, Space
+from ...precision import Precision
+from ..base import Backend, Buffer, End, Stage, Workspace
+
+# A batched cuFFT plan addresses its elements with 32 bits.
+MAX_PLAN_ELEMENTS = 2**31 - 1
+
+# Pairs of rows are padded and transformed in chunks of this size, two at a time: larger ones gain nothing more, smaller
+# ones cost launches, and the padded rows need this much memory twice whatever the number of rows.
+CHUNK_BYTES = 32 << 20
+
+FORWARD_KINDS = {
+    np.dtype(np.float64): cufft.CUFFT_D2Z,
+    np.dtype(np.float32): cufft.CUFFT_R2C,
+    np.dtype(np.complex128): cufft.CUFFT_Z2Z,
+    np.dtype(np.complex64): cufft.CUFFT_C2C,
+}
+
+
+class Plan:
+    """A cuFFT plan of rows, and the bytes of its work area; CuPy's plans cannot be referred to weakly."""
+
+    def __init__(self, length: int, pitches: tuple[int, int], kind: int, batch: int) -> None:
+        layout = [(length,), (pitches[0],), 1, pitches[0], (pitches[1],), 1, pitches[1]]
+        plan = cufft.PlanNd(*layout, kind, batch, "C", 0, None)
+        self.fft: Callable[[Any, Any, int], None] = plan.fft
+        self.nbytes = int(plan.work_area.mem.size)
+
+
+class Lane:
+    """A stream with its kernels' target and its cuFFT plans: work areas are used by one stream at a time.
+
+    Parameters
+    ----------
+    stream : cupy.cuda.Stream
+        Where the work is queued.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.target = Target("cuda", require_cuda().external_stream(stream.ptr))
+        self.plans: WeakValueDictionary[tuple[int, ...], Plan] = WeakValueDictionary()
+
+    def fft(self, length: int, source: Buffer, destination: Buffer, *, inverse: bool = False) -> Callable[[], None]:
+        """Plan transforms of the rows of `source` into `destination`, unnormalised in both directions."""
+        kind = FORWARD_KINDS[source.dtype]
+        direction = cufft.CUFFT_INVERSE if inverse else cufft.CUFFT_FORWARD
+        rows, pitches = source.array.shape[0], (source.array.shape[1], destination.array.shape[1])
+        step = max(1, MAX_PLAN_ELEMENTS // max(*pitches, length))
+        calls = []
+        with self.stream:
+            for start in range(0, rows, step):
+                part = slice(start, min(start + step, rows))
+                plan = self._plan(length, pitches, kind, part.stop - part.start)
+                calls.append((plan, source.array[part], destination.array[part]))
+
+        def run() -> None:
+            for plan, inputs, outputs in calls:
+                plan.fft(inputs, outputs, direction)
+
+        return run
+
+    def _plan(self, length: int, pitches: tuple[int, int], kind: int, batch: int) -> Plan:
+        """Return a plan, the same one as long as it lives: its users run on one stream and can share a work area."""
+        key = (length, *pitches, kind, batch)
+        plan = self.plans.get(key)
+        if plan is None:
+            plan = self.plans[key] = Plan(length, pitches, kind, batch)
+        return plan
+
+
+class PackPairs(Stage):
+    """Join a chunk's pairs of blocks into complex rows with room for the tail."""
+
+    def __init__(
+        self, target: Target, source: End, rounding: np.dtype[Any], destination: Buffer, first: int, stride: int
+    ) -> None:
+        super().__init__("pad", source, destination)
+        self._places = first, stride
+        self._pack = pack_launcher(target, source.dtype, rounding, destination.dtype)
+
+    def run(self) -> None:
+        """Convert, round, join and pad in one pass."""
+        self._pack(self.destination.view, self.source.view, *self._places)
+
+
+class TransformPairs(Stage):
+    """Transform a chunk of complex rows, forward or back."""
+
+    def __init__(self, phase: str, lane: Lane, length: int, source: Buffer, destination: Buffer) -> None:
+        super().__init__(phase, source, destination)
+        self._transform = lane.fft(length, source, destination, inverse=phase == "ifft")
+
+    def run(self) -> None:
+        """Run the plan."""
+        self._transform()
+
+
+class UnpackPairs(Stage):
+    """Separate a chunk's complex rows into blocks."""
+
+    def __init__(
+        self, target: Target, source: Buffer, rounding: np.dtype[Any], destination: End, first: int, stride: int
+    ) -> None:
+        super().__init__("unpad", source, destination)
+        self._places = first, stride
+        self._unpack = unpack_launcher(target, destination.dtype, rounding, source.dtype)
+
+    def run(self) -> None:
+        """Convert, round, separate and unpad in one pass."""
+        self._unpack(self.source.view, self.destination.view, *self._places)
+
+
+class Overlapped(Stage):
+    """A transform's chunks on two lanes by turns: each hides what the other's kernels leave idle as they end."""
+
+    def __init__(self, phase: str, lanes: tuple[Lane, Lane], chunks: Sequence[tuple[Stage, ...]]) -> None:
+        super().__init__(phase, chunks[0][0].source, chunks[-1][-1].destination)
+        self._lanes = lanes
+        self._chunks = chunks
+
+    def run(self) -> None:
+        """Run each chunk's stages in order, and the next chunk's beside them."""
+        main, other = (lane.stream for lane in self._lanes)
+        _wait_for(main, other)
+        for turn, stages in enumerate(self._chunks):
+            with self._lanes[turn % 2].stream:
+                for stage in stages:
+                    stage.run()
+        _wait_for(other, main)
+
+    def __str__(self) -> str:
+        """Return the stages of all chunks."""
+        return "\n".join(f"{stage} (chunk {i})" for i, stages in enumerate(self._chunks) for stage in stages)
+
+
+def _wait_for(first: Any, second: Any) -> None:
+    """Let work that is queued on the second stream from now on start after all that is queued on the first."""
+    event = cupy.cuda.Event(disable_timing=True)
+    event.record(first)
+    second.wait_event(event)
+
+
+class Chunk(NamedTuple):
+    """Some pairs of blocks: their lane, their first pair, their rows in time, and their part of the spectrum."""
+
+    lane: Lane
+    first: int
+    time: Buffer
+    spectrum: Buffer
+
+
+class PairedTransforms:
+    """Plans the transforms of a matrix's vectors. See `Transforms` for the methods.
+
+    Parameters
+    ----------
+    backend : Backend
+        Where the arrays live.
+    lane : callable
+        ``lane(0)`` is the backend's own, and ``lane(1)`` another one, which is made when there is work for it.
+    workspace : Workspace
+        Where the buffers between the stages are.
+    layout : MatrixLayout
+        Sizes of the matrix.
+    num_vecs : int
+        Right-hand sides.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        lane: Callable[[int], Lane],
+        workspace: Workspace,
+        layout: MatrixLayout,
+        num_vecs: int,
+    ) -> None:
+        self._wrap = backend.wrap
+        self._lane = lane
+        self._get = workspace.get
+        self._length = layout.padded_size
+        self._layout = layout
+        self._num_vecs = num_vecs
+
+    def spectrum(self, space: Space, precision: Precision) -> Buffer:
+        """Return (pairs, padded size)."""
+        return self._get(f"spectrum.{space}", (self._pairs(space), self._length), precision.complex)
+
+    def forward(
+        self, space: Space, source: End, rounding: np.dtype[Any], precision: Precision, *, timed: bool
+    ) -> tuple[Stage, ...]:
+        """Return pad and FFT of every chunk; the padded rows' tails stay zero."""
+        stride = self._stride(space)
+        chunks: list[tuple[Stage, ...]] = [
+            (
+                PackPairs(chunk.lane.target, source, rounding, chunk.time, chunk.first, stride),
+                TransformPairs("fft", chunk.lane, self._length, chunk.time, chunk.spectrum),
+            )
+            for chunk in self._chunks("padded", space, precision, timed)
+        ]
+        return self._joined("fft", chunks, timed)
+
+    def inverse(
+        self, space: Space, precision: Precision, rounding: np.dtype[Any], destination: End, *, timed: bool
+    ) -> tuple[Stage, ...]:
+        """Return IFFT and unpad of every chunk."""
+        stride = self._stride(space)
+        chunks: list[tuple[Stage, ...]] = [
+            (
+                TransformPairs("ifft", chunk.lane, self._length, chunk.spectrum, chunk.time),
+                UnpackPairs(chunk.lane.target, chunk.time, rounding, destination, chunk.first, stride),
+            )
+            for chunk in self._chunks("time", space, precision, timed)
+        ]
+        return self._joined("ifft", chunks, timed)
+
+    def _joined(self, phase: str, chunks: list[tuple[Stage, ...]], timed: bool) -> tuple[Stage, ...]:
+        if timed or len(chunks) == 1:
+            return tuple(stage for stages in chunks for stage in stages)
+        return (Overlapped(phase, (self._lane(0), self._lane(1)), chunks),)
+
+    def _stride(self, space: Space) -> int:
+        """Return the distance of a pair's rows: neighbouring blocks, or the same block of the next vector."""
+        return 1 if self._num_vecs == 1 else len(self._layout.vector(space).blocks)
+
+    def _pairs(self, space: Space) -> int:
+        stride = self._stride(space)
+        return ceil_div(self._layout.vector(space, self._num_vecs).rows, 2 * stride) * stride
+
+    def _chunks(self, name: str, space: Space, precision: Precision, timed: bool) -> Iterator[Chunk]:
+        """Yield the chunks. They take turns with the lanes, each of which has rows in time that its chunks share."""
+        pairs = self._pairs(space)
+        step = min(pairs, max(1, CHUNK_BYTES // (self._length * precision.complex.itemsize)))
+        spectrum = self.spectrum(space, precision)
+        for turn, first in enumerate(range(0, pairs, step)):
+            lane = 0 if timed else turn % 2
+            rows = self._get(f"{name}.{space}.{lane}", (step, self._length), precision.complex)
+            part = spectrum.array[first : first + step]
+            time = self._wrap(rows.array[: len(part)])._replace(name=rows.name)
+            yield Chunk(self._lane(lane), first, time, self._wrap(part)._replace(name=spectrum.name))

@@ -1,0 +1,306 @@
+"""The process grid: this rank's place in it, its device and stream, and the messages of all ranks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from mpi4py import MPI
+
+from ..arguments import positive_int
+from ..backends import Backend, select_backend
+from ..backends.base import cuda_devices, requested_backend
+from ..errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError, GridError
+from ..layout import Space, VectorLayout
+from .agreement import agreement
+from .axis import Axis
+from .collection import Parts, collect
+from .collectives import Collectives, select_collectives
+
+T = TypeVar("T")
+
+COLLECTIVES = ("auto", "mpi", "nccl")
+
+
+class Comm:
+    """A 2-D grid of MPI ranks, each with a device and a stream.
+
+    Rank r stands in row ``r % proc_rows`` (its row color) and column ``r // proc_rows`` (its column color). Block rows
+    of a matrix are split over the grid's rows, block columns over its columns. Collective over `comm`.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Intracomm, optional
+        The ranks; COMM_WORLD by default. It is duplicated: our messages never meet the caller's.
+    proc_rows : int
+        Rows of the grid.
+    proc_cols : int, optional
+        Columns of the grid; by default as many as the ranks allow.
+    backend : {"auto", "cpu", "cuda"}
+        Where the arrays live. ``"auto"`` takes the value of the environment variable NUMBA_FFTMATVEC_BACKEND if it is
+        set, else ``"cuda"`` if every rank has a working device.
+    collectives : {"auto", "mpi", "nccl"}
+        The library that arrays travel by. ``"auto"`` takes NCCL where every rank has a GPU of its own, else MPI.
+    stream : cupy.cuda.Stream, optional
+        Queue all device work there instead of on a stream of our own. CUDA only; the caller keeps it alive.
+
+    Raises
+    ------
+    GridError
+        ``proc_rows * proc_cols`` is not the number of ranks.
+    BackendError
+        The backend or the collectives asked for cannot work here.
+    ArgumentError, ArgumentTypeError
+        Another argument is outside its domain.
+
+    Examples
+    --------
+    >>> with Comm(proc_rows=1, backend="cpu") as comm:
+    ...     comm.get_world_rank(), comm.proc_cols
+    (0, 1)
+    """
+
+    def __init__(
+        self,
+        comm: MPI.Intracomm | None = None,
+        proc_rows: int = 1,
+        proc_cols: int | None = None,
+        *,
+        backend: str = "auto",
+        collectives: str = "auto",
+        stream: Any = None,
+    ) -> None:
+        if comm is None:
+            comm = MPI.COMM_WORLD
+        if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
+            raise ArgumentTypeError(f"comm: expected an mpi4py.MPI.Intracomm, found {comm!r}")
+        self._closed = False
+        self.global_comm: MPI.Intracomm = comm.Dup()
+        with self.agreement("checking the process grid"):
+            self.proc_rows, self.proc_cols = _grid(self.global_comm.size, proc_rows, proc_cols)
+            backend = requested_backend(backend)
+            if collectives not in COLLECTIVES:
+                raise ArgumentError(f"collectives: expected one of {', '.join(COLLECTIVES)}, found {collectives!r}")
+            if stream is not None and backend == "cpu":
+                raise ArgumentError(f"stream: expected None with the backend 'cpu', found {stream!r}")
+        self.world_rank: int = self.global_comm.rank
+        self.world_size: int = self.global_comm.size
+        self.row_color: int = self.world_rank % self.proc_rows
+        self.col_color: int = self.world_rank // self.proc_rows
+        self.row_comm = cast(MPI.Intracomm, self.global_comm.Split(self.row_color, self.col_color))
+        self.col_comm = cast(MPI.Intracomm, self.global_comm.Split(self.col_color, self.row_color))
+        self._external_stream = stream is not None
+        self.backend: Backend = self._choose_backend(backend, stream)
+        kind = self._choose_collectives(collectives)
+        lines = {Space.COL: (self.row_comm, self.col_comm), Space.ROW: (self.col_comm, self.row_comm)}
+        self._axes = {
+            space: Axis(space, parts, copies, kind(copies, self.backend)) for space, (parts, copies) in lines.items()
+        }
+
+    def _choose_backend(self, name: str, stream: Any) -> Backend:
+        node = self.global_comm.Split_type(MPI.COMM_TYPE_SHARED, self.world_rank)
+        node_rank, node_size = node.rank, node.size
+        node.Free()
+        if name == "auto":
+            everywhere = self.global_comm.allreduce(cuda_devices()[0] > 0, MPI.LAND)
+            name = "cuda" if everywhere else "cpu"
+        with self.agreement("choosing a device"):
+            chosen = select_backend(name, node_rank, node_size, stream)
+        return chosen
+
+    def _choose_collectives(self, name: str) -> Callable[[MPI.Intracomm, Backend], Collectives]:
+        shared = self._ranks_sharing_a_device()
+        with self.agreement("choosing collectives"):
+            if name == "nccl" and (self.backend.name != "cuda" or shared):
+                raise BackendError(
+                    "collectives 'nccl': expected a GPU of its own for each rank, "
+                    f"found backend {self.backend.name!r} with {shared} ranks sharing GPUs"
+                )
+        if name == "auto":
+            name = "nccl" if self.backend.name == "cuda" and not shared and self.world_size > 1 else "mpi"
+            if self.backend.name == "cuda" and shared and self.world_rank == 0:
+                warnings.warn(f"{shared} ranks share GPUs: collectives go through MPI, not NCCL", stacklevel=3)
+        return select_collectives(name)
+
+    def _ranks_sharing_a_device(self) -> int:
+        if self.backend.device is None:
+            return 0
+        mine = (MPI.Get_processor_name(), self.backend.unique_id())
+        everybody = self.global_comm.allgather(mine)
+        return sum(everybody.count(device) > 1 for device in everybody)
+
+    def agreement(self, phase: str) -> AbstractContextManager[None]:
+        """Run a block on all ranks such that it fails on all of them if it fails on any. Collective.
+
+        The block must not communicate. Every rank raises the error of the lowest rank that failed: the same type, the
+        same message, with a note that names the rank and the phase.
+
+        Parameters
+        ----------
+        phase : str
+            The work of the block, for the note.
+        """
+        return agreement(self.global_comm, phase)
+
+    def check_open(self) -> None:
+        """Raise a ClosedError if `close` was called."""
+        if self._closed:
+            raise ClosedError("comm: expected an open Comm, found one that was closed")
+
+    def synchronize(self) -> None:
+        """Wait until everything queued on this rank's stream is done."""
+        self.backend.synchronize()
+
+    # Messages: every one that the library sends goes through these, or through an axis.
+
+    def axis(self, space: str) -> Axis:
+        """Return how the vectors of a space, ``"col"`` or ``"row"``, are split over the grid and travel along it."""
+        return self._axes[Space(space)]
+
+    def barrier(self) -> None:
+        """Wait until every rank is here."""
+        self.global_comm.Barrier()
+
+    def bcast(self, value: T) -> T:
+        """Return the first rank's value, any that can be pickled, on every rank."""
+        return self.global_comm.bcast(value)  # type: ignore[no-any-return]
+
+    def allgather(self, value: T) -> list[T]:
+        """Return every rank's value, any that can be pickled, on every rank, in the ranks' order."""
+        return self.global_comm.allgather(value)
+
+    def stack(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return every rank's (n,) values as (ranks, n) on every rank."""
+        everybody = np.empty((self.world_size, *values.shape))
+        self.global_comm.Allgather(values, everybody)
+        return everybody
+
+    def concatenate(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return every rank's (n, length) values, of any length, joined along the second axis, on every rank."""
+        counts = self.allgather(values.shape[1])
+        joined = np.empty((len(values), sum(counts)))
+        for send, receive in zip(values, joined, strict=True):
+            self.global_comm.Allgatherv(send, (receive, counts))
+        return joined
+
+    def collect(
+        self,
+        layout: VectorLayout,
+        items: Iterable[T],
+        local: Callable[[T], npt.NDArray[np.float64]],
+        consume: Callable[[T, Parts], None],
+        phase: str,
+    ) -> None:
+        """Have vectors of a layout consumed one by one, part by part, by the first rank of each line of the grid.
+
+        Collective. It ends in an agreement, whatever fails. Parameters are those of `collection.collect`; `items` are
+        the same along a line, which is a row of the grid for ``"col"`` vectors and a column for ``"row"`` vectors.
+        """
+        with self.agreement(phase):
+            collect(self.axis(layout.space).parts_comm, layout, items, local, consume)
+
+    def abort(self, status: int) -> None:
+        """End the processes of all ranks with an exit status."""
+        self.global_comm.Abort(status)
+
+    def close(self) -> None:
+        """Free the communicators. Collective. Safe to call twice, and after MPI was finalised."""
+        if self._closed:
+            return
+        self._closed = True
+        if MPI.Is_finalized():
+            return
+        self.backend.synchronize()
+        for axis in self._axes.values():
+            axis.close()
+        for comm in (self.row_comm, self.col_comm, self.global_comm):
+            comm.Free()
+
+    def __enter__(self) -> Comm:
+        """Return the Comm itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it; not after an error, which the other ranks may not share: freeing would wait for them."""
+        if kind is None:
+            self.close()
+
+    def __repr__(self) -> str:
+        """Return the rank's place in the grid."""
+        return (
+            f"Comm(rank {self.world_rank} of {self.world_size}, grid {self.proc_rows}x{self.proc_cols}, "
+            f"row {self.row_color}, column {self.col_color}, backend {self.backend.name!r})"
+        )
+
+    @property
+    def device(self) -> int | None:
+        """Index of this rank's GPU, None on the CPU."""
+        return self.backend.device
+
+    @property
+    def stream(self) -> Any:
+        """The CuPy stream that the work is queued on, None on the CPU."""
+        return self.backend.stream
+
+    def get_world_rank(self) -> int:
+        """Return this rank."""
+        return self.world_rank
+
+    def get_world_size(self) -> int:
+        """Return the number of ranks."""
+        return self.world_size
+
+    def get_proc_rows(self) -> int:
+        """Return the number of rows of the grid."""
+        return self.proc_rows
+
+    def get_proc_cols(self) -> int:
+        """Return the number of columns of the grid."""
+        return self.proc_cols
+
+    def get_row_color(self) -> int:
+        """Return this rank's row in the grid."""
+        return self.row_color
+
+    def get_col_color(self) -> int:
+        """Return this rank's column in the grid."""
+        return self.col_color
+
+    def get_device(self) -> int | None:
+        """Return the index of this rank's GPU, None on the CPU."""
+        return self.device
+
+    def get_stream(self) -> Any:
+        """Return the CuPy stream that the work is queued on, None on the CPU."""
+        return self.stream
+
+    def has_external_stream(self) -> bool:
+        """Return whether the stream is the caller's."""
+        return self._external_stream
+
+    def get_row_comm(self) -> MPI.Intracomm:
+        """Return the communicator of this rank's row; ours, not to be freed."""
+        return self.row_comm
+
+    def get_col_comm(self) -> MPI.Intracomm:
+        """Return the communicator of this rank's column; ours, not to be freed."""
+        return self.col_comm
+
+    def get_global_comm(self) -> MPI.Intracomm:
+        """Return the communicator of all ranks; ours, not to be freed."""
+        return self.global_comm
+
+
+def _grid(ranks: int, proc_rows: int, proc_cols: int | None) -> tuple[int, int]:
+    rows = positive_int(proc_rows, "proc_rows")
+    cols = ranks // rows if proc_cols is None else positive_int(proc_cols, "proc_cols")
+    if rows * cols != ranks:
+        raise GridError(f"process grid: expected proc_rows * proc_cols = {ranks} ranks, found {rows} x {cols}")
+    return rows, cols

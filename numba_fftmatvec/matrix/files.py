@@ -1,0 +1,50 @@
+"""Matrices in files: the first rank of each row of the process grid writes whole block rows."""
+
+from __future__ import annotations
+
+import os
+
+from ..comm.collection import Parts
+from ..errors import UninitializedError
+from ..io import MatrixMeta, block_row_writer, remove_meta, write_meta
+from ..layout import Space
+from .description import MatrixDescription
+
+Path_ = str | os.PathLike[str]
+
+
+class MatrixFiles(MatrixDescription):
+    """The files of a `Matrix`."""
+
+    def save(self, path: Path_) -> None:
+        """Write the matrix to a directory in the pyFFTMatvec format. Collective.
+
+        The values are those that the stored spectrum represents: equal to the ones loaded up to the rounding of
+        `p_config.sbgemv`. The metadata are removed first and written last, so that an incomplete directory, or one with
+        rows of two matrices, is not taken for a matrix.
+
+        Raises
+        ------
+        UninitializedError
+            The matrix has no values.
+        FileError
+            A file cannot be written.
+        """
+        self.check_open()
+        if "F" not in self._spectra:
+            raise UninitializedError("save: expected an initialised matrix, found one without values")
+        comm, layout, spectrum, phase = self.comm, self._layout, self._spectra["F"], f"writing {path}"
+        meta = MatrixMeta(*layout.sizes, is_p2q=self._is_p2q, checksum=self._checksum)
+
+        def write(row: int, parts: Parts) -> None:
+            with block_row_writer(path, meta, row) as writer:
+                for cols, values in parts:
+                    writer.write(cols, values)
+
+        with comm.agreement(phase):
+            if comm.world_rank == 0:
+                remove_meta(path)
+        comm.collect(layout.vector(Space.COL), layout.block_rows, spectrum.block_row, write, phase)
+        with comm.agreement(phase):
+            if comm.world_rank == 0:
+                write_meta(path, meta)

@@ -1,0 +1,134 @@
+"""The values of a matrix: how the spectra of F and G are filled, from memory, formulas and files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ..arguments import check_shape
+from ..errors import ChecksumError, FileFormatError, UninitializedError
+from ..io import MatrixMeta, check_block_row, read_meta
+from ..progress import show_progress
+from ..spectrum import Spectrum
+from ..spectrum.capacity import check_capacity
+from ..spectrum.sources import BlockRowSource, filled, from_directory, from_rows
+from .products import MatrixProducts
+
+Path_ = str | os.PathLike[str]
+Blocks = npt.ArrayLike | Callable[[int], npt.ArrayLike]
+
+
+class MatrixValues(MatrixProducts):
+    """The values of a `Matrix`. All `init_mat_*` are collective."""
+
+    def init_mat_ones(self, aux_mat: bool = False) -> None:
+        """Set every value of the first block column to 1."""
+        self._load(filled(self.comm.backend, self._layout, "constant", 1.0), matrix_name(aux_mat), "filling a matrix")
+
+    def init_mat_doubles(self, aux_mat: bool = False) -> None:
+        """Set every value to `generate_double` of its global index in the (Nd, Nm, Nt) array."""
+        self._load(filled(self.comm.backend, self._layout, "doubles"), matrix_name(aux_mat), "filling a matrix")
+
+    def init_mat_from_array(self, blocks: Blocks, aux_mat: bool = False) -> None:
+        """Set the first block column from memory.
+
+        Parameters
+        ----------
+        blocks : array_like or callable
+            The global (Nd, Nm, Nt) real values, given on every rank, of which each keeps its share; or a function that
+            returns the (Nm, Nt) values of the block row whose global index it is given, called for this rank's rows.
+        aux_mat : bool
+            Set the auxiliary matrix G instead of F.
+
+        Raises
+        ------
+        ShapeError, ArgumentTypeError
+            The values have another shape, or are not real numbers.
+        """
+        layout, what = self._layout, "taking a matrix from an array"
+        with self.comm.agreement(what):
+            if not callable(blocks):
+                values = np.asarray(blocks)
+                check_shape(values.shape, layout.sizes, "blocks")
+                blocks = values.__getitem__
+        self._load(from_rows(self.comm.backend, layout, blocks), matrix_name(aux_mat), what)
+
+    def init_mat_from_file(self, dirname: Path_, aux_mat: bool = False) -> None:
+        """Set the first block column from a matrix directory.
+
+        Parameters
+        ----------
+        dirname : path
+            The directory; its sizes must be this matrix's.
+        aux_mat : bool
+            Read it into the auxiliary matrix G, whose checksum must be that of F.
+
+        Raises
+        ------
+        FileError, FileFormatError, ChecksumError, ShapeError
+            The directory cannot be read, breaks the format, or holds another matrix.
+        """
+        meta = self._read_meta(dirname)
+        layout = self._layout
+        with self.comm.agreement(f"reading {dirname}"):
+            check_shape((meta.Nd, meta.Nm, meta.Nt), layout.sizes, f"{dirname}: (Nd, Nm, Nt)")
+            if aux_mat and meta.checksum != self._checksum:
+                raise ChecksumError(
+                    f"{dirname}: expected the primary matrix's checksum {self._checksum}, found {meta.checksum}"
+                )
+            if meta.is_p2q != self._is_p2q:
+                raise FileFormatError(f"{dirname}: expected is_p2q = {int(self._is_p2q)}, found {int(meta.is_p2q)}")
+        self._load_directory(dirname, meta, matrix_name(aux_mat))
+        if not aux_mat:
+            self._checksum = meta.checksum
+
+    def _read_meta(self, directory: Path_) -> MatrixMeta:
+        """Read the metadata on rank 0 and share it."""
+        meta = None
+        with self.comm.agreement(f"reading {directory}"):
+            if self.comm.world_rank == 0:
+                meta = read_meta(Path(directory))
+        return self.comm.bcast(meta)  # type: ignore[return-value]
+
+    def _load_directory(self, directory: Path_, meta: MatrixMeta, name: str) -> None:
+        # Check one block row against the metadata before allocating memory or discarding the present values.
+        with self.comm.agreement(f"reading {directory}"):
+            check_block_row(directory, meta, self._layout.block_rows.start)
+        self._load(from_directory(Path(directory), meta), name, f"reading {directory}")
+
+    def _load(self, source: BlockRowSource, name: str, what: str) -> None:
+        """Load the values of F or G. Until they are complete there are none, so no product runs on half of them."""
+        comm, spectra, precision = self.comm, self._spectra, self._config.sbgemv
+        self.check_open()
+        progress: Callable[[range], Iterable[int]] = partial(
+            show_progress, description=what, enabled=comm.world_rank == 0
+        )
+        with comm.agreement(what):
+            if name == "G" and "F" not in spectra:
+                raise UninitializedError(f"{what}: expected an initialised primary matrix before the auxiliary one")
+            # Do not overwrite a spectrum that another matrix shares.
+            reused = spectra.exclusive(name)
+            check_capacity(comm.backend, self._layout, precision, what, in_place=reused is not None)
+        self._plans.clear()
+        others = spectra.remove(*(("F", "G") if name == "F" else ("G",)))
+        try:
+            with comm.agreement(what):
+                loaded = reused or Spectrum(comm.backend, self._layout, precision)
+                loaded.load(source, progress)
+                for other, spectrum in (others | {name: loaded}).items():
+                    spectra.replace(other, spectrum)
+                self._plans[1] = self._plan(1)
+        except Exception:  # raised on the ranks that did not fail themselves, too
+            spectra.remove(*others, name)
+            self._plans.clear()
+            raise
+
+
+def matrix_name(aux_mat: bool) -> str:
+    """Return the name of the matrix that a flag chooses: ``"F"`` or ``"G"``."""
+    return "G" if aux_mat else "F"

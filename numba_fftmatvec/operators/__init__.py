@@ -1,0 +1,6 @@
+"""Linear operators between vectors, their adjoints and the dot test; they know no matrix."""
+
+from .base import AdjointOperator, LinearOperator
+from .dot_test import dot_test
+
+__all__ = ["AdjointOperator", "LinearOperator", "dot_test"]

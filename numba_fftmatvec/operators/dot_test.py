@@ -1,0 +1,80 @@
+"""The dot test: an operator and its adjoint belong together if <A x, y> = <x, A* y>."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ..errors import VerificationError
+from ..layout import VectorLayout
+from ..vector import Vector
+from .base import LinearOperator
+
+
+def dot_test(
+    operator: LinearOperator, x: Vector | None = None, y: Vector | None = None, *, tolerance: float | None = None
+) -> float:
+    """Return how far <A x, y> and <x, A* y> differ, relative to |A x| |y| + |x| |A* y|. Collective.
+
+    The default tolerance is the sum of the bounds of two FFT-based products, 2 u (1 + log2 2Nt) S each (see `Tester`).
+    For blocks and vectors with entries in [1, 2], S = sqrt(Nd) Nm (2 Nt) (2 sqrt(Nt)) is at most 4 sqrt(3) times the
+    norm of A x, and likewise for A* y. The inner products are accumulated in extended precision and add no error. A map
+    whose products cancel may need a larger tolerance.
+
+    Parameters
+    ----------
+    operator : LinearOperator
+        The operator A.
+    x, y : Vector, optional
+        Initialised vectors of its domain and range, one or as many of both; by default `init_vec_doubles` of one.
+    tolerance : float, optional
+        The largest difference that passes; by default ``8 sqrt(3) u (1 + log2 2Nt)``, with u the operator's unit
+        roundoff and Nt the block size of its domain.
+
+    Returns
+    -------
+    float
+        The relative difference, the same on every rank.
+
+    Raises
+    ------
+    VerificationError
+        The difference exceeds the tolerance.
+
+    Examples
+    --------
+    >>> import numba_fftmatvec as fft
+    >>> comm = fft.Comm(backend="cpu")
+    >>> F = fft.Matrix(comm, cols=3, rows=2, block_size=4, global_sizes=True)
+    >>> F.init_mat_doubles()
+    >>> fft.dot_test(F) < 1e-15
+    True
+    """
+    x = _doubles(operator, x, operator.domain)
+    y = _doubles(operator, y, operator.range)
+    forward, adjoint = operator @ x, operator.T @ y
+    left, right = _inner(forward, y), _inner(x, adjoint)
+    size = forward.norm() * y.norm() + x.norm() * adjoint.norm()
+    error = float(abs(left - right) / size) if size else float(left != right)
+    if tolerance is None:
+        stages = 1 + math.log2(2 * operator.domain.block_size)
+        tolerance = 8 * math.sqrt(3) * operator.unit_roundoff * stages
+    if not error <= tolerance:
+        raise VerificationError(f"dot test: expected <F x, y> = <x, F* y> to {tolerance:.2e}, found {error:.2e}")
+    return error
+
+
+def _doubles(operator: LinearOperator, given: Vector | None, layout: VectorLayout) -> Vector:
+    if given is not None:
+        return given
+    vector = Vector.from_layout(operator.comm, layout)
+    vector.init_vec_doubles()
+    return vector
+
+
+def _inner(x: Vector, y: Vector) -> np.longdouble:
+    """Return the inner product, accumulated in extended precision."""
+    a, b = x.to_numpy(), y.to_numpy()
+    share = np.longdouble(0) if a is None or b is None else np.sum(a * b, dtype=np.longdouble)
+    return sum(x.comm.allgather(share), np.longdouble(0))

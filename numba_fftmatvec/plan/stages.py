@@ -1,0 +1,58 @@
+"""The stages of a product that are the same on every backend: along the process grid, and the multiplication itself.
+
+Those between blocks and spectra are the backend's own (`Backend.transforms`).
+"""
+
+from __future__ import annotations
+
+from ..backends.base import Buffer, End, Stage, Workspace
+from ..comm.axis import Axis
+from ..kernels import Target
+from ..kernels.formats import StoredArrays
+from ..kernels.sbgemv import sbgemv_launcher
+from ..kernels.sbgemv.problem import Problem
+
+
+class Broadcast(Stage):
+    """Send the owner's part of a vector to the ranks that need a copy."""
+
+    def __init__(self, axis: Axis, end: End) -> None:
+        super().__init__("broadcast", end, end)
+        self._axis = axis
+
+    def run(self) -> None:
+        """Broadcast the owner's array as it is."""
+        self._axis.broadcast(self.source.array)
+
+
+class SpectrumProduct(Stage):
+    """Multiply by the spectrum: one GEMV for each frequency."""
+
+    def __init__(
+        self,
+        target: Target,
+        workspace: Workspace,
+        problem: Problem,
+        spectrum: StoredArrays,
+        source: Buffer,
+        destination: Buffer,
+    ) -> None:
+        super().__init__("sbgemv", source, destination)
+        self._operands = destination.view, spectrum, source.view
+        self._sbgemv = sbgemv_launcher(target, problem, lambda shape, dtype: workspace.get("parts", shape, dtype).view)
+
+    def run(self) -> None:
+        """Read the spectrum once."""
+        self._sbgemv(*self._operands)
+
+
+class Reduce(Stage):
+    """Sum the ranks' partial results in the owner's destination; on the other ranks nothing is bound to it."""
+
+    def __init__(self, axis: Axis, source: End, destination: End) -> None:
+        super().__init__("reduce", source, destination)
+        self._axis = axis
+
+    def run(self) -> None:
+        """Sum in the dtype of the partial results."""
+        self._axis.reduce(self.source.array, self.destination.array)

@@ -1,0 +1,101 @@
+"""Where a matrix's values come from: functions that give a rank's part of the block rows, some columns at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..arguments import check_shape
+from ..backends import Backend, Buffer
+from ..backends.base import Intake
+from ..errors import ArgumentTypeError
+from ..io import MatrixMeta, read_block_row
+from ..kernels import ceil_div
+from ..kernels.elementwise import fill_launcher
+from ..layout import MatrixLayout, block_ranges
+
+# ``source(row, cols, intake)`` returns F[row, cols] as a (len(cols), Nt) float64 Buffer of the intake. Both indices are
+# global, and of this rank's share; rows and columns come in order.
+BlockRowSource = Callable[[int, range, Intake], Buffer]
+
+# Threads that copy at once saturate the memory of any host before there are more of them than this; and a thread with
+# less to copy than this is not worth waking.
+MOST_THREADS = 16
+LEAST_BYTES = 1 << 20
+
+
+def filled(backend: Backend, layout: MatrixLayout, formula: str, value: float = 0.0) -> BlockRowSource:
+    """Return the source that fills by a formula (see `fill_launcher`) of the index in the (Nd, Nm, Nt) array."""
+    launch = fill_launcher(backend.target, formula)
+
+    def source(row: int, cols: range, intake: Intake) -> Buffer:
+        values = intake.on_device(len(cols))
+        start = (row * layout.Nm + cols.start) * layout.Nt
+        launch(backend.wrap(values.array.reshape(-1)).view, start, value)
+        return values
+
+    return source
+
+
+def from_rows(backend: Backend, layout: MatrixLayout, rows: Callable[[int], npt.ArrayLike]) -> BlockRowSource:
+    """Return the source that takes its part of the global (Nm, Nt) block rows that a function returns.
+
+    The function is called once for each row.
+    """
+    copy = ParallelCopy(backend.threads)
+
+    @lru_cache(maxsize=1)
+    def block_row(row: int) -> npt.NDArray[Any]:
+        values = np.asarray(rows(row))
+        check_shape(values.shape, (layout.Nm, layout.Nt), f"block row {row}")
+        if values.dtype.kind not in "buif":
+            raise ArgumentTypeError(f"block row {row}: expected real numbers, found dtype {values.dtype}")
+        return values
+
+    def source(row: int, cols: range, intake: Intake) -> Buffer:
+        mine = block_row(row)[cols.start : cols.stop]
+        return intake.from_host(len(cols), partial(copy, source=mine))
+
+    return source
+
+
+def from_directory(directory: Path, meta: MatrixMeta) -> BlockRowSource:
+    """Return the source that reads its part of the files of a matrix directory."""
+
+    def source(row: int, cols: range, intake: Intake) -> Buffer:
+        return intake.from_host(len(cols), lambda host: read_block_row(directory, meta, row, cols, host))
+
+    return source
+
+
+class ParallelCopy:
+    """Copies rows of real numbers of any dtype with several threads, which end with this object.
+
+    One thread copies a small part of what a host's memory can; NumPy lets others run meanwhile.
+
+    Parameters
+    ----------
+    threads : int
+        How many there may be.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = min(threads, MOST_THREADS)
+        self._pool = ThreadPoolExecutor(self._threads)
+
+    def __call__(self, destination: npt.NDArray[Any], source: npt.NDArray[Any]) -> None:
+        """Copy and convert ``source`` into ``destination``, of the same shape."""
+
+        def copy(rows: range) -> None:
+            np.copyto(destination[rows.start : rows.stop], source[rows.start : rows.stop], casting="same_kind")
+
+        total = len(destination)
+        parts = min(self._threads, total, ceil_div(destination.nbytes, LEAST_BYTES))
+        ranges = block_ranges(total, parts)
+        list(map(copy, ranges) if parts == 1 else self._pool.map(copy, ranges))
