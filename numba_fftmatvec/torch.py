@@ -1,4 +1,4 @@
-"""PyTorch: differentiable products, as functions and as a module. The one module that imports torch.
+"""PyTorch: differentiable products, as functions and as a module.
 
 F is linear: the gradient of a function of ``F x`` with respect to x is F* applied to its gradient with respect to
 ``F x``. Backward is a product of its own, so that second derivatives work as well.
@@ -26,12 +26,11 @@ from typing import Any
 
 import torch
 
-from .backends import Backend
-from .errors import ArgumentError, ArgumentTypeError, ShapeError
+from .errors import ArgumentTypeError
 from .matrix import Matrix
 from .products import BY_FLAGS, Product
 from .vector import Vector
-from .vector.interop import VectorInterop
+from .vector.tensors import check_tensor, tensor_device
 
 
 def matvec(F: Matrix, x: torch.Tensor | None, *, use_aux_mat: bool = False) -> torch.Tensor:
@@ -155,68 +154,14 @@ def _multiply(F: Matrix, x: torch.Tensor | None, product: Product) -> torch.Tens
     comm = F.comm
     comm.check_open()
     owner = comm.axis(product.input_space).owns
-    layout, device = F.layout.vector(product.input_space), _device(comm.backend)
+    layout, device = F.layout.vector(product.input_space), tensor_device(comm.backend)
     shape = layout.rows if owner else 0, layout.block_size
     with comm.agreement("taking the tensors of a product"):
         if x is None and not owner:
             x = torch.empty(shape, dtype=torch.float64, device=device)
-        _check(x, shape[0] * shape[1], device, "operand")
+        check_tensor(x, shape[0] * shape[1], device, "operand")
     assert x is not None
     needed = any(comm.allgather(torch.is_grad_enabled() and x.requires_grad))
     anchor = torch.empty(0, dtype=x.dtype, device=device, requires_grad=needed)
     y: torch.Tensor = _Product.apply(x.reshape(shape), anchor, F, product)
     return y
-
-
-def share(vector: VectorInterop, dtype: torch.dtype | None) -> torch.Tensor:
-    """Return the values of a vector on its grid: its memory as float64, a copy in another dtype.
-
-    Raises
-    ------
-    ArgumentTypeError
-        `dtype` is not a floating torch.dtype.
-    """
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise ArgumentTypeError(f"to_torch: expected a floating torch.dtype, found {dtype!r}")
-    return _memory(vector).to(dtype or torch.float64)
-
-
-def assign(vector: VectorInterop, tensor: torch.Tensor) -> None:
-    """Copy a tensor into the memory of a vector on its grid. See `VectorInterop.from_torch`."""
-    backend = vector.comm.backend
-    _check(tensor, vector.array.size, _device(backend), "from_torch")
-    memory = _memory(vector)
-    memory.copy_(tensor.detach().reshape(memory.shape))
-    if backend.stream is not None:
-        _stream(backend).wait_stream(torch.cuda.current_stream(backend.device))
-
-
-def _memory(vector: VectorInterop) -> torch.Tensor:
-    """Return the vector's memory, after whose queued work PyTorch's current stream is made to wait."""
-    with vector.comm.backend.active():
-        memory: torch.Tensor = torch.from_dlpack(vector.array)
-    return memory
-
-
-def _check(tensor: torch.Tensor | None, elements: int, device: torch.device, what: str) -> None:
-    if not isinstance(tensor, torch.Tensor):
-        raise ArgumentTypeError(f"{what}: expected a torch.Tensor, found {type(tensor).__name__}")
-    if not tensor.dtype.is_floating_point or tensor.layout != torch.strided:
-        raise ArgumentTypeError(
-            f"{what}: expected a dense tensor of a floating dtype, found {tensor.layout} of {tensor.dtype}"
-        )
-    if tensor.device != device:
-        raise ArgumentError(f"{what}: expected a tensor on {device}, found one on {tensor.device}")
-    if tensor.numel() != elements:
-        raise ShapeError(f"{what}: expected {elements} elements, found shape {tuple(tensor.shape)}")
-
-
-def _device(backend: Backend) -> torch.device:
-    return torch.device("cpu") if backend.device is None else torch.device("cuda", backend.device)
-
-
-def _stream(backend: Backend) -> Any:
-    """Return the backend's stream as PyTorch's; the null stream is PyTorch's default, and cannot be wrapped."""
-    if backend.stream.ptr == 0:
-        return torch.cuda.default_stream(backend.device)
-    return torch.cuda.ExternalStream(backend.stream.ptr, device=backend.device)

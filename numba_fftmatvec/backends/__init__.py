@@ -1,5 +1,5 @@
 """The backends: where arrays live, which FFT library transforms them, and where kernels run."""
 
-from .base import Backend, Buffer, select_backend
+from .base import Backend, Buffer
 
-__all__ = ["Backend", "Buffer", "select_backend"]
+__all__ = ["Backend", "Buffer"]

@@ -1,9 +1,7 @@
-"""The interface of a backend, the ends and stages of products that all backends share, and the choice of a backend."""
+"""The interface of a backend, and the ends and stages of products that all backends share."""
 
 from __future__ import annotations
 
-import importlib
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,14 +9,11 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from ..errors import ArgumentError, BackendError
 from ..kernels import Target
 from ..kernels.formats import Format
 from ..layout import MatrixLayout, Space
 from ..precision import Precision
 
-ENVIRONMENT_VARIABLE = "NUMBA_FFTMATVEC_BACKEND"
-NAMES = ("auto", "cpu", "cuda")
 DOUBLE = np.dtype(np.float64)
 
 
@@ -240,57 +235,3 @@ class Backend(Protocol):
 
     def unique_id(self) -> str | None:
         """Return a name of the physical GPU that no other GPU of the node has; None on the CPU."""
-
-
-def requested_backend(name: str) -> str:
-    """Return `name`, or for ``"auto"`` the value of NUMBA_FFTMATVEC_BACKEND if it is set."""
-    if name == "auto":
-        name = os.environ.get(ENVIRONMENT_VARIABLE, "auto")
-    if name not in NAMES:
-        raise ArgumentError(f"backend: expected one of {', '.join(NAMES)}, found {name!r}")
-    return name
-
-
-def cuda_devices() -> tuple[int, str]:
-    """Return how many CUDA devices work here, and if none, why."""
-    try:
-        cuda = importlib.import_module(f"{__package__}.cuda")
-    except ImportError as error:
-        return 0, f"{type(error).__name__}: {error}"
-    return cuda.device_count()  # type: ignore[no-any-return]
-
-
-def share_of_cores(node_size: int) -> int:
-    """Return how many of the cores that this process may use are its own, where `node_size` ranks share the node."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // node_size)
-
-
-def select_backend(name: str, node_rank: int, node_size: int, stream: Any = None) -> Backend:
-    """Return the backend for a rank.
-
-    Parameters
-    ----------
-    name : {"cpu", "cuda"}
-        Which one.
-    node_rank, node_size : int
-        This rank among those of its node: it takes GPU ``node_rank % devices``, or its share of the cores.
-    stream : cupy.cuda.Stream, optional
-        Queue the work there; by default on a new stream.
-
-    Raises
-    ------
-    BackendError
-        CUDA is asked for and no device works.
-    """
-    if name == "cpu":
-        return importlib.import_module(f"{__package__}.cpu").CpuBackend(node_size)  # type: ignore[no-any-return]
-    devices, reason = cuda_devices()
-    if not devices:
-        raise BackendError(f"backend 'cuda': expected a working CUDA device, found none ({reason})")
-    cuda = importlib.import_module(f"{__package__}.cuda")
-    device = node_rank % devices
-    sharing = len(range(device, node_size, devices))
-    return cuda.CudaBackend(  # type: ignore[no-any-return]
-        device, stream, sharing=sharing, threads=share_of_cores(node_size)
-    )

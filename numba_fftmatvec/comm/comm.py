@@ -13,8 +13,8 @@ import numpy.typing as npt
 from mpi4py import MPI
 
 from ..arguments import positive_int
-from ..backends import Backend, select_backend
-from ..backends.base import cuda_devices, requested_backend
+from ..backends import Backend
+from ..backends.select import cuda_devices, requested_backend, select_backend
 from ..errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError, GridError
 from ..layout import Space, VectorLayout
 from .agreement import agreement

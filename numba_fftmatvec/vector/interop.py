@@ -58,7 +58,7 @@ class VectorInterop(VectorData):
             PyTorch is not installed.
         """
         self.check_initialized("to_torch")
-        return None if not self.on_grid() else _torch().share(self, dtype)
+        return None if not self.on_grid() else _tensors().share(self.comm.backend, self.array, dtype)
 
     def from_torch(self, tensor: Any) -> None:
         """Copy this rank's values from a tensor, and initialise the vector by that.
@@ -84,7 +84,7 @@ class VectorInterop(VectorData):
         """
         self.check_open()
         if self.on_grid():
-            _torch().assign(self, tensor)
+            _tensors().assign(self.comm.backend, self.array, tensor)
         self.init_vec()
 
     # DLPack
@@ -284,10 +284,10 @@ class VectorInterop(VectorData):
         return self.array
 
 
-def _torch() -> ModuleType:
-    """Return our module that imports PyTorch."""
+def _tensors() -> ModuleType:
+    """Return the module that imports PyTorch."""
     try:
-        return importlib.import_module("numba_fftmatvec.torch")
+        return importlib.import_module(f"{__package__}.tensors")
     except ImportError as error:
         raise BackendError(
             f"PyTorch: expected it to be installed (pip install 'numba-fftmatvec[torch]'), found: {error}"

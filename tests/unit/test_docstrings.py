@@ -24,6 +24,7 @@ OPTIONAL = (
     "backends.cuda.transforms",
     "comm.nccl",
     "torch",
+    "vector.tensors",
 )
 FEWEST_EXAMPLES = 25
 PACKAGE = Path(numba_fftmatvec.__file__).parent

@@ -20,7 +20,8 @@ import scipy.fft
 from ...kernels import Target
 from ...kernels.formats import Format
 from ...layout import MatrixLayout
-from ..base import Buffer, Program, Transform, Workspace, share_of_cores
+from ..base import Buffer, Program, Transform, Workspace
+from ..cores import share_of_cores
 from .memory import available_bytes
 from .transforms import Pieces, RealTransforms
 
