@@ -233,11 +233,11 @@ MAPS: dict[str, tuple[int, Callable[..., Any]]] = {
 }
 
 
-def _launch_map(shaped, out, *arguments):
-    *operands, a, b = arguments
-    if count := out.shape[0]:
-        threads, unroll = MAP_SHAPES[len(operands)]
-        values = *map(pointer, (out, *operands)), np.int64(count), a, b
+def _launch_map(shaped, *arguments):
+    *arrays, a, b = arguments
+    if count := arrays[0].shape[0]:
+        threads, unroll = MAP_SHAPES[len(arrays) - 1]
+        values = *map(pointer, arrays), np.int64(count), a, b
         shaped((ceil_div(count, threads * unroll),), threads)(values)
 
 

@@ -322,7 +322,8 @@ def configure(kernel: Any, stream: Any, grid: tuple[int, ...], threads: int | tu
         warnings.filterwarnings("ignore", ".*Grid size")  # small problems have small grids
         shape = kernel[grid, threads, stream]
     (compiled,) = kernel.overloads.values()
-    return partial(compiled.launch, griddim=shape.griddim, blockdim=shape.blockdim, stream=shape.stream)
+    launch, blocks, block, queue = compiled.launch, shape.griddim, shape.blockdim, shape.stream
+    return lambda values: launch(values, blocks, block, queue)
 
 
 # Types, pointers and checks of arguments
@@ -385,7 +386,10 @@ def check(found: Any, dtype: Any, shape: Sequence[int | None], what: str) -> Non
     """
     if found.dtype != dtype:
         raise TypeError(f"{what}: expected dtype {np.dtype(dtype)}, found {found.dtype}")
-    if len(found.shape) != len(shape) or any(e is not None and f != e for f, e in zip(found.shape, shape, strict=True)):
+    fits = len(found.shape) == len(shape)
+    for size, expected in zip(found.shape, shape, strict=False):  # a generator would take longer than the comparisons
+        fits = fits and (expected is None or size == expected)
+    if not fits:
         raise ValueError(
             f"{what}: expected shape {tuple('any' if e is None else e for e in shape)}, found {found.shape}"
         )
