@@ -176,11 +176,11 @@ def _piece(drawing: Drawing, place: tuple[float, float, float, float], rank: int
 STAGES = (
     ("broadcast", "down the columns", "wire.col", "float64", "ranks that own no x; an owner sends from the slot"),
     ("pad", "to 2 Nt steps", "padded.col", "float32", "pairs of rows on CUDA: complex64; the tail stays zero"),
-    ("FFT", "forward", "spectra.col", "complex64", "frequencies of this rank's block columns"),
+    ("FFT", "forward", "spectrum.col", "complex64", "frequencies of this rank's block columns"),
     (
         "SBGEMV",
         "reads F_hat, complex64",
-        "spectra.row",
+        "spectrum.row",
         "complex128",
         "SBGEMV casts as it stores; no pass for the cast",
     ),

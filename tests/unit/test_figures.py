@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from numba_fftmatvec.kernels import formats
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 FIGURES: dict[str, str] = runpy.run_path(str(DOCS / "figures.py"))["figures"]()
 SVG = "{http://www.w3.org/2000/svg}"
@@ -34,3 +36,10 @@ def test_a_figure_is_readable(name: str) -> None:
     for text in svg.iter(f"{SVG}text"):
         assert int(text.attrib["font-size"]) >= 12
         assert 0 <= float(text.attrib["x"]) <= width and 0 <= float(text.attrib["y"]) <= height
+
+
+def test_the_storage_figure_has_the_formats_of_the_kernels() -> None:
+    drawn = runpy.run_path(str(DOCS / "figures.py"))
+    assert (drawn["ALIGNMENT"], drawn["RUN"]) == (formats.ALIGNMENT, formats.RUN)
+    expected = [(format.name, format.part.itemsize, format.is_fixed) for format in formats.FORMATS]
+    assert [(name.lower(), part, fixed) for name, _, part, fixed in drawn["FORMATS"]] == expected

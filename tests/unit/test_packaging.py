@@ -86,6 +86,16 @@ def test_readme_example_runs(tmp_path: Path) -> None:
     assert float(done.stdout.removeprefix("relative error:")) < 1e-13
 
 
+def test_the_architecture_page_names_what_exists() -> None:
+    """Its tables name folders and modules of the library, and modules of kernels."""
+    page = (ROOT / "docs" / "concepts" / "architecture.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    paths = {path for row in rows for path in re.findall(r"`([\w/]+(?:\.py|/))`", row)}
+    assert len(paths) > 50
+    places = [ROOT / folder for folder in ("", "numba_fftmatvec", "kernels")]
+    assert [path for path in sorted(paths) if not any((place / path).exists() for place in places)] == []
+
+
 def test_readme_names_what_exists() -> None:
     paths = re.findall(r"^\| `([^`]+)` \|", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert len(paths) > 5
