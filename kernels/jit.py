@@ -318,9 +318,10 @@ def configure(kernel: Any, stream: Any, grid: tuple[int, ...], threads: int | tu
     """
     if config.ENABLE_CUDASIM:  # a simulated kernel keeps only the last shape
         return lambda values: kernel[grid, threads, stream](*values)
+    blocks = tuple(map(int, grid))  # the compiled code takes no NumPy integers
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*Grid size")  # small problems have small grids
-        shape = kernel[grid, threads, stream]
+        shape = kernel[blocks, threads, stream]
     (compiled,) = kernel.overloads.values()
     launch, blocks, block, queue = compiled.launch, shape.griddim, shape.blockdim, shape.stream
     return lambda values: launch(values, blocks, block, queue)
