@@ -9,20 +9,21 @@ from functools import cache
 from typing import Any, Self
 
 from ..arguments import positive_int
+from ..backends.base import DOUBLE
 from ..errors import ArgumentTypeError, ShapeError
 from ..kernels import Target
 from ..kernels.elementwise import map_launcher
 from ..kernels.padding import copy_launcher
-from .data import DOUBLE, VectorData, check_operand
+from .data import VectorData, check_operand
 
 
 class VectorArithmetic(VectorData):
     """The arithmetic of a `Vector`."""
 
-    # Elementwise arithmetic. Operands are checked everywhere; only ranks on the grid compute.
+    # Elementwise arithmetic. Every rank checks the operands; only ranks on the vector's grid compute.
 
     def _map(self, name: str, *others: Any, out: Any, a: float = 0.0, b: float = 0.0) -> Self:
-        """Apply a map to this vector and others; the result is a new vector where `out` is None."""
+        """Apply a map to this vector and others. If `out` is None, the result is a new vector."""
         self.check_initialized(name)
         for other in others:
             check_operand(other, self.comm, self.layout, name)
@@ -30,7 +31,7 @@ class VectorArithmetic(VectorData):
         result = self.from_layout(self.comm, self.layout) if out is None else out
         if self._memory is not None:
             views = [vector._memory.flat.view for vector in (result, self, *others)]
-            _mapping(self.comm.backend.target, name)(*views, a=a, b=b)
+            _launcher(self.comm.backend.target, name)(*views, a=a, b=b)
         result._initialized = True
         return result
 
@@ -97,7 +98,7 @@ class VectorArithmetic(VectorData):
         self._map("multiply_add", y, z, out=self)
 
     def pow(self, exponent: float) -> Self:
-        """Return the powers ``x_i ** exponent`` in a new vector; NaN where x_i < 0 and the exponent is no integer."""
+        """Return the powers ``x_i ** exponent`` in a new vector; NaN if x_i < 0 and the exponent is not an integer."""
         return self._map("power", out=None, a=_scalar(exponent))
 
     def pow_inplace(self, exponent: float) -> None:
@@ -112,10 +113,10 @@ class VectorArithmetic(VectorData):
         """Set ``x_i = x_i + alpha``."""
         self._map("add_scalar", out=self, a=_scalar(alpha))
 
-    # Operators. An operand that is neither a vector nor a real number is left to the other side.
+    # Operators. They return NotImplemented for an operand that is neither a vector nor a real number.
 
     def _operate(self, names: tuple[str, str], other: object, out: Self | None, *, negate: bool = False) -> Any:
-        """Apply the map for a scalar or the map for a vector, by what `other` is."""
+        """Apply the first map to a real number or the second one to a vector. An empty name stands for no map."""
         with_scalar, with_vector = names
         if isinstance(other, numbers.Real):
             return self._map(with_scalar, out=out, a=-float(other) if negate else float(other))
@@ -190,13 +191,13 @@ class VectorArithmetic(VectorData):
     # Sizes
 
     def extend(self, target: int | Self) -> Self:
-        """Return the vector with longer blocks, zeros behind the values.
+        """Return the vector with longer blocks; zeros follow the values of each block.
 
         Parameters
         ----------
         target : int or Vector
-            The new block size, at least the present one; or a vector to write to, of the same Comm, space and numbers
-            of blocks and vectors, whose block size counts, and which is initialised by this.
+            The new block size, at least the present one; or a vector of that block size to write to. The vector must
+            have the same Comm, space and numbers of blocks and vectors; the call initialises it.
 
         Returns
         -------
@@ -211,7 +212,7 @@ class VectorArithmetic(VectorData):
         return self._resized(target, "extend", longer=True, shorter=False)
 
     def shrink(self, target: int | Self) -> Self:
-        """Return the vector with shorter blocks, cut at the end; see `extend`."""
+        """Return the vector with shorter blocks, which lose their last values; see `extend`."""
         return self._resized(target, "shrink", longer=False, shorter=True)
 
     def resize(self, target: int | Self) -> Self:
@@ -236,11 +237,11 @@ class VectorArithmetic(VectorData):
             return self
         if size > self.block_size and result.on_grid():
             result.init_vec_zeros()
-        self._copy_rows(result)
+        self._copy_blocks(result)
         return result
 
     def copy_to(self, other: VectorArithmetic) -> None:
-        """Copy the values into another vector of the same space, sizes and Comm, and initialise it by that.
+        """Copy the values to another vector of the same space, sizes and Comm, and mark it as initialised.
 
         Raises
         ------
@@ -248,10 +249,10 @@ class VectorArithmetic(VectorData):
             The vectors do not fit together, or this one has no values.
         """
         self.check_like(other, "copy_to")
-        self._copy_rows(other)
+        self._copy_blocks(other)
 
-    def _copy_rows(self, other: VectorArithmetic) -> None:
-        """Copy the heads of the blocks, as long as both have, and initialise the other vector by that."""
+    def _copy_blocks(self, other: VectorArithmetic) -> None:
+        """Copy the first values of each block, as many as both vectors have, and mark the other one as initialised."""
         if self.buffer is not None and other.buffer is not None:
             copy_launcher(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(other.buffer.view, self.buffer.view)
         other.init_vec()
@@ -264,5 +265,5 @@ def _scalar(value: object) -> float:
 
 
 @cache
-def _mapping(target: Target, name: str) -> Callable[..., None]:
+def _launcher(target: Target, name: str) -> Callable[..., None]:
     return map_launcher(target, name)

@@ -1,4 +1,4 @@
-"""Vectors as data: which rank owns which blocks, and how they get their values."""
+"""Vectors as data: their layout, the memory of each rank, and the methods that set and return values."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..arguments import integer, positive_int
 from ..backends import Buffer
+from ..backends.base import DOUBLE
 from ..comm import Comm
 from ..errors import (
     ArgumentError,
@@ -24,35 +25,33 @@ from ..errors import (
 from ..kernels.elementwise import fill_launcher
 from ..layout import Space, VectorLayout, global_blocks
 
-DOUBLE = np.dtype(np.float64)
-
 
 class Memory(NamedTuple):
-    """One memory of a rank's values, wrapped once in each form that is used.
+    """The memory of a rank's values, wrapped once in each of the shapes that are used.
 
     Parameters
     ----------
-    rows : Buffer
-        As products take it: (num_vecs num_blocks, block_size).
+    blocks : Buffer
+        Shape (num_vecs num_blocks, block_size), for products.
     shaped : Buffer
-        As `VectorData.array` shows it: (num_blocks, block_size), of several vectors with a leading axis.
+        The shape of `VectorData.array`: (num_blocks, block_size), with a leading axis for several vectors.
     flat : Buffer
-        As arithmetic takes it.
+        One dimension, for arithmetic.
     """
 
-    rows: Buffer
+    blocks: Buffer
     shaped: Buffer
     flat: Buffer
 
 
 class VectorData:
-    """The sizes, the memory and the values of a `Vector`: the base that its other parts share."""
+    """The layout, memory and values of a `Vector`; the base class of its other parts."""
 
     comm: Comm
     layout: VectorLayout
 
     @classmethod
-    def from_layout(cls, comm: Comm, layout: VectorLayout, rows: Any = None) -> Self:
+    def from_layout(cls, comm: Comm, layout: VectorLayout, values: Any = None) -> Self:
         """Return an uninitialised vector of a layout. Local.
 
         Parameters
@@ -61,8 +60,9 @@ class VectorData:
             The process grid.
         layout : VectorLayout
             The vector's sizes and this rank's share of its blocks on that grid.
-        rows : array, optional
-            The memory, as (num_vecs num_blocks, block_size) on this rank; by default new memory is allocated.
+        values : array, optional
+            This rank's memory, a float64 array of shape (num_vecs num_blocks, block_size), which the vector shares. By
+            default new memory is allocated.
 
         Raises
         ------
@@ -73,11 +73,11 @@ class VectorData:
         if layout.blocks != share:
             raise ShapeError(f"layout: expected this rank's share of the blocks, {share}, found {layout.blocks}")
         vector = cls.__new__(cls)
-        vector._allocate(comm, layout, rows)
+        vector._allocate(comm, layout, values)
         return vector
 
-    def _allocate(self, comm: Comm, layout: VectorLayout, rows: Any = None) -> None:
-        """Set the layout, and on the grid the memory."""
+    def _allocate(self, comm: Comm, layout: VectorLayout, values: Any = None) -> None:
+        """Set the layout and, on the grid, the memory."""
         self.comm = comm
         self.layout = layout
         self._initialized = False
@@ -85,7 +85,8 @@ class VectorData:
         self._memory: Memory | None = None
         if comm.axis(layout.space).owns:
             backend = comm.backend
-            buffer = backend.empty((layout.rows, layout.block_size), DOUBLE) if rows is None else backend.wrap(rows)
+            shape = layout.rows, layout.block_size
+            buffer = backend.empty(shape, DOUBLE) if values is None else backend.wrap(values)
             shaped = buffer if layout.num_vecs == 1 else backend.wrap(buffer.array.reshape(layout.local_shape))
             self._memory = Memory(buffer, shaped, backend.wrap(buffer.array.reshape(-1)))
 
@@ -113,12 +114,12 @@ class VectorData:
 
     @property
     def num_vecs(self) -> int:
-        """Number of vectors, 1 unless several right-hand sides are kept in one."""
+        """Number of vectors; more than 1 if the object holds several right-hand sides."""
         return self.layout.num_vecs
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Global (blocks, block_size); with several vectors (num_vecs, blocks, block_size)."""
+        """Global shape: (blocks, block_size), or (num_vecs, blocks, block_size) with several vectors."""
         return self.layout.shape
 
     def is_initialized(self) -> bool:
@@ -127,28 +128,29 @@ class VectorData:
 
     @property
     def blocks(self) -> range:
-        """Global indices of this rank's share of blocks, also where it holds no data."""
+        """Global indices of this rank's share of the blocks, whether or not the rank owns their values."""
         return self.layout.blocks
 
     @property
     def array(self) -> Any:
-        """The rank's (blocks, block_size) array, NumPy's or CuPy's: the vector's own memory; None off the grid.
+        """NumPy or CuPy array of this rank's values, which shares the vector's memory; None off the grid.
 
-        With several vectors it is (num_vecs, blocks, block_size), C-contiguous.
+        The array is C-contiguous. Its shape is (blocks, block_size), or (num_vecs, blocks, block_size) with several
+        vectors.
         """
         return None if self._memory is None else self._memory.shaped.array
 
     @property
     def buffer(self) -> Buffer | None:
-        """The rank's memory as products and kernels take it, (num_vecs num_blocks, block_size); None off the grid."""
-        return None if self._memory is None else self._memory.rows
+        """Buffer of this rank's memory, of shape (num_vecs num_blocks, block_size); None off the grid."""
+        return None if self._memory is None else self._memory.blocks
 
     def on_grid(self) -> bool:
         """Return whether this rank owns data of the vector."""
         return self._memory is not None
 
     def get_num_blocks(self) -> int:
-        """Return this rank's share of the blocks."""
+        """Return the number of blocks of this rank's share."""
         return self.num_blocks
 
     def get_glob_num_blocks(self) -> int:
@@ -164,9 +166,10 @@ class VectorData:
         return self.num_vecs
 
     def get_vector(self, index: int) -> Self:
-        """Return one of the vectors as a `Vector` that shares its memory: a value written to one is seen in the other.
+        """Return one of the vectors as a `Vector` that shares its memory: a value written to one changes the other.
 
-        Local. The memory lives as long as either. Whether there are values is copied now, and is each one's own later.
+        Local. The memory is freed when neither object uses it. The new object copies the state, initialised or not;
+        later changes of the state of one object do not affect the other.
 
         Parameters
         ----------
@@ -176,43 +179,43 @@ class VectorData:
         Raises
         ------
         VectorIndexError
-            There is no such vector.
+            `index` is outside this range.
         ArgumentTypeError
-            `index` is no integer.
+            `index` is not an integer.
         """
         self.check_open()
         index = integer(index, "get_vector: index")
         if not 0 <= index < self.num_vecs:
             raise VectorIndexError(f"get_vector: expected an index of 0 .. {self.num_vecs - 1}, found {index}")
         local = self.num_blocks
-        rows = None if self._memory is None else self._memory.rows.array[index * local : (index + 1) * local]
-        vector = self.from_layout(self.comm, replace(self.layout, num_vecs=1), rows)
+        values = None if self._memory is None else self._memory.blocks.array[index * local : (index + 1) * local]
+        vector = self.from_layout(self.comm, replace(self.layout, num_vecs=1), values)
         vector._initialized = self._initialized
         return vector
 
     # Checks
 
     def check_open(self) -> None:
-        """Raise a ClosedError if `close` was called, here or on the Comm."""
+        """Raise a ClosedError if this vector or its Comm is closed."""
         if self._closed:
             raise ClosedError("vector: expected an open one, found one that was closed")
         self.comm.check_open()
 
     def check_initialized(self, what: str) -> None:
-        """Raise an UninitializedError that names `what` unless the vector has values, a ClosedError if it is closed."""
+        """Raise an UninitializedError that names `what` if the vector has no values; a ClosedError if it is closed."""
         self.check_open()
         if not self._initialized:
             raise UninitializedError(f"{what}: expected an initialised vector, found one without values")
 
     def check_like(self, other: object, what: str) -> None:
-        """Raise unless `other` is a vector of this one's Comm and layout, and this one has values."""
+        """Raise an error unless `other` is a vector of the same Comm and layout, and this vector has values."""
         if not isinstance(other, VectorData):
             raise ArgumentTypeError(f"{what}: expected a Vector, found {type(other).__name__}")
         self.check_initialized(what)
         check_operand(other, self.comm, self.layout, what)
 
     def close(self) -> None:
-        """Give the memory back; arrays and tensors that share it keep it alive. Local; safe to call twice."""
+        """Release the memory; arrays and tensors that share it keep it alive. Local; safe to call twice."""
         self._closed = True
         self._initialized = False
         self._memory = None
@@ -222,13 +225,13 @@ class VectorData:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close it."""
+        """Close the vector."""
         self.close()
 
     # Values
 
     def init_vec(self) -> None:
-        """Mark the vector as initialised: its memory has been written through `array`."""
+        """Mark the vector as initialised, after its memory was written through `array`."""
         self._initialized = True
 
     def init_vec_zeros(self) -> None:
@@ -240,11 +243,11 @@ class VectorData:
         self._fill("constant", 1.0)
 
     def init_vec_consecutive(self) -> None:
-        """Set every value to its global index, 0, 1, 2, ..., which counts on from one vector to the next."""
+        """Set every value to its global index 0, 1, 2, ...; the count continues from one vector to the next."""
         self._fill("consecutive")
 
     def init_vec_doubles(self) -> None:
-        """Set every value to `generate_double` of its global index: in [1, 2), representable by no float32."""
+        """Set every value to `generate_double` of its global index: a value in [1, 2) that no float32 represents."""
         self._fill("doubles")
 
     def _fill(self, formula: str, value: float = 0.0) -> None:
@@ -256,7 +259,7 @@ class VectorData:
         self._initialized = True
 
     def _runs(self, count: int) -> list[Any]:
-        """Return the kernels' views of this rank's values in equal runs: 1 for all, `num_vecs` for one a vector."""
+        """Return kernel views of this rank's values in `count` equal runs: 1, or `num_vecs` for a run per vector."""
         if self._memory is None:
             return []
         flat = self._memory.flat
@@ -264,7 +267,7 @@ class VectorData:
         return [flat.view[i * size : (i + 1) * size] for i in range(count)]
 
     def _assign(self, values: npt.NDArray[np.float64]) -> None:
-        """Copy this rank's values from a host array of `array`'s shape, and initialise the vector by that. Local."""
+        """Copy this rank's values from a host array of the shape of `array`; the vector is then initialised. Local."""
         if self._memory is not None:
             self.comm.backend.upload(self._memory.shaped.array, values)
         self._initialized = True
@@ -275,8 +278,8 @@ class VectorData:
         Parameters
         ----------
         array : array_like
-            The real values of shape `shape`, given on every rank; each rank copies its share. A flat array in the same
-            order is taken too.
+            Real values of shape `shape`, given on every rank; each rank copies its share. A flat array in the same
+            order is accepted too.
 
         Raises
         ------
@@ -296,7 +299,7 @@ class VectorData:
         self._assign(np.ascontiguousarray(mine, DOUBLE))
 
     def to_numpy(self) -> npt.NDArray[np.float64] | None:
-        """Return a host copy of this rank's values, of `array`'s shape; None off the grid.
+        """Return a host copy of this rank's values, of the shape of `array`; None off the grid.
 
         Raises
         ------
@@ -307,7 +310,7 @@ class VectorData:
         return None if self._memory is None else self.comm.backend.download(self.array)
 
     def gather(self) -> npt.NDArray[np.float64]:
-        """Return the global values, of shape `shape`, on every rank, as a NumPy array. Collective.
+        """Return the global values on every rank, as a NumPy array of shape `shape`. Collective.
 
         Raises
         ------
@@ -324,7 +327,7 @@ class VectorData:
         return self.layout.size
 
     def __repr__(self) -> str:
-        """Return kind, global shape, grid and ownership."""
+        """Return the class, the global sizes, the grid, this rank's blocks and the state."""
         state = "" if self._initialized else ", uninitialised"
         owned = f"blocks {self.blocks.start}..{self.blocks.stop - 1}" if self.on_grid() else "off the grid"
         grid = f"grid {self.comm.proc_rows}x{self.comm.proc_cols}"
@@ -340,7 +343,7 @@ def checked_layout(
     SOTI_ordering: bool,
     num_vecs: object,
 ) -> VectorLayout:
-    """Return the layout that the arguments of `Vector` describe. Collective, so that a bad one fails on every rank."""
+    """Return the layout that the arguments of `Vector` describe. Collective: invalid ones fail on every rank."""
     comm.check_open()
     with comm.agreement("creating a vector"):
         space = Space.of(row_or_col)
@@ -354,18 +357,20 @@ def checked_layout(
 
 
 def check_operand(vector: object, comm: Comm, layout: VectorLayout, what: str) -> None:
-    """Raise unless `vector` is a Vector of the given Comm and layout.
+    """Raise an error that names `what` unless `vector` is an open Vector of the given Comm and layout.
 
     Raises
     ------
     ArgumentTypeError
-        Not a Vector.
+        `vector` is not a Vector.
+    ClosedError
+        The vector or its Comm is closed.
     SpaceError
-        The other space.
+        The vector is in the other space.
     ShapeError
-        Other sizes.
+        The vector has other sizes.
     ArgumentError
-        Another Comm.
+        The vector belongs to another Comm.
     """
     if not isinstance(vector, VectorData):
         raise ArgumentTypeError(f"{what}: expected a Vector, found {type(vector).__name__}")

@@ -1,4 +1,4 @@
-"""Vectors in files: each owner reads its own part, and one rank writes all of them, part by part."""
+"""Vectors in files: each owner reads its part, and rank 0 writes the parts of all owners, one after another."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class VectorFiles(VectorData):
     """The files of a `Vector`."""
 
     def init_vec_from_file(self, filename: str | os.PathLike[str], checksum: int = 0, QoI: bool = False) -> None:
-        """Set the values from a file in the pyFFTMatvec format. Collective; each owner reads its own part.
+        """Set the values from a file in the pyFFTMatvec format. Collective; each owner reads its part.
 
         Parameters
         ----------
         filename : path
             The file.
         checksum : int
-            What the file's checksum must be; 0 checks nothing.
+            The expected checksum of the file; 0 skips the check.
         QoI : bool
             Whether the file must hold quantities of interest.
 
@@ -45,11 +45,11 @@ class VectorFiles(VectorData):
         Parameters
         ----------
         filename : path
-            The file; replaced in one step, when the new one is complete.
+            The file. An existing file is replaced in one step, when the new one is complete.
         QoI : bool
-            Mark the values as quantities of interest.
+            Whether the file marks the values as quantities of interest.
         checksum : int
-            An identifier to store, 0 for none.
+            The checksum to store; 0 for none.
 
         Raises
         ------

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..backends.base import DOUBLE
 from ..errors import ArgumentError, ArgumentTypeError, BackendError, ShapeError
 from ..layout import Space, in_words
-from .data import DOUBLE, VectorData
+from .data import VectorData
 
 # DLPack's numbers of the kinds of memory that each backend can read: kDLCPU; kDLCUDA and kDLCUDAManaged.
 _DEVICE_KINDS = {"cpu": {1}, "cuda": {2, 13}}

@@ -9,29 +9,30 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from ..backends.base import DOUBLE
 from ..errors import ArgumentError
 from ..kernels import Target
 from ..kernels.reductions import PARTIALS, reduce_launcher
-from .data import DOUBLE, VectorData
+from .data import VectorData
 
-# A sum of squares below this may have lost terms to underflow; it is then taken of scaled values.
+# A sum of squares below this value may have lost terms to underflow. It is then computed from scaled values.
 SMALLEST_SAFE_SQUARE = 2.0**-960
 
 Floats = npt.NDArray[np.float64]
 
 
 class VectorReductions(VectorData):
-    """The reductions of a `Vector`. Their results are the same on every rank and have the same bits in every run."""
+    """The reductions of a `Vector`. Results are the same on every rank and have the same bits in every run."""
 
     def dot(self, other: VectorReductions) -> float:
         """Return the global inner product with another vector, the same on every rank. Collective.
 
-        With several vectors it is that of all values, as if they were one long vector; see `dots`.
+        Several vectors count as one long vector; `dots` returns one inner product for each of them.
 
         Parameters
         ----------
         other : Vector
-            Of the same space, sizes and Comm.
+            A vector of the same space, sizes and Comm.
 
         Raises
         ------
@@ -43,26 +44,26 @@ class VectorReductions(VectorData):
     def dots(self, other: VectorReductions) -> Floats:
         """Return the inner product of each vector with the one of the same index in `other`: `num_vecs` values.
 
-        Collective, in one step for all of them. Parameters and errors are those of `dot`.
+        Collective; one exchange serves all vectors. Parameters and errors are those of `dot`.
         """
         return self._dots(other, self.num_vecs, "dots")
 
     def norm(self, order: float = 2) -> float:
         """Return a global norm, the same on every rank. Collective.
 
-        With several vectors it is that of all values, as if they were one long vector: the Frobenius norm, for the
-        order 2. See `norms`.
+        Several vectors count as one long vector, so order 2 gives the Frobenius norm. `norms` returns one norm for each
+        of them.
 
         Parameters
         ----------
         order : {2, 1, 0, -1, inf}
-            2: Euclidean, scaled where its squares would overflow or underflow. 1: sum of magnitudes. 0, -1 and
-            infinity: the largest magnitude. A NaN among the values makes each of them NaN.
+            2 is the Euclidean norm; values are scaled if their squares would overflow or underflow. 1 is the sum of
+            magnitudes. 0, -1 and infinity are the largest magnitude. A NaN among the values makes every norm NaN.
 
         Raises
         ------
         ArgumentError
-            Another order.
+            `order` has another value.
         UninitializedError
             The vector has no values.
         """
@@ -71,11 +72,11 @@ class VectorReductions(VectorData):
     def norms(self, order: float = 2) -> Floats:
         """Return the norm of each vector: `num_vecs` values.
 
-        Collective, in one step for all of them. Parameters and errors are those of `norm`.
+        Collective; one exchange serves all vectors. Parameters and errors are those of `norm`.
         """
         return self._norms(order, self.num_vecs, "norms")
 
-    # All of these reduce equal runs of the values: one run of all, or one for each vector.
+    # These methods reduce equal runs of the values: one run of all values, or one for each vector.
 
     def _dots(self, other: VectorReductions, runs: int, what: str) -> Floats:
         self.check_like(other, what)
@@ -115,7 +116,7 @@ class VectorReductions(VectorData):
     def _reduce(
         self, name: str, runs: int, other: VectorReductions | None = None, scales: Floats | None = None
     ) -> Floats:
-        """Return the partial results of every rank, in the ranks' order, for every run; 0 for ranks off the grid."""
+        """Return each rank's partial result for every run, in the order of the ranks; 0 for ranks off the grid."""
         self.check_open()
         mine = np.zeros(runs)
         if self.on_grid():
@@ -124,13 +125,13 @@ class VectorReductions(VectorData):
             partials = backend.empty((runs, PARTIALS + 1), DOUBLE)
             second = self if other is None else other
             for i, (x, y) in enumerate(zip(self._runs(runs), second._runs(runs), strict=True)):
-                _reduction(backend.target, name)(partials.view[i], x, y, factors[i])
+                _launcher(backend.target, name)(partials.view[i], x, y, factors[i])
             mine = backend.download(partials.array[:, PARTIALS])
         return self.comm.stack(mine)
 
 
 @cache
-def _reduction(target: Target, name: str) -> Callable[..., None]:
+def _launcher(target: Target, name: str) -> Callable[..., None]:
     return reduce_launcher(target, name)
 
 
@@ -142,6 +143,6 @@ def _sums(parts: Floats) -> Floats:
 def _sum(values: list[float]) -> float:
     try:
         return math.fsum(values)
-    except (OverflowError, ValueError):  # what fsum makes of sums that are infinite, and of inf - inf
+    except (OverflowError, ValueError):  # fsum raises them for infinite sums and for inf - inf
         with np.errstate(over="ignore", invalid="ignore"):
             return float(np.sum(values))

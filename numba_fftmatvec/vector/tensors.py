@@ -1,4 +1,4 @@
-"""The memory of vectors as PyTorch's tensors. PyTorch is imported with this module: `interop` does so on demand."""
+"""The memory of vectors as PyTorch tensors. This module imports PyTorch, so `interop` imports it on demand."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def assign(backend: Backend, array: Any, tensor: torch.Tensor) -> None:
 
 
 def check_tensor(tensor: torch.Tensor | None, elements: int, device: torch.device, what: str) -> None:
-    """Raise unless a tensor is dense, of a floating dtype, on the device, and of so many elements.
+    """Raise an error unless a tensor is dense, of a floating dtype, on the device, and of `elements` elements.
 
     Raises
     ------
     ArgumentTypeError
-        Not a tensor, not dense, or of another dtype.
+        `tensor` is not a tensor, is not dense, or has another dtype.
     ArgumentError
-        On another device.
+        The tensor is on another device.
     ShapeError
-        Another number of elements.
+        The tensor has another number of elements.
     """
     if not isinstance(tensor, torch.Tensor):
         raise ArgumentTypeError(f"{what}: expected a torch.Tensor, found {type(tensor).__name__}")
@@ -57,19 +57,19 @@ def check_tensor(tensor: torch.Tensor | None, elements: int, device: torch.devic
 
 
 def tensor_device(backend: Backend) -> torch.device:
-    """Return PyTorch's name of a backend's device."""
+    """Return the PyTorch device of a backend."""
     return torch.device("cpu") if backend.device is None else torch.device("cuda", backend.device)
 
 
 def _memory(backend: Backend, array: Any) -> torch.Tensor:
-    """Return the array's memory, after whose queued work PyTorch's current stream is made to wait."""
+    """Return the array's memory as a tensor; PyTorch's current stream waits for the work queued on the array."""
     with backend.active():
         memory: torch.Tensor = torch.from_dlpack(array)
     return memory
 
 
 def _stream(backend: Backend) -> Any:
-    """Return the backend's stream as PyTorch's; the null stream is PyTorch's default, and cannot be wrapped."""
+    """Return the backend's stream as a PyTorch stream. The null stream cannot be wrapped; it is PyTorch's default."""
     if backend.stream.ptr == 0:
         return torch.cuda.default_stream(backend.device)
     return torch.cuda.ExternalStream(backend.stream.ptr, device=backend.device)

@@ -1,4 +1,4 @@
-"""Block vectors distributed over the process grid."""
+"""The class `Vector`, composed of its data, arithmetic, reductions, files and interoperation."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .reductions import VectorReductions
 class Vector(VectorArithmetic, VectorReductions, VectorFiles, VectorInterop):
     """A vector of blocks of time steps, in parameter space (``"col"``) or in data space (``"row"``).
 
-    A ``"col"`` vector is split over the grid's columns and owned by the ranks of its first row; a ``"row"`` vector is
-    split over the grid's rows and owned by the ranks of its first column. The other ranks are off the vector's grid:
-    they know its sizes and take part in its collective calls, but hold no data. Values are float64.
+    A ``"col"`` vector is split over the columns of the process grid, and the ranks of the grid's first row own it. A
+    ``"row"`` vector is split over the rows, and the ranks of the first column own it. The other ranks are off the
+    vector's grid: they have its sizes and take part in collective calls, but hold no data. Values are float64.
 
     Parameters
     ----------
     comm : Comm or Vector
-        The process grid; or a vector to copy, and then `blocks` says whether its values are copied too (they are by
-        default; without them the new vector is uninitialised).
+        The process grid; or a vector to copy. In a copy, `blocks` is a flag: whether the values are copied too, as by
+        default. Without them the new vector is uninitialised.
     blocks : int
         Number of blocks: global, or of each owning rank.
     block_size : int
@@ -33,18 +33,22 @@ class Vector(VectorArithmetic, VectorReductions, VectorFiles, VectorInterop):
         Whether `blocks` is the global number.
     SOTI_ordering : bool
         Must be True: blocks outer, time inner is the order of every vector and file.
+    deep_copy : bool, optional
+        Whether a copy includes the values; it takes precedence over `blocks`.
     num_vecs : int
-        Number of vectors: several right-hand sides, that products take at once. With more than one, arrays have a
-        leading axis of that length, and arithmetic is elementwise on all of them. A copy has as many as its original.
+        Number of vectors, which are right-hand sides of one product. With more than one, arrays have a leading axis of
+        that length, and arithmetic is elementwise on all of them. A copy has as many vectors as its original.
 
     Raises
     ------
     ShapeError, GridError
         A size is not positive, or there are fewer blocks than ranks to own them.
     ArgumentTypeError
-        `num_vecs` is no integer.
+        `num_vecs` is not an integer, or `comm` is neither a Comm nor a Vector.
     SpaceError
-        `row_or_col` is neither.
+        `row_or_col` is neither ``"row"`` nor ``"col"``.
+    ArgumentError
+        `SOTI_ordering` is False.
 
     Examples
     --------
@@ -74,7 +78,7 @@ class Vector(VectorArithmetic, VectorReductions, VectorFiles, VectorInterop):
     ) -> None:
         if isinstance(comm, Vector):
             if num_vecs not in (1, comm.num_vecs):
-                raise ShapeError(f"num_vecs: expected {comm.num_vecs}, as the vector to copy has, found {num_vecs!r}")
+                raise ShapeError(f"num_vecs: expected {comm.num_vecs}, that of the vector to copy, found {num_vecs!r}")
             self._allocate(comm.comm, comm.layout)
             if (blocks if deep_copy is None else deep_copy) and comm.is_initialized():
                 comm.copy_to(self)
