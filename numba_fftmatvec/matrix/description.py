@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 from ..errors import ClosedError
@@ -10,9 +11,11 @@ from ..operators import LinearOperator
 from ..precision import MatvecPrecisionConfig
 from ..spectrum import Spectra
 
+Path_ = str | os.PathLike[str]
+
 
 class MatrixDescription(LinearOperator):
-    """The description of a `Matrix`, which sets the attributes: the base that its other parts share."""
+    """The description of a `Matrix`, which sets the attributes; the base class of its other parts."""
 
     _layout: MatrixLayout
     _config: MatvecPrecisionConfig
@@ -22,7 +25,7 @@ class MatrixDescription(LinearOperator):
     _closed: bool
 
     def check_open(self) -> None:
-        """Raise a ClosedError if `close` was called, here or on the Comm."""
+        """Raise a ClosedError if this matrix or its Comm is closed."""
         if self._closed:
             raise ClosedError("matrix: expected an open one, found one that was closed")
         self.comm.check_open()
@@ -39,7 +42,7 @@ class MatrixDescription(LinearOperator):
 
     @property
     def unit_roundoff(self) -> float:
-        """Unit roundoff of the least precise stage of its products."""
+        """Unit roundoff of the least precise stage of the products."""
         return self._config.unit_roundoff
 
     @property

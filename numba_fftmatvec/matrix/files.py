@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 from ..comm.collection import Parts
 from ..errors import UninitializedError
 from ..io import MatrixMeta, block_row_writer, remove_meta, write_meta
 from ..layout import Space
-from .description import MatrixDescription
-
-Path_ = str | os.PathLike[str]
+from .description import MatrixDescription, Path_
 
 
 class MatrixFiles(MatrixDescription):
@@ -19,9 +15,14 @@ class MatrixFiles(MatrixDescription):
     def save(self, path: Path_) -> None:
         """Write the matrix to a directory in the pyFFTMatvec format. Collective.
 
-        The values are those that the stored spectrum represents: equal to the ones loaded up to the rounding of
-        `p_config.sbgemv`. The metadata are removed first and written last, so that an incomplete directory, or one with
-        rows of two matrices, is not taken for a matrix.
+        The written values are those that the stored spectrum represents. They equal the loaded values up to the
+        rounding of `p_config.sbgemv`. The metadata are removed first and written last. An incomplete directory, or one
+        with rows of two matrices, therefore cannot be read.
+
+        Parameters
+        ----------
+        path : path
+            The directory; it is created if it does not exist.
 
         Raises
         ------

@@ -1,9 +1,8 @@
-"""Block lower-triangular Toeplitz matrices distributed over the process grid, and their products with vectors."""
+"""The class `Matrix`: its constructors, its state, and copies of it in another precision."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self, overload
 
@@ -17,21 +16,21 @@ from ..errors import ArgumentTypeError, FileFormatError, ShapeError, Uninitializ
 from ..layout import MatrixLayout, global_blocks
 from ..precision import MatvecPrecisionConfig
 from ..spectrum import Spectra
-from .files import MatrixFiles, Path_
+from .description import Path_
+from .files import MatrixFiles
 from .values import MatrixValues
-
-Blocks = npt.ArrayLike | Callable[[int], npt.ArrayLike]
 
 
 class Matrix(MatrixValues, MatrixFiles):
     """The map F of a linear time-invariant system: Nd x Nm blocks, each Nt x Nt, lower-triangular and Toeplitz.
 
     ``y[d, t] = sum_m sum_{s <= t} F[d, m, t - s] x[m, s]``. Block rows are split over the process grid's rows, block
-    columns over its columns; each rank stores the spectrum of its share, in one format. Products are queued on the
+    columns over its columns. Each rank stores the spectrum of its share, in one format. Products are queued on the
     Comm's stream. All constructors and `init_mat_*` are collective.
 
-    ``Matrix(comm, cols, rows, block_size, global_sizes=False, QoI=False, p_config=None)`` makes one without values.
-    ``Matrix(comm, path, aux_path="", QoI=False, p_config=None)`` reads one, and an auxiliary one, from directories.
+    ``Matrix(comm, cols, rows, block_size, global_sizes=False, QoI=False, p_config=None)`` has no values yet.
+    ``Matrix(comm, path, aux_path="", QoI=False, p_config=None)`` reads the matrix from a directory, and with `aux_path`
+    its auxiliary matrix from a second one.
 
     Parameters
     ----------
@@ -40,22 +39,22 @@ class Matrix(MatrixValues, MatrixFiles):
     cols, rows : int
         Nm and Nd: global, or of each rank.
     block_size : int
-        Nt.
+        Time steps of a block, Nt.
     global_sizes : bool
         Whether `cols` and `rows` are global.
     path, aux_path : path
         Matrix directories (see docs/io_format.md); both must have the same sizes and checksum.
     QoI : bool
-        Whether the matrix maps to quantities of interest; a directory must agree.
+        Whether the matrix maps to quantities of interest; the metadata of a directory must have the same flag.
     p_config : MatvecPrecisionConfig, optional
-        Precision of each stage; copied. All double by default.
+        Precision of each stage, which the matrix copies; double in every stage by default.
 
     Raises
     ------
     ShapeError, GridError
         A size is not positive, or does not fit the grid.
     FileError, FileFormatError, ChecksumError
-        A directory cannot be read or breaks the format.
+        A directory cannot be read or is malformed, or the checksums differ.
 
     Examples
     --------
@@ -127,7 +126,7 @@ class Matrix(MatrixValues, MatrixFiles):
             global_blocks(meta.Nd, self.comm.proc_rows, global_sizes=True, what=f"{path}: block rows")
             if meta.is_p2q != bool(QoI):
                 raise FileFormatError(
-                    f"{path}: expected is_p2q = {int(QoI)}, as QoI={QoI} says, found {int(meta.is_p2q)}"
+                    f"{path}: expected is_p2q = {int(QoI)}, since QoI={QoI}, found {int(meta.is_p2q)}"
                 )
             self._setup((meta.Nd, meta.Nm, meta.Nt), meta.is_p2q, meta.checksum, p_config)
         self._load_directory(path, meta, "F")
@@ -137,7 +136,7 @@ class Matrix(MatrixValues, MatrixFiles):
     def _setup(
         self, sizes: tuple[int, int, int], qoi: bool, checksum: int, p_config: MatvecPrecisionConfig | None
     ) -> None:
-        """Make a matrix without values, of the global sizes (Nd, Nm, Nt)."""
+        """Set the attributes of a matrix without values, of the global sizes (Nd, Nm, Nt)."""
         comm = self.comm
         if p_config is not None and not isinstance(p_config, MatvecPrecisionConfig):
             raise ArgumentTypeError(f"p_config: expected a MatvecPrecisionConfig, found {type(p_config).__name__}")
@@ -154,12 +153,21 @@ class Matrix(MatrixValues, MatrixFiles):
 
     @classmethod
     def from_array(cls, comm: Comm, blocks: npt.ArrayLike, p_config: MatvecPrecisionConfig | None = None) -> Matrix:
-        """Return the matrix whose first block column is the global (Nd, Nm, Nt) array, given on every rank. Collective.
+        """Return the matrix with the given first block column. Collective.
+
+        Parameters
+        ----------
+        comm : Comm
+            The process grid.
+        blocks : array_like
+            Global real values of shape (Nd, Nm, Nt), given on every rank; each rank copies its share.
+        p_config : MatvecPrecisionConfig, optional
+            Precision of each stage, which the matrix copies; double in every stage by default.
 
         Raises
         ------
         ShapeError, ArgumentTypeError
-            The array has not three dimensions, or its values are not real numbers.
+            The array does not have three dimensions, or its values are not real numbers.
         """
         comm.check_open()
         with comm.agreement("creating a matrix from an array"):
@@ -172,7 +180,7 @@ class Matrix(MatrixValues, MatrixFiles):
         return matrix
 
     def close(self) -> None:
-        """Give the memory back: spectra, plans and their buffers. Local; safe to call twice."""
+        """Release the spectra, the plans and their buffers. Local; safe to call twice."""
         self._closed = True
         self._spectra.remove(*self._spectra)
         self._plans.clear()
@@ -183,21 +191,29 @@ class Matrix(MatrixValues, MatrixFiles):
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Close it."""
+        """Close the matrix."""
         self.close()
 
     def with_precision(self, p_config: MatvecPrecisionConfig) -> Matrix:
-        """Return a matrix of the same values in another precision config, which may outlive this one. Collective.
+        """Return a matrix with the same values in another precision config. Collective.
 
-        A spectrum whose format stays is shared, so that only plans and buffers are new; otherwise it is converted on
-        the device, and the values are those of this matrix, rounded once more.
+        If the format of a spectrum stays the same, both matrices share the spectrum; only plans and buffers are new.
+        Otherwise the spectrum is converted on the device, which rounds its values once more. The new matrix stays valid
+        when this one is closed.
+
+        Parameters
+        ----------
+        p_config : MatvecPrecisionConfig
+            Precision of each stage, which the new matrix copies.
 
         Raises
         ------
         UninitializedError
             The matrix has no values.
         CapacityError
-            A spectrum in the new format does not fit beside this one.
+            A spectrum in the new format does not fit in memory beside the present one.
+        NonFiniteError
+            A block has a NaN or an infinity, which the new format cannot represent.
         """
         self.check_open()
         comm, spectra = self.comm, self._spectra
@@ -225,10 +241,10 @@ class Matrix(MatrixValues, MatrixFiles):
         return self._spectra.nbytes
 
     def memory_usage(self) -> MemoryUsage:
-        """Return the bytes that this matrix holds on this rank, by what they are for.
+        """Return the bytes that this matrix holds on this rank, by purpose.
 
-        Counted are the stored spectra with their scales, the buffers between the stages of products, and the work areas
-        of FFT plans. Vectors are not, nor what libraries hold for themselves.
+        The count includes the stored spectra with their scales, the buffers between the stages of products, and the
+        work areas of FFT plans. It excludes vectors and the internal memory of libraries.
         """
         self.check_open()
         return MemoryUsage(self.nbytes, self._workspace.nbytes, self.comm.backend.plan_bytes())

@@ -16,8 +16,8 @@ from ..vector import Vector
 from ..vector.data import check_operand
 from .description import MatrixDescription
 
-# Right-hand sides that go through a product together: the spectrum is read once for all of them, and buffers hold as
-# many. More gain little, since by then arithmetic costs as much as reading.
+# Largest number of right-hand sides of one pass, which reads the spectrum once; buffers hold this many. A larger number
+# gains little, since arithmetic then costs as much as reading.
 MAX_VECS = 16
 
 
@@ -31,7 +31,7 @@ class Ends(NamedTuple):
 
     @classmethod
     def of(cls, product: Product, layout: MatrixLayout, num_vecs: int) -> Ends:
-        """Describe the vectors of a product of so many right-hand sides."""
+        """Return the ends of a product with `num_vecs` right-hand sides."""
         operand, result = (layout.vector(space, num_vecs) for space in (product.input_space, product.output_space))
         return cls(operand, result, f"operand of {product.name}", f"result of {product.name}")
 
@@ -41,7 +41,7 @@ class MatrixProducts(MatrixDescription):
 
     _workspace: Workspace
     _known_ends: dict[tuple[str, int], Ends]
-    _plans: dict[int, dict[str, Pipeline]]  # by the number of right-hand sides, and the product's name
+    _plans: dict[int, dict[str, Pipeline]]  # by number of right-hand sides, then by product name
 
     def matvec(
         self,
@@ -59,18 +59,19 @@ class MatrixProducts(MatrixDescription):
         Parameters
         ----------
         x : Vector
-            Initialised ``"col"`` vector of (Nm, Nt).
+            Initialised ``"col"`` vector of shape (Nm, Nt).
         y : Vector
-            ``"row"`` vector of (Nd, Nt), or with `full` ``"col"`` of (Nm, Nt); overwritten, and initialised by this.
+            ``"row"`` vector of shape (Nd, Nt), or with `full` ``"col"`` vector of shape (Nm, Nt). The product
+            overwrites and initialises it.
         use_aux_mat, full : bool
-            Which product.
+            The flags that choose the product.
         timer : Timer, optional
-            Measures the phases.
+            A timer that measures the phases.
 
         Raises
         ------
         SpaceError, ShapeError, ArgumentTypeError, ArgumentError
-            An operand does not fit, or both are one vector.
+            A vector does not fit the product, or `x` and `y` are the same vector.
         UninitializedError
             The matrix, the auxiliary matrix or `x` has no values.
         """
@@ -87,7 +88,7 @@ class MatrixProducts(MatrixDescription):
     ) -> None:
         """Compute ``y = F* x``; with `use_aux_mat` ``y = G* x``; with `full` ``y = F F* x``, with both ``y = F G* x``.
 
-        As `matvec`, with the spaces exchanged.
+        Parameters and errors are those of `matvec`, with the spaces exchanged.
         """
         self._apply(BY_FLAGS[True, bool(full), bool(use_aux_mat)], x, y, timer)
 
@@ -96,15 +97,19 @@ class MatrixProducts(MatrixDescription):
     ) -> None:
         """Compute ``Y = F X`` for all right-hand sides of `X`; the flags choose other products, as for `matvec`.
 
-        The spectrum is read once for up to 16 of them, which makes a product of 16 several times faster than 16
-        products. Memory for them is allocated the first time. A timer has one figure for each pass of up to 16.
+        One pass takes up to 16 right-hand sides and reads the spectrum once, so it is several times faster than 16
+        products. The first pass of each width allocates its buffers. A timer measures each pass as one product.
 
         Parameters
         ----------
         X : Vector
-            As for `matvec`, but with any ``num_vecs``.
+            The operand, as for `matvec`, with any ``num_vecs``.
         Y : Vector
-            As for `matvec`, with the ``num_vecs`` of `X`.
+            The result, as for `matvec`, with the ``num_vecs`` of `X`.
+        use_aux_mat, full : bool
+            The flags that choose the product.
+        timer : Timer, optional
+            A timer that measures the phases.
 
         Raises
         ------
@@ -116,15 +121,18 @@ class MatrixProducts(MatrixDescription):
     def transpose_matmat(
         self, X: Vector, Y: Vector, use_aux_mat: bool = False, full: bool = False, *, timer: Timer | None = None
     ) -> None:
-        """Compute ``Y = F* X`` for all right-hand sides of `X`: to `transpose_matvec` what `matmat` is to `matvec`."""
+        """Compute ``Y = F* X`` for all right-hand sides of `X`; the flags choose products as for `transpose_matvec`.
+
+        Parameters and errors are those of `matmat`, with the spaces exchanged.
+        """
         self.apply_product(BY_FLAGS[True, bool(full), bool(use_aux_mat)], X, Y, timer=timer)
 
     def apply(self, x: Vector, y: Vector) -> None:
-        """Compute ``y = F x`` for all right-hand sides of `x`: as an operator, `matmat`."""
+        """Compute ``y = F x`` for all right-hand sides of `x`, as `matmat` does."""
         self.apply_product(PRODUCTS["F"], x, y)
 
     def apply_adjoint(self, y: Vector, x: Vector) -> None:
-        """Compute ``x = F* y`` for all right-hand sides of `y`: as an operator, `transpose_matmat`."""
+        """Compute ``x = F* y`` for all right-hand sides of `y`, as `transpose_matmat` does."""
         self.apply_product(PRODUCTS["F*"], y, x)
 
     def apply_product(self, product: Product, X: Vector, Y: Vector, *, timer: Timer | None = None) -> None:
@@ -137,7 +145,7 @@ class MatrixProducts(MatrixDescription):
         X, Y : Vector
             The operand, in the product's input space, and the result, in its output space.
         timer : Timer, optional
-            Measures the phases.
+            A timer that measures the phases.
 
         Raises
         ------
@@ -147,7 +155,7 @@ class MatrixProducts(MatrixDescription):
         self._check(product, X, Y, getattr(X, "num_vecs", 1))
         for first in range(0, X.num_vecs, MAX_VECS):
             count = min(MAX_VECS, X.num_vecs - first)
-            self._run(product, count, _rows(X, first, count), _rows(Y, first, count), timer)
+            self._run(product, count, _part(X, first, count), _part(Y, first, count), timer)
         Y.init_vec()
 
     def _apply(self, product: Product, x: Vector, y: Vector, timer: Timer | None) -> None:
@@ -161,7 +169,7 @@ class MatrixProducts(MatrixDescription):
         self._pipelines(count)[product.name].run(operand, result, timer)
 
     def _pipelines(self, count: int) -> dict[str, Pipeline]:
-        """Return the pipelines for so many right-hand sides; collective where there are none yet."""
+        """Return the pipelines for `count` right-hand sides. Collective if they are not built yet."""
         if count not in self._plans:
             with self.comm.agreement(f"planning products of {count} vectors"):
                 self._plans[count] = self._plan(count)
@@ -188,12 +196,12 @@ class MatrixProducts(MatrixDescription):
         Parameters
         ----------
         name : str
-            F, F*, F*F, FF*, G, G*, G*F or FG*.
+            The product: F, F*, F*F, FF*, G, G*, G*F or FG*.
 
         Raises
         ------
         ArgumentError
-            There is no such product.
+            `name` is not the name of a product.
         UninitializedError
             A matrix of the product has no values.
         """
@@ -204,7 +212,7 @@ class MatrixProducts(MatrixDescription):
         return self._pipelines(1)[name]
 
     def _ends(self, product: Product, num_vecs: int) -> Ends:
-        """Return what a product's vectors must be; put together once, since products are hot."""
+        """Return the ends of a product. They are cached, because every product checks its vectors against them."""
         key = product.name, num_vecs
         if key not in self._known_ends:
             self._known_ends[key] = Ends.of(product, self._layout, num_vecs)
@@ -222,12 +230,12 @@ class MatrixProducts(MatrixDescription):
         which : str
             ``"input"`` or ``"output"``.
         num_vecs : int
-            Right-hand sides of the vector.
+            Number of right-hand sides.
 
         Raises
         ------
         ArgumentError
-            `which` is neither.
+            `which` has another value.
         ShapeError, ArgumentTypeError
             `num_vecs` is not a positive integer.
         """
@@ -240,10 +248,10 @@ class MatrixProducts(MatrixDescription):
         return Vector.from_layout(self.comm, self._layout.vector(spaces[which], count))
 
 
-def _rows(vector: Vector, first: int, count: int) -> Buffer | None:
-    """Return the blocks of `count` right-hand sides as rows, None where this rank owns none."""
-    rows = vector.buffer
-    if rows is None or count == vector.num_vecs:
-        return rows
+def _part(vector: Vector, first: int, count: int) -> Buffer | None:
+    """Return the blocks of `count` right-hand sides from `first` on, or None if this rank owns no blocks."""
+    values = vector.buffer
+    if values is None or count == vector.num_vecs:
+        return values
     blocks = vector.num_blocks
-    return vector.comm.backend.wrap(rows.array[first * blocks : (first + count) * blocks])
+    return vector.comm.backend.wrap(values.array[first * blocks : (first + count) * blocks])

@@ -1,8 +1,7 @@
-"""The values of a matrix: how the spectra of F and G are filled, from memory, formulas and files."""
+"""The values of a matrix: methods that fill the spectra of F and G from memory, formulas and files."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -17,9 +16,9 @@ from ..progress import show_progress
 from ..spectrum import Spectrum
 from ..spectrum.capacity import check_capacity
 from ..spectrum.sources import BlockRowSource, filled, from_directory, from_rows
+from .description import Path_
 from .products import MatrixProducts
 
-Path_ = str | os.PathLike[str]
 Blocks = npt.ArrayLike | Callable[[int], npt.ArrayLike]
 
 
@@ -40,10 +39,11 @@ class MatrixValues(MatrixProducts):
         Parameters
         ----------
         blocks : array_like or callable
-            The global (Nd, Nm, Nt) real values, given on every rank, of which each keeps its share; or a function that
-            returns the (Nm, Nt) values of the block row whose global index it is given, called for this rank's rows.
+            Global real values of shape (Nd, Nm, Nt), given on every rank; each rank copies its share. Or a function
+            that takes the global index of a block row and returns the row's (Nm, Nt) values. The function is called for
+            this rank's block rows.
         aux_mat : bool
-            Set the auxiliary matrix G instead of F.
+            Whether to set the auxiliary matrix G instead of F.
 
         Raises
         ------
@@ -64,14 +64,14 @@ class MatrixValues(MatrixProducts):
         Parameters
         ----------
         dirname : path
-            The directory; its sizes must be this matrix's.
+            The directory of a matrix of the same sizes.
         aux_mat : bool
-            Read it into the auxiliary matrix G, whose checksum must be that of F.
+            Whether to set the auxiliary matrix G instead of F. G must have the checksum of F.
 
         Raises
         ------
         FileError, FileFormatError, ChecksumError, ShapeError
-            The directory cannot be read, breaks the format, or holds another matrix.
+            The directory cannot be read, is malformed, or does not fit this matrix.
         """
         meta = self._read_meta(dirname)
         layout = self._layout
@@ -88,7 +88,7 @@ class MatrixValues(MatrixProducts):
             self._checksum = meta.checksum
 
     def _read_meta(self, directory: Path_) -> MatrixMeta:
-        """Read the metadata on rank 0 and share it."""
+        """Read the metadata on rank 0 and broadcast them."""
         meta = None
         with self.comm.agreement(f"reading {directory}"):
             if self.comm.world_rank == 0:
@@ -102,7 +102,7 @@ class MatrixValues(MatrixProducts):
         self._load(from_directory(Path(directory), meta), name, f"reading {directory}")
 
     def _load(self, source: BlockRowSource, name: str, what: str) -> None:
-        """Load the values of F or G. Until they are complete there are none, so no product runs on half of them."""
+        """Load F or G. It is uninitialised until all its values are loaded, so no product uses incomplete values."""
         comm, spectra, precision = self.comm, self._spectra, self._config.sbgemv
         self.check_open()
         progress: Callable[[range], Iterable[int]] = partial(
@@ -110,7 +110,7 @@ class MatrixValues(MatrixProducts):
         )
         with comm.agreement(what):
             if name == "G" and "F" not in spectra:
-                raise UninitializedError(f"{what}: expected an initialised primary matrix before the auxiliary one")
+                raise UninitializedError(f"{what}: expected an initialised primary matrix, found one without values")
             # Do not overwrite a spectrum that another matrix shares.
             reused = spectra.exclusive(name)
             check_capacity(comm.backend, self._layout, precision, what, in_place=reused is not None)
@@ -123,7 +123,7 @@ class MatrixValues(MatrixProducts):
                 for other, spectrum in (others | {name: loaded}).items():
                     spectra.replace(other, spectrum)
                 self._plans[1] = self._plan(1)
-        except Exception:  # raised on the ranks that did not fail themselves, too
+        except Exception:  # raised on every rank, including those that did not fail
             spectra.remove(*others, name)
             self._plans.clear()
             raise
