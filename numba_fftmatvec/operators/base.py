@@ -1,6 +1,6 @@
-"""Linear operators between block vectors, and the adjoint of any of them. An implementation needs two methods.
+"""Linear operators between block vectors, and their adjoints.
 
-The base knows no implementation: adjoints, the dot test and whatever is built of operators work with all of them alike.
+The base class does not depend on its implementations, so adjoints and the dot test work with every operator.
 """
 
 from __future__ import annotations
@@ -69,34 +69,34 @@ class LinearOperator(ABC):
         Parameters
         ----------
         x : Vector
-            Initialised, of the layout `domain` or of several such vectors.
+            Initialised vector of the layout `domain`, or several such vectors in one.
         y : Vector
-            Of the layout `range`, with as many vectors as `x`; another vector than `x`. It is overwritten, and
-            initialised by this.
+            Vector of the layout `range` with as many vectors as `x`, and not `x` itself. The call overwrites and
+            initialises it.
         """
 
     @abstractmethod
     def apply_adjoint(self, y: Vector, x: Vector) -> None:
-        """Compute ``x = A* y``, as `apply` does with the spaces exchanged."""
+        """Compute ``x = A* y``. The parameters are those of `apply` with the spaces exchanged."""
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Global shape: numbers of values of a result and of an operand."""
+        """Global shape: the number of values of a result and that of an operand."""
         return self.range.size, self.domain.size
 
     @property
     def dtype(self) -> np.dtype[np.float64]:
-        """Dtype of the vectors that it maps."""
+        """Dtype of operands and results."""
         return np.dtype(np.float64)
 
     @property
     def unit_roundoff(self) -> float:
-        """Unit roundoff of its arithmetic, that of double unless an implementation says otherwise."""
+        """Unit roundoff of the operator's arithmetic, that of double unless an implementation overrides it."""
         return 2.0**-53
 
     @property
     def T(self) -> LinearOperator:
-        """The adjoint, as an operator: ``A.T @ y`` is A* y, and ``A.T.T`` is A again."""
+        """The adjoint, as an operator: ``A.T @ y`` is A* y, and ``A.T.T`` is A."""
         return AdjointOperator(self)
 
     def __matmul__(self, x: Vector) -> Vector:
@@ -148,5 +148,5 @@ class AdjointOperator(LinearOperator):
         self._operator.apply(y, x)
 
     def __repr__(self) -> str:
-        """Return the operator's, marked."""
+        """Return the operator's representation, followed by ``.T``."""
         return f"{self._operator!r}.T"

@@ -1,4 +1,4 @@
-"""The dot test: an operator and its adjoint belong together if <A x, y> = <x, A* y>."""
+"""The dot test of an operator A and its adjoint A*: <A x, y> = <x, A* y>."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from .base import LinearOperator
 def dot_test(
     operator: LinearOperator, x: Vector | None = None, y: Vector | None = None, *, tolerance: float | None = None
 ) -> float:
-    """Return how far <A x, y> and <x, A* y> differ, relative to |A x| |y| + |x| |A* y|. Collective.
+    """Return the difference of <A x, y> and <x, A* y>, relative to |A x| |y| + |x| |A* y|. Collective.
 
-    The default tolerance is the sum of the bounds of two FFT-based products, 2 u (1 + log2 2Nt) S each (see `Tester`).
-    For blocks and vectors with entries in [1, 2], S = sqrt(Nd) Nm (2 Nt) (2 sqrt(Nt)) is at most 4 sqrt(3) times the
-    norm of A x, and likewise for A* y. The inner products are accumulated in extended precision and add no error. A map
-    whose products cancel may need a larger tolerance.
+    The default tolerance is the sum of the bounds of two FFT-based products, 2 u (1 + log2 2Nt) S each (see
+    `testing.ones_tolerance`). For blocks and vectors with entries in [1, 2], S = sqrt(Nd) Nm (2 Nt) (2 sqrt(Nt)) is at
+    most 4 sqrt(3) times the norm of A x, and likewise for A* y. The inner products are accumulated in extended
+    precision and add no error. An operator with cancellation in its products may need a larger tolerance.
 
     Parameters
     ----------
     operator : LinearOperator
         The operator A.
     x, y : Vector, optional
-        Initialised vectors of its domain and range, one or as many of both; by default `init_vec_doubles` of one.
+        Initialised vectors of the operator's domain and range, with the same ``num_vecs``. By default each is one
+        vector that `init_vec_doubles` fills.
     tolerance : float, optional
-        The largest difference that passes; by default ``8 sqrt(3) u (1 + log2 2Nt)``, with u the operator's unit
-        roundoff and Nt the block size of its domain.
+        The largest difference that passes. By default it is ``8 sqrt(3) u (1 + log2 2Nt)`` with the operator's unit
+        roundoff u and the block size Nt of its domain.
 
     Returns
     -------
