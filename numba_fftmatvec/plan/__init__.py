@@ -1,4 +1,4 @@
-"""Products as plans: tuples of stages that are built once and run many times, and timers of their phases."""
+"""Plans of products, which are stages that are built once and run many times, and timers of their phases."""
 
 from .timing import PHASES, PhaseTimer, Timer, time_runs
 

@@ -1,4 +1,4 @@
-"""From a precision config to a tuple of stages: the pipeline of a product, built once and run many times."""
+"""Pipelines of products: a planner turns a precision config into stages, which are built once and run many times."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Stages = tuple[Stage, ...]
 
 
 class BoundStages:
-    """Stages between two slots, a product's operand and its result, which each run binds to two vectors.
+    """Stages between two slots, for a product's operand and result, which each run binds to two vectors.
 
     Parameters
     ----------
     backend : Backend
-        Where the stages run.
+        The backend that runs the stages.
     build : callable
         ``build(operand, result)`` returns the stages between two ends.
     """
@@ -50,7 +50,7 @@ class BoundStages:
                 else:
                     self._run_phases(timer)
         finally:
-            self._operand.bind(None)  # the vectors may go
+            self._operand.bind(None)  # do not keep the vectors alive
             self._result.bind(None)
 
     def _run_phases(self, timer: Timer) -> None:
@@ -61,15 +61,15 @@ class BoundStages:
 
 
 class Pipeline:
-    """One product, ready to run.
+    """A product that is ready to run.
 
     Parameters
     ----------
     backend : Backend
-        Where the stages run.
+        The backend that runs the stages.
     build : callable
-        ``build(operand, result, timed=...)`` returns the stages: as they are fastest, or timed, one after another, so
-        that a timer can tell them apart. The timed ones are built when the first timer asks for them.
+        ``build(operand, result, timed=...)`` returns the stages. The untimed stages are as fast as possible; the timed
+        ones run one after another, so that a timer can measure each. The first run with a timer builds the timed ones.
     queued : bool
         Whether all stages only queue work on the stream.
     """
@@ -86,9 +86,9 @@ class Pipeline:
         Parameters
         ----------
         operand, result : Buffer or None
-            The vectors' local blocks, None on ranks that own none.
+            The vectors' local blocks; None on ranks that own no blocks.
         timer : Timer, optional
-            Measures every phase; the product then runs stage by stage instead of as one graph.
+            A timer that measures every phase. With it the product runs stage by stage instead of as one graph.
         """
         if timer is None:
             self._untimed(operand, result)
@@ -98,7 +98,7 @@ class Pipeline:
         self._timed.run(operand, result, timer)
 
     def __str__(self) -> str:
-        """Return the stages, each with its ends, a line each."""
+        """Return one line for each stage, with the ends of the stage."""
         return "\n".join(map(str, self._bound.stages))
 
 
@@ -114,11 +114,11 @@ class Planner:
     config : MatvecPrecisionConfig
         Precision of each stage.
     workspace : Workspace
-        Where the buffers between the stages are.
+        The workspace of the buffers between the stages.
     spectra : Spectra
-        The stored spectra of F and, if there is one, of G.
+        The stored spectra of F and, with an auxiliary matrix, of G.
     num_vecs : int
-        Right-hand sides.
+        Number of right-hand sides.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Planner:
         }
 
     def _product(self, product: Product, operand: End, result: End, *, timed: bool) -> Stages:
-        """Return the stages of a product: those of its factors, with a buffer between each and the next."""
+        """Return the stages of a product: those of each factor, with a buffer between two factors."""
         between = [self._intermediate(factor.output_space) for factor in product.factors[:-1]]
         ends = pairwise([operand, *between, result])
         factors = zip(product.factors, ends, strict=True)
@@ -162,7 +162,7 @@ class Planner:
         )
 
     def _intermediate(self, space: Space) -> End:
-        """Return the end between two factors; on ranks that do not own it a slot that nothing binds."""
+        """Return the buffer between two factors, or on ranks that own no part of it a slot that stays unbound."""
         owns = self._comm.axis(space).owns
         return self._blocks("intermediate", space, Precision.DOUBLE) if owns else Slot("intermediate")
 
@@ -176,7 +176,7 @@ class Planner:
         return *travel, *self._transforms.forward(space, arrived, rounding, self._config.fft, timed=timed)
 
     def _travel(self, space: Space, operand: End) -> tuple[End, Stages]:
-        """Return the end that has the owner's blocks on this rank, and the stages that bring them there."""
+        """Return the end that holds the owner's blocks on this rank, and the stages that broadcast the blocks to it."""
         axis, precision = self._comm.axis(space), self._config.broadcast_and_pad
         if axis.size == 1:
             return operand, ()

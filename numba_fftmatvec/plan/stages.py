@@ -1,6 +1,6 @@
-"""The stages of a product that are the same on every backend: along the process grid, and the multiplication itself.
+"""The stages of a product that are the same on every backend: broadcast, multiplication and reduction.
 
-Those between blocks and spectra are the backend's own (`Backend.transforms`).
+`Backend.transforms` provides the stages between blocks and spectra.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ class Broadcast(Stage):
         self._axis = axis
 
     def run(self) -> None:
-        """Broadcast the owner's array as it is."""
+        """Broadcast the owner's array."""
         self._axis.broadcast(self.source.array)
 
 
 class SpectrumProduct(Stage):
-    """Multiply by the spectrum: one GEMV for each frequency."""
+    """Multiply by the spectrum: one GEMV, or with several right-hand sides one GEMM, for each frequency."""
 
     def __init__(
         self,
@@ -42,12 +42,12 @@ class SpectrumProduct(Stage):
         self._sbgemv = sbgemv_launcher(target, problem, lambda shape, dtype: workspace.get("parts", shape, dtype).view)
 
     def run(self) -> None:
-        """Read the spectrum once."""
+        """Multiply at all frequencies; the spectrum is read once."""
         self._sbgemv(*self._operands)
 
 
 class Reduce(Stage):
-    """Sum the ranks' partial results in the owner's destination; on the other ranks nothing is bound to it."""
+    """Sum the ranks' partial results in the owner's destination, which is unbound on the other ranks."""
 
     def __init__(self, axis: Axis, source: End, destination: End) -> None:
         super().__init__("reduce", source, destination)

@@ -1,4 +1,4 @@
-"""Timers that measure the phases of products, and the time of whole ones."""
+"""Timers of the phases of products, and of whole runs."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ PHASES = ("broadcast", "pad", "fft", "sbgemv", "ifft", "unpad", "reduce", "total
 
 
 class Timer(Protocol):
-    """Measures the phases of products."""
+    """A timer of the phases of products."""
 
     def phase(self, name: str) -> AbstractContextManager[Any]:
-        """Return the context that one phase runs in; the phase ``"total"`` encloses a product."""
+        """Return the context manager of one phase; the phase ``"total"`` encloses a product."""
 
 
 class PhaseTimer:
@@ -27,7 +27,7 @@ class PhaseTimer:
     Parameters
     ----------
     comm : Comm
-        Whose stream the products run on.
+        The Comm of the products, which run on its stream.
 
     Examples
     --------
@@ -47,7 +47,7 @@ class PhaseTimer:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything measured."""
+        """Discard all measurements."""
         self._spans: list[list[tuple[str, Any, Any]]] = []
         self._current: list[tuple[str, Any, Any]] = []
 
@@ -63,9 +63,10 @@ class PhaseTimer:
             self._current = []
 
     def seconds(self) -> dict[str, list[float]]:
-        """Return this rank's seconds in each phase of `PHASES`, one figure for each product; waits for the stream.
+        """Synchronise the stream; return this rank's seconds in each phase of `PHASES`, a figure for each product.
 
-        A phase that did not run has an empty list; one that ran twice in a product, as in F*F, counts as its sum.
+        The list of a phase that did not run is empty. The figure of a phase that runs twice in a product, as in F*F, is
+        the sum.
         """
         self._backend.synchronize()
         result: dict[str, list[float]] = {phase: [] for phase in PHASES}
@@ -79,16 +80,16 @@ class PhaseTimer:
 
 
 def time_runs(comm: Comm, run: Callable[[], object], repetitions: int) -> list[float]:
-    """Return the wall-clock seconds that each of several runs takes on this rank, its synchronisation included.
+    """Return the wall-clock seconds of each of several runs on this rank, including the synchronisation.
 
     Parameters
     ----------
     comm : Comm
-        Its ranks start each run together; its stream is waited for.
+        The process grid. Its ranks start each run together; a run ends when the stream is synchronised.
     run : callable
         The work to time, such as a product.
     repetitions : int
-        How often.
+        Number of runs.
     """
     seconds = []
     for _ in range(repetitions):
