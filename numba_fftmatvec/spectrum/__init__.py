@@ -1,4 +1,4 @@
-"""The stored spectrum: from the first block column to it and back."""
+"""The stored spectra of a matrix: their computation from the first block column, and the way back."""
 
 from .spectra import Spectra
 from .spectrum import Spectrum

@@ -1,4 +1,4 @@
-"""The memory that a spectrum and its set-up need, and the error where there is less."""
+"""The memory that a spectrum and its set-up need, and the check that it is available."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ..kernels.formats import COMPLEX128
 from ..layout import MatrixLayout, block_ranges
 from ..precision import Precision
 
-# Memory of the set-up beside the spectrum. Pieces of this size hide the cost of starting one.
+# Limit of the set-up's memory, in addition to the spectrum. A piece of this size hides the cost of its launches.
 SETUP_BYTES = 128 << 20
 
 
 def column_bytes(layout: MatrixLayout) -> int:
-    """Return the bytes of one column's set-up: two slots of values, padded, transformed, and cuFFT's work area."""
+    """Return the set-up bytes of one column: two slots of values, padded values, transforms, cuFFT's work area."""
     values, transforms = 8 * layout.Nt, 16 * COMPLEX128.pitch(layout.frequencies)
     return 2 * values + 2 * values + 3 * transforms
 
 
 def column_pieces(layout: MatrixLayout) -> list[range]:
-    """Return the global indices of the columns that are set up at a time, the largest piece first."""
+    """Return the pieces of columns that are set up together, as ranges of global indices, the largest first."""
     first, total = layout.block_cols.start, layout.nm
     count = ceil_div(total, max(1, SETUP_BYTES // column_bytes(layout)))
     return [range(first + piece.start, first + piece.stop) for piece in block_ranges(total, count)]
@@ -42,7 +42,7 @@ class Need:
     setup : int
         Bytes of the set-up.
     in_place : bool
-        Whether the spectrum is there already, so that its set-up alone needs memory.
+        Whether the spectrum already exists, so that only its set-up needs memory.
     """
 
     layout: MatrixLayout
@@ -61,11 +61,11 @@ class Need:
 
     @property
     def total(self) -> int:
-        """All bytes that must be free."""
+        """Number of bytes that must be free."""
         return self.setup + (0 if self.in_place else self.spectrum(self.precision))
 
     def remedies(self, free: int) -> list[str]:
-        """Return what would fit into so many bytes: precisions, and numbers of ranks."""
+        """Describe the precisions and the number of ranks with which the spectrum would fit in `free` bytes."""
         found = [
             f"{precision.name} ({self.spectrum(precision) + self.setup} bytes)"
             for precision in Precision
@@ -78,13 +78,13 @@ class Need:
         return found
 
     def check(self, free: int, what: str) -> None:
-        """Raise a CapacityError that names `what` unless so many bytes are enough."""
+        """Raise a CapacityError that names `what` unless `free` bytes are enough."""
         if self.total <= free:
             return
         raise CapacityError(
             f"{what}: expected at most the {free} bytes of memory that are available to this rank, found a need of "
             f"{self.total} ({self.spectrum(self.precision)} for the spectrum as {self.precision.name}, {self.setup} "
-            f"for its set-up); what would fit: {' or '.join(self.remedies(free)) or 'nothing of these sizes'}"
+            f"for its set-up); alternatives that fit: {' or '.join(self.remedies(free)) or 'none'}"
         )
 
 
@@ -104,7 +104,7 @@ def check_capacity(
     what : str
         The work that needs the memory, for the message.
     in_place : bool
-        Whether the spectrum is there already, so that its set-up alone needs memory.
+        Whether the spectrum already exists, so that only its set-up needs memory.
     """
     need = Need.of(layout, precision, in_place=in_place)
     free = backend.free_bytes()

@@ -1,4 +1,4 @@
-"""Where a matrix's values come from: functions that give a rank's part of the block rows, some columns at a time."""
+"""Sources of a matrix's values: functions that return a rank's part of a block row, some columns at a time."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from ..kernels import ceil_div
 from ..kernels.elementwise import fill_launcher
 from ..layout import MatrixLayout, block_ranges
 
-# ``source(row, cols, intake)`` returns F[row, cols] as a (len(cols), Nt) float64 Buffer of the intake. Both indices are
-# global, and of this rank's share; rows and columns come in order.
+# ``source(row, cols, intake)`` returns F[row, cols] as a (len(cols), Nt) float64 Buffer of the intake. The indices are
+# global and lie in this rank's share. Calls follow the order of rows and columns.
 BlockRowSource = Callable[[int, range, Intake], Buffer]
 
-# Threads that copy at once saturate the memory of any host before there are more of them than this; and a thread with
-# less to copy than this is not worth waking.
+# This number of threads saturates the memory bandwidth of any host. A thread with fewer bytes to copy costs more time
+# than it saves.
 MOST_THREADS = 16
 LEAST_BYTES = 1 << 20
 
 
 def filled(backend: Backend, layout: MatrixLayout, formula: str, value: float = 0.0) -> BlockRowSource:
-    """Return the source that fills by a formula (see `fill_launcher`) of the index in the (Nd, Nm, Nt) array."""
+    """Return the source that evaluates a formula (see `fill_launcher`) of the index in the (Nd, Nm, Nt) array."""
     launch = fill_launcher(backend.target, formula)
 
     def source(row: int, cols: range, intake: Intake) -> Buffer:
@@ -44,9 +44,9 @@ def filled(backend: Backend, layout: MatrixLayout, formula: str, value: float = 
 
 
 def from_rows(backend: Backend, layout: MatrixLayout, rows: Callable[[int], npt.ArrayLike]) -> BlockRowSource:
-    """Return the source that takes its part of the global (Nm, Nt) block rows that a function returns.
+    """Return the source that copies this rank's columns of the global (Nm, Nt) block rows from a function.
 
-    The function is called once for each row.
+    The function takes the global index of a block row, and is called once for each row.
     """
     copy = ParallelCopy(backend.threads)
 
@@ -66,7 +66,7 @@ def from_rows(backend: Backend, layout: MatrixLayout, rows: Callable[[int], npt.
 
 
 def from_directory(directory: Path, meta: MatrixMeta) -> BlockRowSource:
-    """Return the source that reads its part of the files of a matrix directory."""
+    """Return the source that reads this rank's columns from the files of a matrix directory."""
 
     def source(row: int, cols: range, intake: Intake) -> Buffer:
         return intake.from_host(len(cols), lambda host: read_block_row(directory, meta, row, cols, host))
@@ -77,12 +77,12 @@ def from_directory(directory: Path, meta: MatrixMeta) -> BlockRowSource:
 class ParallelCopy:
     """Copies rows of real numbers of any dtype with several threads, which end with this object.
 
-    One thread copies a small part of what a host's memory can; NumPy lets others run meanwhile.
+    One thread uses a small part of the host's memory bandwidth; NumPy releases the interpreter's lock while it copies.
 
     Parameters
     ----------
     threads : int
-        How many there may be.
+        Largest number of threads.
     """
 
     def __init__(self, threads: int) -> None:
@@ -90,7 +90,7 @@ class ParallelCopy:
         self._pool = ThreadPoolExecutor(self._threads)
 
     def __call__(self, destination: npt.NDArray[Any], source: npt.NDArray[Any]) -> None:
-        """Copy and convert ``source`` into ``destination``, of the same shape."""
+        """Copy `source` to `destination`, of the same shape, and convert the values to its dtype."""
 
         def copy(rows: range) -> None:
             np.copyto(destination[rows.start : rows.stop], source[rows.start : rows.stop], casting="same_kind")

@@ -11,7 +11,7 @@ from .spectrum import Spectrum
 class Spectra:
     """The spectra that a matrix uses, by the names of a product's factors: ``"F"`` and ``"G"``.
 
-    Several matrices may share a spectrum. Each counts as one of its owners until it has another one in its place.
+    Several matrices may share a spectrum. Each of them is an owner of it until the spectrum is removed or replaced.
     """
 
     def __init__(self) -> None:
@@ -22,11 +22,11 @@ class Spectra:
         return self._by_name[name]
 
     def __contains__(self, name: str) -> bool:
-        """Return whether there is a spectrum of a name."""
+        """Return whether the matrix has a spectrum of a name."""
         return name in self._by_name
 
     def __iter__(self) -> Iterator[str]:
-        """Yield the names of the spectra that there are."""
+        """Yield the names of the present spectra."""
         return iter(self._by_name)
 
     @property
@@ -35,22 +35,22 @@ class Spectra:
         return sum(spectrum.nbytes for spectrum in self._by_name.values())
 
     def missing(self, product: Product) -> bool:
-        """Return whether a product needs a spectrum that is not there."""
+        """Return whether a product needs a spectrum that the matrix does not have."""
         return not product.matrices <= self._by_name.keys()
 
     def exclusive(self, name: str) -> Spectrum | None:
-        """Return the spectrum of a name if there is one and nobody else owns it, so that it may be overwritten."""
+        """Return the spectrum of a name if it has no other owner, so that it may be overwritten; None otherwise."""
         spectrum = self._by_name.get(name)
         return spectrum if spectrum is not None and set(spectrum.owners) == {self} else None
 
     def replace(self, name: str, spectrum: Spectrum) -> None:
-        """Use a spectrum from now on."""
+        """Set the spectrum of a name, in place of the present one if any."""
         self.remove(name)
         spectrum.owners.add(self)
         self._by_name[name] = spectrum
 
     def remove(self, *names: str) -> dict[str, Spectrum]:
-        """Stop using the spectra of these names; return those that there were."""
+        """Remove the spectra of these names; return those that were present."""
         removed = {name: self._by_name.pop(name) for name in names if name in self._by_name}
         for spectrum in removed.values():
             spectrum.owners.discard(self)

@@ -1,4 +1,4 @@
-"""From the first block column to the stored spectrum, piece by piece, and back."""
+"""The stored spectrum of a matrix, computed from the first block column in pieces, and converted back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from weakref import WeakSet
 import numpy as np
 
 from ..backends import Backend, Buffer
+from ..backends.base import DOUBLE
 from ..errors import NonFiniteError
 from ..kernels.encoding import decode_launcher, encode_launcher
 from ..kernels.formats import COMPLEX128, StoredArrays, decode
@@ -19,28 +20,30 @@ from ..precision import Precision
 from .capacity import check_capacity, column_pieces
 from .sources import BlockRowSource
 
-DOUBLE = np.dtype(np.float64)
-
 
 class Spectrum:
     """A rank's share of F_hat, stored as ``[d][m][k]`` with each run of frequencies padded to 128 bytes.
 
     ``F_hat[d, m, k] = rfft(F[d, m, :], 2 Nt)[k] / (2 Nt)``: the scale of the inverse transform is folded in. The
-    transforms are double whatever the format, so that storing is the only rounding that the format adds.
+    transforms are double for every format, so the format adds only the rounding of the stored values.
 
     Parameters
     ----------
     backend : Backend
-        Where the spectrum lives.
-    layout : Layout
+        The backend that holds the spectrum.
+    layout : MatrixLayout
         Sizes of the matrix.
     precision : Precision
         Precision of the stored values.
 
     Attributes
     ----------
-    owners : WeakSet
-        The matrices that use it: values may be loaded over it only while there is no other one.
+    precision : Precision
+        Precision of the stored values.
+    format : Format
+        Format of the stored arrays.
+    owners : WeakSet of Spectra
+        The owners of the spectrum, one for each matrix that uses it. Only a single owner may load new values.
     """
 
     def __init__(self, backend: Backend, layout: MatrixLayout, precision: Precision) -> None:
@@ -55,7 +58,7 @@ class Spectrum:
 
     @property
     def views(self) -> StoredArrays:
-        """The stored arrays, as kernels take them."""
+        """The stored arrays, as arguments of kernels."""
         return StoredArrays(self._values.view, self._scales.view)
 
     @property
@@ -70,17 +73,17 @@ class Spectrum:
         Parameters
         ----------
         source : callable
-            Called for each piece, in order.
+            Source of the values, which is called for each piece in order.
         progress : callable
-            Wraps the iteration over the rows, to show how far it is.
+            A function that wraps the iteration over the rows and shows its progress.
 
         Raises
         ------
         NonFiniteError
-            A block has a NaN or an infinity, and the format has neither.
+            A block has a NaN or an infinity, which the format cannot represent.
         """
         self._fill(source, progress)
-        self._backend.trim()  # before products are planned, which need other memory
+        self._backend.trim()  # the plans of products, which follow, need other memory
         self._check_finite()
 
     def _fill(self, source: BlockRowSource, progress: Callable[[range], Iterable[int]]) -> None:
@@ -114,14 +117,14 @@ class Spectrum:
         return transform
 
     def _part(self, row: int, cols: range) -> StoredArrays:
-        """Return some columns of a block row as kernels take them; None for the scales of formats that have none."""
+        """Return some columns of a block row as arguments of kernels; `scales` is None if the format has no scales."""
         first = self._layout.block_cols.start
         place = row - self._layout.block_rows.start, slice(cols.start - first, cols.stop - first)
         scales = self._backend.wrap(self._scales.array[place]).view if self.format.is_fixed else None
         return StoredArrays(self._backend.wrap(self._values.array[place]).view, scales)
 
     def _check_finite(self) -> None:
-        """Raise if an encode_launcher met what fixed point has no number for: it left a scale that is not finite."""
+        """Raise a NonFiniteError if a scale is not finite, which the encoder leaves for a NaN or an infinity."""
         if not self.format.is_fixed:
             return
         backend = self._backend
@@ -140,14 +143,22 @@ class Spectrum:
     def converted(self, precision: Precision) -> Spectrum:
         """Return a spectrum of the values that this one represents, in a precision. Local.
 
-        It is this one where the precision is the same, else a new one.
+        Parameters
+        ----------
+        precision : Precision
+            Precision of the stored values.
+
+        Returns
+        -------
+        Spectrum
+            This spectrum if it has that precision; otherwise a new one.
 
         Raises
         ------
         CapacityError
-            It does not fit the memory.
+            The new spectrum does not fit in memory.
         NonFiniteError
-            A block has a NaN or an infinity, and the new format has neither.
+            A block has a NaN or an infinity, which the new format cannot represent.
         """
         if precision == self.precision:
             return self
@@ -164,10 +175,8 @@ class Spectrum:
         parts = 2 * COMPLEX128.pitch(layout.frequencies)
         with backend.active():
             transforms = backend.zeros((len(pieces[0]), parts), DOUBLE)
-            read, write = (
-                decode_launcher(backend.target, self.format),
-                encode_launcher(backend.target, result.format, 1.0),
-            )
+            read = decode_launcher(backend.target, self.format)
+            write = encode_launcher(backend.target, result.format, 1.0)
             for row in layout.block_rows:
                 for cols in pieces:
                     piece = backend.wrap(transforms.array[: len(cols)]).view
@@ -181,12 +190,12 @@ class Spectrum:
         Parameters
         ----------
         row : int
-            The block row's global index; one of this rank's.
+            Global index of a block row of this rank.
 
         Returns
         -------
         numpy.ndarray
-            The values that the stored spectrum represents: those that were loaded, up to its rounding.
+            The values that the stored spectrum represents: the loaded values up to the rounding of the format.
         """
         backend, layout = self._backend, self._layout
         index = row - layout.block_rows.start

@@ -174,7 +174,7 @@ def free_bytes_for(matrix: Any, code: str, fraction: float = 1.0) -> int:
 
 
 def test_a_matrix_that_cannot_fit_is_refused(comm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is allocated, with what would fit."""
+    """The error comes before any allocation and lists the alternatives that fit."""
     matrix = fm.Matrix(comm, NM, ND, NT, global_sizes=True)
     free = free_bytes_for(matrix, "ddidd")
     monkeypatch.setattr(comm.backend, "free_bytes", lambda: free)
@@ -204,14 +204,14 @@ def test_the_bound_is_what_is_needed(
     if fits:
         matrix.init_mat_ones()
     else:
-        with pytest.raises(fm.CapacityError, match="what would fit"):
+        with pytest.raises(fm.CapacityError, match="alternatives that fit"):
             matrix.init_mat_ones()
     assert matrix.is_initialized() == fits
 
 
 def test_nothing_may_fit(comm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comm.backend, "free_bytes", lambda: 7)
-    with pytest.raises(fm.CapacityError, match="what would fit: nothing of these sizes"):
+    with pytest.raises(fm.CapacityError, match="alternatives that fit: none"):
         matrix_of(comm)
 
 
