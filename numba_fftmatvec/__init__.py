@@ -1,6 +1,6 @@
 """FFT-based products with block-triangular Toeplitz matrices on a grid of GPUs or CPUs.
 
-``import numba_fftmatvec as pyFFTMatvec`` runs a script written for pyFFTMatvec.
+A script written for pyFFTMatvec runs with ``import numba_fftmatvec as pyFFTMatvec``.
 """
 
 from .comm import Comm

@@ -1,4 +1,4 @@
-"""``python -m numba_fftmatvec``: the runner."""
+"""The command ``python -m numba_fftmatvec``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Checks of arguments that several modules take: integers and shapes."""
+"""Checks of arguments that several modules share: integers and shapes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Sequence
 
 from .errors import ArgumentError, ArgumentTypeError, ShapeError
 
-LARGEST_INTEGER = 2**63 - 1  # the largest that an HDF5 attribute of 64 bits and a file offset can hold
+LARGEST_INTEGER = 2**63 - 1  # of a 64-bit HDF5 attribute and of a file offset
 
 
 def integer(value: object, what: str) -> int:
-    """Return `value` as an int; an ArgumentTypeError names `what` unless it is an integer (bools are not)."""
+    """Return `value` as an int; raise an ArgumentTypeError that names `what` if it is not an integer (or is a bool)."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ArgumentTypeError(f"{what}: expected an integer, found {value!r}")
     return int(value)
 
 
 def positive_int(value: object, what: str) -> int:
-    """Return `value` as an int; a ShapeError names `what` unless it is a positive integer (bools are not)."""
+    """Return `value` as an int; raise a ShapeError that names `what` unless it is a positive integer and no bool."""
     number = _index(value)
     if number < 1:
         raise ShapeError(f"{what}: expected a positive integer, found {value!r}")
@@ -27,7 +27,7 @@ def positive_int(value: object, what: str) -> int:
 
 
 def natural_int(value: object, what: str) -> int:
-    """Return `value` as an int; an ArgumentError names `what` unless it is an integer that is not negative."""
+    """Return `value` as an int; raise an ArgumentError that names `what` unless it is a non-negative integer."""
     number = _index(value)
     if number < 0:
         raise ArgumentError(f"{what}: expected an integer that is not negative, found {value!r}")
@@ -35,7 +35,7 @@ def natural_int(value: object, what: str) -> int:
 
 
 def checksum_number(value: object, what: str) -> int:
-    """Return `value` as an int; an ArgumentError names `what` unless it is an integer of 0 .. 2^63 - 1."""
+    """Return `value` as an int; raise an ArgumentError that names `what` unless it is an integer of 0 .. 2^63 - 1."""
     number = _index(value)
     if not 0 <= number <= LARGEST_INTEGER:
         raise ArgumentError(f"{what}: expected an integer of 0 .. 2^63 - 1, found {value!r}")
@@ -49,7 +49,7 @@ def check_shape(found: Sequence[int], expected: Sequence[int], what: str) -> Non
 
 
 def _index(value: object) -> int:
-    """Return `value` as an int, -1 where it is not an integer."""
+    """Return `value` as an int, or -1 if it is not an integer."""
     try:
         return -1 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:

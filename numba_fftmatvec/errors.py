@@ -1,7 +1,7 @@
-"""The exceptions of the package: one hierarchy, each also a built-in kind.
+"""The exceptions of the package, in one hierarchy; each is also a built-in exception.
 
-Every message says what was expected and what was found. In collective calls (constructors, initialisation, files) an
-error on one rank is raised on all of them, as the same type with the failing rank's message: see `Comm.agreement`.
+Every message has an expected and a found value. In collective calls (constructors, initialisation, files) an error on
+one rank is raised on all ranks, with the same type and the failing rank's message; see `Comm.agreement`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class ArgumentError(FFTMatvecError, ValueError):
 
 
 class ArgumentTypeError(FFTMatvecError, TypeError):
-    """An argument is of a kind that the call cannot take."""
+    """An argument has a type that the call does not accept."""
 
 
 class ShapeError(ArgumentError):
@@ -32,31 +32,31 @@ class PrecisionError(ArgumentError):
 
 
 class NonFiniteError(ArgumentError):
-    """A value is NaN or infinite where the format that it is stored in has neither."""
+    """A value is NaN or infinite, which its storage format cannot represent."""
 
 
 class SpaceError(ArgumentError):
-    """A vector lives in the other space: `row` where `col` belongs, or the reverse."""
+    """A vector is in the wrong space: `row` instead of `col`, or the reverse."""
 
 
 class VectorIndexError(ArgumentError, IndexError):
-    """There is no vector of that index among the `num_vecs`."""
+    """The index of a vector is not in 0 .. num_vecs - 1."""
 
 
 class UninitializedError(FFTMatvecError, RuntimeError):
-    """An operand is read before it was initialised."""
+    """An operand is read before it is initialised."""
 
 
 class ClosedError(FFTMatvecError, RuntimeError):
-    """An object is used after its Comm was closed."""
+    """An object is used after it or its Comm was closed."""
 
 
 class BackendError(FFTMatvecError, RuntimeError):
-    """The backend or the collectives asked for cannot work on this machine."""
+    """The requested backend or collectives cannot work on this machine."""
 
 
 class CapacityError(FFTMatvecError, MemoryError):
-    """What is asked for needs more memory than there is."""
+    """A request needs more memory than is available."""
 
 
 class RemoteError(FFTMatvecError, RuntimeError):
@@ -72,8 +72,8 @@ class FileError(FFTMatvecError, OSError):
 
 
 class FileFormatError(FFTMatvecError, ValueError):
-    """A file's content breaks the format: a field, a shape, a dtype, a value."""
+    """A file is malformed: a field, a shape, a dtype or a value violates the format."""
 
 
 class ChecksumError(FileFormatError):
-    """A checksum is absent where one is required, or differs from the one expected."""
+    """A required checksum is absent, or a checksum differs from the expected one."""

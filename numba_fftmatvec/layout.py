@@ -1,6 +1,7 @@
-"""Layouts: how blocks are split over ranks, and which part of a vector or a matrix a rank holds. Pure values.
+"""Layouts: the split of blocks over ranks, and the part of a vector or a matrix that a rank holds.
 
-The rule of every split is the same: the first ``n % p`` of p ranks hold one block more than the others.
+Layouts are pure values. Every split follows one rule: the first ``n % p`` of p ranks hold one block more than the
+others.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .errors import GridError, SpaceError
 
 
 class Space(StrEnum):
-    """The space of a vector: parameters (``"col"``, a block for each block column) or data (``"row"``)."""
+    """The space of a vector: parameters (``"col"``, one block per block column) or data (``"row"``, per block row)."""
 
     COL = "col"
     ROW = "row"
@@ -23,7 +24,7 @@ class Space(StrEnum):
 
     @classmethod
     def of(cls, value: object) -> Space:
-        """Return the space of that name; a SpaceError where there is none."""
+        """Return the space of a name; raise a SpaceError for any other value."""
         try:
             return cls(value)  # type: ignore[arg-type]
         except ValueError:
@@ -32,7 +33,7 @@ class Space(StrEnum):
 
 @dataclass(frozen=True)
 class VectorLayout:
-    """Sizes of a vector, or of several that are kept as one, and the blocks of one rank.
+    """Sizes of a vector, or of several vectors in one object, and the blocks of one rank.
 
     Parameters
     ----------
@@ -55,7 +56,7 @@ class VectorLayout:
     blocks: range
 
     def __post_init__(self) -> None:
-        """Check the sizes: a SpaceError or a ShapeError for one that is none."""
+        """Check the fields; raise a SpaceError or a ShapeError if one is invalid."""
         object.__setattr__(self, "space", Space.of(self.space))
         positive_int(self.num_blocks, "number of blocks")
         positive_int(self.block_size, "block size")
@@ -63,7 +64,7 @@ class VectorLayout:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Global shape: (num_blocks, block_size), of several vectors (num_vecs, num_blocks, block_size)."""
+        """Global shape: (num_blocks, block_size), or (num_vecs, num_blocks, block_size) with several vectors."""
         return self.shape_of(self.num_blocks)
 
     @property
@@ -73,7 +74,7 @@ class VectorLayout:
 
     @property
     def rows(self) -> int:
-        """Number of this rank's blocks of all vectors."""
+        """Number of this rank's blocks in all vectors together."""
         return self.num_vecs * len(self.blocks)
 
     @property
@@ -82,7 +83,7 @@ class VectorLayout:
         return math.prod(self.shape)
 
     def shape_of(self, blocks: int) -> tuple[int, ...]:
-        """Return the shape of that many blocks of every vector."""
+        """Return the shape of a given number of blocks of every vector."""
         vectors = () if self.num_vecs == 1 else (self.num_vecs,)
         return *vectors, blocks, self.block_size
 
@@ -111,7 +112,7 @@ class MatrixLayout:
 
     @classmethod
     def of(cls, sizes: tuple[int, int, int], grid: tuple[int, int], place: tuple[int, int]) -> MatrixLayout:
-        """Return the layout of a matrix of the sizes (Nd, Nm, Nt) on a grid, at the place (row, column) in it."""
+        """Return the layout of a matrix of the sizes (Nd, Nm, Nt) for the rank at a place (row, column) of a grid."""
         rows, cols = (block_range(n, p, i) for n, p, i in zip(sizes[:2], grid, place, strict=True))
         return cls(*sizes, rows, cols)
 
@@ -157,7 +158,7 @@ def in_words(shape: tuple[int, ...]) -> str:
 
 
 def block_count(total: int, parts: int, index: int) -> int:
-    """Return how many of `total` blocks part `index` of `parts` holds."""
+    """Return the number of blocks of part `index`, of `total` blocks in `parts` parts."""
     return total // parts + (1 if index < total % parts else 0)
 
 
@@ -189,7 +190,7 @@ def global_blocks(blocks: object, parts: int, *, global_sizes: bool, what: str) 
     blocks : int
         The size that the caller gave: global, or local to each rank.
     parts : int
-        Number of ranks that the dimension is split over.
+        Number of ranks over which the dimension is split.
     global_sizes : bool
         Whether `blocks` is the global size; a local one is multiplied by `parts`.
     what : str

@@ -16,8 +16,8 @@ class Precision(enum.Enum):
     """Precision of one stage; the value is its letter in a precision code.
 
     ``DOUBLE`` and ``SINGLE`` are the IEEE formats. ``FIXED32`` and ``FIXED16`` are block fixed-point formats of the
-    stored spectrum, for the stage sbgemv alone: 32 or 16 bits to a real or imaginary part, with a scale for every few
-    frequencies of each block (see `kernels.formats`).
+    stored spectrum, for the stage sbgemv alone. A real or imaginary part has 32 or 16 bits, and a few neighbouring
+    frequencies of a block share a scale (see `kernels.formats`).
     """
 
     DOUBLE = "d"
@@ -27,17 +27,17 @@ class Precision(enum.Enum):
 
     @property
     def real(self) -> np.dtype[Any]:
-        """The real dtype of a floating-point precision; a PrecisionError for a fixed-point format."""
+        """The real dtype of a floating-point precision; a fixed-point format raises a PrecisionError."""
         return self._dtype({"d": "float64", "s": "float32"})
 
     @property
     def complex(self) -> np.dtype[Any]:
-        """The complex dtype of a floating-point precision; a PrecisionError for a fixed-point format."""
+        """The complex dtype of a floating-point precision; a fixed-point format raises a PrecisionError."""
         return self._dtype({"d": "complex128", "s": "complex64"})
 
     def _dtype(self, names: dict[str, str]) -> np.dtype[Any]:
         if self.is_fixed:
-            raise PrecisionError(f"dtype of a precision: expected DOUBLE or SINGLE, found {self.name}, which has none")
+            raise PrecisionError(f"dtype of a precision: expected DOUBLE or SINGLE, found {self.name}")
         return np.dtype(names[self.value])
 
     @property
@@ -52,9 +52,10 @@ class Precision(enum.Enum):
 
     @property
     def unit_roundoff(self) -> float:
-        """Largest error of a rounded value: relative to it, or in fixed point to the largest one that shares its scale.
+        """Largest error of a rounded value, relative to it; in fixed point, to the largest value of the same scale.
 
-        Half a step of a part is at most 2^-32 or 2^-16 of the largest part; both parts together stay below twice that.
+        Half a step of a part is at most 2^-32 or 2^-16 of the largest part. The error of both parts together is less
+        than twice that.
         """
         return {"d": 2.0**-53, "s": 2.0**-24, "i": 2.0**-31, "h": 2.0**-15}[self.value]
 
@@ -63,21 +64,22 @@ class Precision(enum.Enum):
 class MatvecPrecisionConfig:
     """Precision of each stage of the FFT-based product.
 
-    Fields are assignable and checked on assignment. A Matrix copies its config, so a later assignment changes nothing
-    for it.
+    Fields are assignable and checked on assignment. A Matrix copies its config, so a later assignment does not affect
+    the matrix.
 
     Parameters
     ----------
     broadcast_and_pad : Precision
-        What a vector is rounded to before it is sent to the other ranks and padded.
+        Precision to which a vector is rounded before it is sent to the other ranks and padded.
     fft : Precision
-        The forward transforms.
+        Precision of the forward transforms.
     sbgemv : Precision
-        The stored spectrum that the product of each frequency reads. The only stage that has fixed-point formats.
+        Precision of the stored spectrum, which the products of the frequencies read. Only this stage has fixed-point
+        formats.
     ifft : Precision
-        The inverse transforms.
+        Precision of the inverse transforms.
     unpad_and_reduce : Precision
-        What the ranks' partial results are rounded to before they are summed.
+        Precision to which the ranks' partial results are rounded before they are summed.
 
     Examples
     --------
@@ -96,7 +98,7 @@ class MatvecPrecisionConfig:
     unpad_and_reduce: Precision = Precision.DOUBLE
 
     def __setattr__(self, name: str, value: object) -> None:
-        """Assign a stage's precision; a PrecisionError for anything but a field and a Precision."""
+        """Assign the precision of a stage; raise a PrecisionError unless the stage exists and offers the precision."""
         names = [field.name for field in fields(self)]
         if name not in names:
             raise PrecisionError(f"precision config: expected one of the stages {', '.join(names)}, found {name!r}")
@@ -115,7 +117,7 @@ class MatvecPrecisionConfig:
         Raises
         ------
         PrecisionError
-            The code has not five letters, one that is no precision's, or a format's at a stage that has none.
+            The code does not have five letters, or a letter is not a precision that its stage offers.
         """
         stages = fields(cls)
         if not isinstance(code, str) or len(code) != len(stages):

@@ -1,4 +1,4 @@
-"""The eight products of a matrix F and its auxiliary matrix G, each written once: as the factors that it applies."""
+"""The eight products of a matrix F and its auxiliary matrix G, each defined by its factors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Factor:
 
     @property
     def name(self) -> str:
-        """Such as ``"F*"``."""
+        """Name of the factor, such as ``"F*"``."""
         return f"{self.matrix}{'*' if self.is_adjoint else ''}"
 
     @property
@@ -46,18 +46,24 @@ class Factor:
 
 @dataclass(frozen=True)
 class Product:
-    """Factors in the order in which they are applied: of ``"G*F"`` F, then G*."""
+    """One product, as a sequence of factors.
+
+    Parameters
+    ----------
+    factors : tuple of Factor
+        The factors in the order of application: for ``"G*F"``, F and then G*.
+    """
 
     factors: tuple[Factor, ...]
 
     @classmethod
     def of(cls, *names: str) -> Product:
-        """Return the product of the factors of these names."""
+        """Return the product of factors, by their names in the order of application."""
         return cls(tuple(Factor(name[0], name.endswith("*")) for name in names))
 
     @cached_property
     def name(self) -> str:
-        """The product in the field's notation, where the last factor stands first."""
+        """Name of the product in the usual notation, in which the factor that is applied last stands first."""
         return "".join(factor.name for factor in reversed(self.factors))
 
     @cached_property
@@ -72,7 +78,7 @@ class Product:
 
     @cached_property
     def matrices(self) -> frozenset[str]:
-        """The matrices whose values it needs."""
+        """Names of the matrices that the product needs."""
         return frozenset(factor.matrix for factor in self.factors)
 
     @cached_property
@@ -103,11 +109,11 @@ class MatvecConfig:
     Parameters
     ----------
     transpose : bool
-        F* instead of F; with `full`, F F* instead of F* F.
+        Whether to apply F* instead of F; with `full`, FF* instead of F*F.
     full : bool
-        The product followed by its adjoint.
+        Whether to apply the adjoint after the product.
     use_aux_mat : bool
-        The auxiliary matrix G for F; with `full`, G* F, or F G* where `transpose`.
+        Whether to apply the auxiliary matrix G instead of F. With `full` the product is G*F, or FG* with `transpose`.
     """
 
     transpose: bool = False
@@ -131,11 +137,11 @@ class MatvecConfig:
 
     @property
     def name(self) -> str:
-        """The product in the field's notation: F, F*, F*F, FF*, G, G*, G*F, FG*."""
+        """Name of the product: F, F*, F*F, FF*, G, G*, G*F or FG*."""
         return self.product.name
 
 
-# By (transpose, full, use_aux_mat).
+# The products by their flags (transpose, full, use_aux_mat).
 BY_FLAGS = {
     (product.factors[0].is_adjoint, len(product.factors) > 1, "G" in product.matrices): product
     for product in PRODUCTS.values()

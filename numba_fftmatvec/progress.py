@@ -1,4 +1,4 @@
-"""A progress bar for loops over block rows that take long enough to wonder."""
+"""A progress bar for loops over block rows that take more than a few seconds."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from collections.abc import Iterator
 
 from rich.progress import Progress
 
-PATIENCE = 2.0
+PATIENCE = 2.0  # seconds before the bar appears
 
 
 def show_progress(rows: range, description: str, *, enabled: bool) -> Iterator[int]:
-    """Iterate over `rows`; after two seconds show a bar on the error output, if that is a terminal.
+    """Iterate over `rows`; after two seconds show a bar on the error output, if it is a terminal.
 
     Parameters
     ----------
     rows : range
-        What to iterate over.
+        The range to iterate over.
     description : str
-        What is being done.
+        The text before the bar.
     enabled : bool
-        Whether this rank is the one to show it.
+        Whether this rank shows the bar.
     """
     if not (enabled and sys.stderr.isatty()):
         yield from rows

@@ -18,15 +18,15 @@ from .vector.data import check_operand
 
 
 def generate_double(index: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Return the values that `init_mat_doubles` and `init_vec_doubles` give to elements of the given global indices.
+    """Return the values that `init_mat_doubles` and `init_vec_doubles` assign to elements of given global indices.
 
-    The low 52 bits of splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014) are the mantissa of a double in [1, 2);
-    bit 24 is set, so that no float32 represents it.
+    The low 52 bits of splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014) are the mantissa of a double in [1, 2).
+    Bit 24 is set, so no float32 represents the value.
 
     Parameters
     ----------
     index : array_like of int
-        Global indices, not negative.
+        Non-negative global indices.
 
     Examples
     --------
@@ -43,9 +43,9 @@ def generate_double(index: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def exact_ones_product(layout: MatrixLayout, product: Product) -> npt.NDArray[np.float64]:
-    """Return any block of the product of matrices of ones with a vector of ones: (Nt,) values, equal for all blocks.
+    """Return one block of the product of matrices of ones with a vector of ones: (Nt,) values, equal for all blocks.
 
-    With 1 at every place F sums the values of Nm blocks up to each step, and F* those of Nd blocks from each step on.
+    A matrix F of ones sums the values of Nm blocks up to each step, and F* those of Nd blocks from each step on.
     """
     values = np.ones(layout.Nt)
     for factor in product.factors:
@@ -57,9 +57,10 @@ def exact_ones_product(layout: MatrixLayout, product: Product) -> npt.NDArray[np
 def ones_tolerance(layout: MatrixLayout, product: Product, config: MatvecPrecisionConfig) -> float:
     """Return the relative error in the 2-norm that a product of ones with ones may have.
 
-    One factor has ``||err||_2 <= 2 u (1 + log2 2Nt) S``, where S sums over blocks the largest magnitude of a block's
-    spectrum times the 2-norm of the operand's block. A block of ones has at most Nt at every frequency, so each output
-    block of F x has ``S_r <= Nm Nt sqrt(Nt)``; a second factor carries the first one's error on and adds its own.
+    One factor has ``||err||_2 <= 2 u (1 + log2 2Nt) S``, where S is a sum over blocks: the largest magnitude of a
+    block's spectrum times the 2-norm of the operand's block. The spectrum of a block of ones is at most Nt at every
+    frequency, so each output block of F x has ``S_r <= Nm Nt sqrt(Nt)``. A second factor propagates the error of the
+    first one and adds another error.
     """
     unit = 2 * config.unit_roundoff * (1 + math.log2(layout.padded_size))
     gains = [layout.vector(factor.input_space).num_blocks * layout.Nt for factor in product.factors]
@@ -79,13 +80,13 @@ class Tester:
         comm : Comm
             The process grid.
         mat : Matrix
-            After `init_mat_ones`.
+            The matrix, filled by `init_mat_ones`.
         out : Vector
-            What the product wrote.
+            The result of the product.
         conj : bool
-            Whether it was the transpose product.
+            Whether the product was the transpose one.
         full : bool
-            Whether it was the full one.
+            Whether the product was the full one.
 
         Returns
         -------

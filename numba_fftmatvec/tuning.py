@@ -1,4 +1,4 @@
-"""The precision tuner: which config is the fastest that is accurate enough, measured on the user's own matrix."""
+"""The precision tuner: it measures precision configs on a matrix and returns the fastest within a tolerance."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from .precision import MatvecPrecisionConfig, Precision
 from .products import PRODUCTS, Product
 from .vector import Vector
 
-# Until the clocks have risen; and before each measurement, which lets a GPU record its graph.
+# The warm-up lasts until the device's clocks have risen. The runs before each measurement let a GPU record its graph.
 _WARM_UP_SECONDS = 0.2
 _WARM_UP_RUNS = 3
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One precision config and what it was measured to cost.
+    """One precision config with its measured time, error and memory.
 
     Parameters
     ----------
     code : str
         The config's five letters.
     seconds : float
-        Time of all products together: the sum of their medians, each that of the slowest rank.
+        Time of all products together: the sum of their median times, where each run's time is that of the slowest rank.
     error : float
-        The largest error of any of the products: relative to the finest config's result, in the 2-norm.
+        Largest error of any product, relative to the finest config's result, in the 2-norm.
     spectrum_bytes : int
-        Largest number of bytes that any rank stores: the spectrum, plus the auxiliary one if there is one.
+        Largest number of bytes that any rank stores: the spectrum, plus that of an auxiliary matrix if present.
     """
 
     code: str
@@ -56,16 +56,16 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What `tune` measured; the same on every rank.
+    """The measurements of `tune`, the same on every rank.
 
     Parameters
     ----------
     candidates : tuple of Candidate
-        All that were measured, in the order of their codes.
+        All measured candidates, in the order of the codes.
     front : tuple of Candidate
         The Pareto front, the fastest first: no other candidate is both faster and more accurate.
     best : Candidate
-        The fastest within the tolerance.
+        The fastest candidate within the tolerance.
     skipped : mapping
         Codes that could not be measured, with the reasons.
     """
@@ -86,49 +86,48 @@ def tune(
     seed: int = 0,
     num_vecs: int = 1,
 ) -> TuningResult:
-    """Measure time and error of products under many precision configs, on a matrix of one's own. Collective.
+    """Measure the time and error of a matrix's products in many precision configs. Collective.
 
-    Each product is applied to standard normal random values, the same on every process grid. Errors are distances from
-    its result with the finest config: double in every stage, the spectrum as `F` stores it. One more spectrum at a time
-    is made, of each format in turn; `F` stays as it is. All ranks return the same result, so that a program may branch
-    on it.
+    Each product is applied to standard normal random values, which are the same on every process grid. An error is the
+    distance from the result of the finest config: double in every stage, with the spectrum in the format of `F`. One
+    additional spectrum exists at a time, in each format in turn; `F` does not change. All ranks return the same result,
+    so a program may branch on it.
 
     Parameters
     ----------
     F : Matrix
-        Initialised.
+        The initialised matrix.
     tol : float
-        The largest relative error that `best` may have; positive.
+        The largest relative error that `best` may have, a positive number.
     products : sequence of str
-        What is timed: of F, F*, F*F, FF*, and with an auxiliary matrix G, G*, G*F, FG*.
+        The products to time: F, F*, F*F and FF*; with an auxiliary matrix also G, G*, G*F and FG*.
     codes : iterable of str, optional
-        The candidates' codes. By default all of them, that is every mixture of double and single precision in the other
-        stages with each format of the spectrum that is no finer than the one that `F` stores: storing anew adds no
-        digits.
+        The candidates' codes. The default is every mixture of double and single precision in the other stages, with
+        each format of the spectrum that is no finer than that of `F`. A finer format would add no digits.
     repetitions : int
-        How often each product is timed.
+        Number of timed runs of each product.
     seed : int
-        Of the random values; not negative.
+        Non-negative seed of the random values.
     num_vecs : int
-        Right-hand sides of each product.
+        Number of right-hand sides of each product.
 
     Returns
     -------
     TuningResult
-        All candidates, the Pareto front and the fastest within the tolerance. A code whose spectrum or buffers do not
-        fit in memory, or whose result overflows, is skipped.
+        All candidates, the Pareto front and the fastest within the tolerance. A code is skipped if its spectrum or
+        buffers do not fit in memory, or if a result overflows.
 
     Raises
     ------
     ArgumentError
-        An argument is outside its domain, or no candidate is within the tolerance, and then the message tells the
-        smallest error. With the default codes there always is one, the finest config.
+        An argument is outside its domain, or no candidate is within the tolerance. The message then has the smallest
+        error. With the default codes the finest config is always within the tolerance.
     PrecisionError
         A code is invalid, or asks for a finer storage format than F has.
     ArgumentTypeError
-        `F` is no Matrix.
+        `F` is not a Matrix.
     UninitializedError
-        `F` has no values, or products need an auxiliary matrix and there is none.
+        `F` has no values, or a product needs an auxiliary matrix that `F` does not have.
 
     Examples
     --------
@@ -163,7 +162,7 @@ def tune(
 
 
 def candidate_codes(stored: Precision) -> list[str]:
-    """Return the codes of every candidate for a matrix whose spectrum is stored in the given precision.
+    """Return the codes of every candidate for a matrix that stores its spectrum in the given precision.
 
     >>> len(candidate_codes(Precision.DOUBLE)), len(candidate_codes(Precision.FIXED16))
     (64, 16)
@@ -173,7 +172,7 @@ def candidate_codes(stored: Precision) -> list[str]:
 
 
 def pareto_front(candidates: Iterable[Candidate]) -> tuple[Candidate, ...]:
-    """Return the candidates that no other one beats in time and error, the fastest first."""
+    """Return the candidates that no other one beats in both time and error, the fastest first."""
     front: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda candidate: (candidate.seconds, candidate.error)):
         if not front or candidate.error < front[-1].error:
@@ -192,7 +191,7 @@ def _finest(stored: Precision) -> MatvecPrecisionConfig:
 
 
 class _Trial:
-    """One product: its operand, its result, and what that is with the finest config."""
+    """One product with its operand, its result, and the result of the finest config."""
 
     def __init__(self, exact: Matrix, product: Product, seed: int, num_vecs: int) -> None:
         self._product = product
@@ -215,7 +214,7 @@ class _Trial:
         matrix.apply_product(self._product, self.operand, self.result)
 
     def error(self) -> float:
-        """Return the relative error of the last result; infinite where that is not finite."""
+        """Return the relative error of the last result; infinity if that result is not finite."""
         error = self.result.waxpy(-1.0, self._exact).norm() / (self._size or 1.0)
         return error if math.isfinite(error) else math.inf
 
@@ -227,14 +226,14 @@ def _slowest(comm: Comm, seconds: list[float]) -> list[float]:
 
 def _warm_up(matrix: Matrix, trial: _Trial) -> None:
     spent = 0.0
-    while spent < _WARM_UP_SECONDS:  # the same on every rank
+    while spent < _WARM_UP_SECONDS:  # `spent` is the same on every rank
         spent += sum(_slowest(matrix.comm, time_runs(matrix.comm, partial(trial.apply, matrix), _WARM_UP_RUNS)))
 
 
 def _measure_group(
     F: Matrix, stored: Precision, codes: Sequence[str], trials: Sequence[_Trial], repetitions: int
 ) -> dict[str, Candidate | str]:
-    """Return for each code of one format its candidate, or the reason why there is none."""
+    """Return the candidate of each code of one format, or the reason why the code is skipped."""
     if not codes:
         return {}
     try:
@@ -298,7 +297,7 @@ def _check_products(F: Matrix, names: Sequence[str]) -> list[Product]:
 
 
 def _check_codes(stored: Precision, codes: Iterable[str]) -> list[str]:
-    """Return the codes in lower case, each once."""
+    """Return the codes in lower case and without duplicates."""
     configs = [MatvecPrecisionConfig.from_code(code) for code in codes]
     if not configs:
         raise ArgumentError("codes: expected at least one, found none")
