@@ -1,4 +1,4 @@
-"""The process grid, its axes, agreement on errors, and every message between ranks."""
+"""The process grid: its axes, agreement on errors, and all messages between ranks."""
 
 from .comm import Comm
 

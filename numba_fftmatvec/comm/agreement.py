@@ -1,4 +1,4 @@
-"""Where one rank's failure becomes everybody's: a block of local work that fails on all ranks if it fails on one."""
+"""Agreement on errors: a block of local work raises the same error on all ranks if it fails on any."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def agreement(ranks: MPI.Intracomm, phase: str) -> Iterator[None]:
     error: Exception | None = None
     try:
         yield
-    except Exception as caught:  # of whatever kind: the other ranks must raise it too
+    except Exception as caught:  # the other ranks must raise it too, whatever its type
         error = caught
     failed = ranks.allreduce(ranks.size if error is None else ranks.rank, MPI.MIN)
     if failed == ranks.size:
@@ -42,7 +42,7 @@ def agreement(ranks: MPI.Intracomm, phase: str) -> Iterator[None]:
 
 
 def _pickled(kind: type[Exception]) -> bytes:
-    """Return an exception's type for the other ranks; nothing if it is known here alone, such as a local class."""
+    """Return an exception's type, pickled; no bytes if it cannot be pickled, such as a local class."""
     try:
         return pickle.dumps(kind)
     except Exception:
@@ -50,7 +50,7 @@ def _pickled(kind: type[Exception]) -> bytes:
 
 
 def _rebuild(name: str, message: str, kind: bytes) -> Exception:
-    """Return the exception of another rank; a RemoteError where its type or its constructor is unknown here."""
+    """Return another rank's exception; a RemoteError if this rank cannot construct it from its message."""
     try:
         return pickle.loads(kind)(message)  # type: ignore[no-any-return]
     except Exception:

@@ -1,4 +1,4 @@
-"""Vectors that are spread over ranks, collected part by part on one of them: for files, which one rank writes."""
+"""The collection of a distributed vector, part by part, on the one rank that writes a file."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ T = TypeVar("T")
 Values = npt.NDArray[np.float64]
 Parts = Iterator[tuple[range, Values]]
 
-# The first rank asks for each part, and tells the others when it is done: no message is ever left unreceived.
+# The first rank requests each part and sends a stop at the end, so that every message is received.
 _SEND, _STOP = 1, 0
 _VALUES, _FAILED = 1, 2  # tags of the answers
 
 
 class _PartMissing(Exception):
-    """Another rank could not send its part; its own error says why."""
+    """Another rank could not send its part and raises its own error."""
 
 
 def collect(
@@ -32,10 +32,10 @@ def collect(
     local: Callable[[T], Values],
     consume: Callable[[T, Parts], None],
 ) -> None:
-    """Have vectors consumed one by one on the first rank, part by part. The ranks end together, whatever fails.
+    """Pass vectors one by one, part by part, to `consume` on the first rank.
 
-    An error of `consume` or of `local` is raised on the rank that met it, and the other ranks stop without an error.
-    The caller's agreement raises it on all of them.
+    An error of `consume` or `local` is raised on its rank, and the other ranks stop without an error. The caller's
+    agreement then raises it on all ranks.
 
     Parameters
     ----------
@@ -46,10 +46,10 @@ def collect(
     items : iterable
         The vectors, the same on every rank.
     local : callable
-        ``local(item)`` returns this rank's part, of the layout's local shape.
+        ``local(item)`` returns this rank's part in the layout's local shape.
     consume : callable
-        ``consume(item, parts)``, called on the first rank, where `parts` yields each part's blocks and values. Parts
-        that it does not take are received all the same.
+        ``consume(item, parts)`` is called on the first rank; `parts` yields each part's blocks and values. Parts that
+        it leaves over are received and discarded.
     """
     if ranks.rank == 0:
         _receive(ranks, layout, items, local, consume)
@@ -65,7 +65,7 @@ def _send(ranks: MPI.Intracomm, items: Iterable[T], local: Callable[[T], Values]
         except Exception as caught:
             error, values = caught, np.empty(0)
         if ranks.recv(source=0) == _STOP:
-            return  # the first rank failed, or another one: their errors count
+            return  # another rank failed and raises its error
         ranks.Send(values, 0, _VALUES if error is None else _FAILED)
         if error is not None:
             raise error
@@ -79,7 +79,7 @@ def _receive(
     local: Callable[[T], Values],
     consume: Callable[[T, Parts], None],
 ) -> None:
-    waiting = set(range(1, ranks.size))  # the ranks that wait for a request or the end
+    waiting = set(range(1, ranks.size))  # the ranks that wait for a request or the stop
 
     def parts(item: T) -> Parts:
         blocks = block_ranges(layout.num_blocks, ranks.size)

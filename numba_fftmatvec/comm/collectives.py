@@ -1,4 +1,4 @@
-"""The part of a communication library that products use, and the choice between libraries."""
+"""The collective operations of products, and the choice of the library that performs them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from ..backends import Backend
 class Collectives(Protocol):
     """Collective operations among the ranks of one row or column of the process grid, on arrays of a backend.
 
-    `queued` tells whether they are queued on the backend's stream, so that a graph can hold them.
+    `queued` is True if they are queued on the backend's stream, so that a CUDA graph can contain them.
     """
 
     queued: bool
 
     def broadcast(self, array: Any, root: int) -> None:
-        """Copy the root's contiguous float32 or float64 array into everybody's."""
+        """Copy the root's contiguous float32 or float64 array into the array of every rank."""
 
     def reduce(self, send: Any, receive: Any, root: int) -> None:
-        """Sum everybody's `send` into the root's `receive`; `receive` is None elsewhere."""
+        """Sum the `send` arrays of all ranks into the root's `receive`, which is None elsewhere."""
 
     def close(self) -> None:
-        """Free what the library holds."""
+        """Free the library's resources."""
 
 
 def select_collectives(name: str) -> Callable[[MPI.Intracomm, Backend], Collectives]:
-    """Return the constructor of the collectives of a library, ``"mpi"`` or ``"nccl"``, which is imported only now."""
+    """Import a library, ``"mpi"`` or ``"nccl"``, and return the constructor of its collectives."""
     constructor = {"mpi": "MpiCollectives", "nccl": "NcclCollectives"}[name]
     found: Callable[[MPI.Intracomm, Backend], Collectives]
     found = getattr(importlib.import_module(f"{__package__}.{name}"), constructor)

@@ -1,4 +1,4 @@
-"""The process grid: this rank's place in it, its device and stream, and the messages of all ranks."""
+"""The process grid: this rank's place in it, its device and stream, and the messages between ranks."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ class Comm:
     Parameters
     ----------
     comm : mpi4py.MPI.Intracomm, optional
-        The ranks; COMM_WORLD by default. It is duplicated: our messages never meet the caller's.
+        The ranks; COMM_WORLD by default. The Comm duplicates it, so that its messages never match the caller's.
     proc_rows : int
         Rows of the grid.
     proc_cols : int, optional
         Columns of the grid; by default as many as the ranks allow.
     backend : {"auto", "cpu", "cuda"}
-        Where the arrays live. ``"auto"`` takes the value of the environment variable NUMBA_FFTMATVEC_BACKEND if it is
-        set, else ``"cuda"`` if every rank has a working device.
+        The backend that holds the arrays. ``"auto"`` takes the value of the environment variable
+        NUMBA_FFTMATVEC_BACKEND if it is set, else ``"cuda"`` if every rank has a working device, else ``"cpu"``.
     collectives : {"auto", "mpi", "nccl"}
-        The library that arrays travel by. ``"auto"`` takes NCCL where every rank has a GPU of its own, else MPI.
+        The library for collective operations on arrays. ``"auto"`` takes NCCL if every rank has its own GPU, else MPI.
     stream : cupy.cuda.Stream, optional
-        Queue all device work there instead of on a stream of our own. CUDA only; the caller keeps it alive.
+        The stream of all device work; a new one by default. It is for CUDA only, and the caller keeps it alive.
 
     Raises
     ------
     GridError
         ``proc_rows * proc_cols`` is not the number of ranks.
     BackendError
-        The backend or the collectives asked for cannot work here.
+        The requested backend or collectives cannot work here.
     ArgumentError, ArgumentTypeError
         Another argument is outside its domain.
 
@@ -153,35 +153,35 @@ class Comm:
             raise ClosedError("comm: expected an open Comm, found one that was closed")
 
     def synchronize(self) -> None:
-        """Wait until everything queued on this rank's stream is done."""
+        """Wait until all work on this rank's stream is done."""
         self.backend.synchronize()
 
-    # Messages: every one that the library sends goes through these, or through an axis.
+    # All messages of the library are sent by the following methods or by an axis.
 
     def axis(self, space: str) -> Axis:
-        """Return how the vectors of a space, ``"col"`` or ``"row"``, are split over the grid and travel along it."""
+        """Return the axis of a space, ``"col"`` or ``"row"``: the split of its vectors and their communication."""
         return self._axes[Space(space)]
 
     def barrier(self) -> None:
-        """Wait until every rank is here."""
+        """Wait until every rank has called this."""
         self.global_comm.Barrier()
 
     def bcast(self, value: T) -> T:
-        """Return the first rank's value, any that can be pickled, on every rank."""
+        """Return the first rank's value, which must be picklable, on every rank."""
         return self.global_comm.bcast(value)  # type: ignore[no-any-return]
 
     def allgather(self, value: T) -> list[T]:
-        """Return every rank's value, any that can be pickled, on every rank, in the ranks' order."""
+        """Return the picklable values of all ranks, in the order of the ranks, on every rank."""
         return self.global_comm.allgather(value)
 
     def stack(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return every rank's (n,) values as (ranks, n) on every rank."""
+        """Return the (n,) values of all ranks as one (ranks, n) array on every rank."""
         everybody = np.empty((self.world_size, *values.shape))
         self.global_comm.Allgather(values, everybody)
         return everybody
 
     def concatenate(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Return every rank's (n, length) values, of any length, joined along the second axis, on every rank."""
+        """Return the (n, length) values of all ranks, of any lengths, joined along the second axis, on every rank."""
         counts = self.allgather(values.shape[1])
         joined = np.empty((len(values), sum(counts)))
         for send, receive in zip(values, joined, strict=True):
@@ -196,10 +196,10 @@ class Comm:
         consume: Callable[[T, Parts], None],
         phase: str,
     ) -> None:
-        """Have vectors of a layout consumed one by one, part by part, by the first rank of each line of the grid.
+        """Pass vectors one by one, part by part, to `consume` on the first rank of each line of the grid.
 
-        Collective. It ends in an agreement, whatever fails. Parameters are those of `collection.collect`; `items` are
-        the same along a line, which is a row of the grid for ``"col"`` vectors and a column for ``"row"`` vectors.
+        Collective. An error on any rank is raised on all ranks. The parameters are those of `collection.collect`. A
+        line is a row of the grid for ``"col"`` vectors, a column for ``"row"`` vectors; `items` are the same along it.
         """
         with self.agreement(phase):
             collect(self.axis(layout.space).parts_comm, layout, items, local, consume)
@@ -209,7 +209,7 @@ class Comm:
         self.global_comm.Abort(status)
 
     def close(self) -> None:
-        """Free the communicators. Collective. Safe to call twice, and after MPI was finalised."""
+        """Free the communicators. Collective. It may be called twice, and after MPI was finalised."""
         if self._closed:
             return
         self._closed = True
@@ -228,12 +228,12 @@ class Comm:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close it; not after an error, which the other ranks may not share: freeing would wait for them."""
+        """Close the Comm, except after an error: freeing would wait for ranks without an error."""
         if kind is None:
             self.close()
 
     def __repr__(self) -> str:
-        """Return the rank's place in the grid."""
+        """Return the rank's place in the grid and its backend."""
         return (
             f"Comm(rank {self.world_rank} of {self.world_size}, grid {self.proc_rows}x{self.proc_cols}, "
             f"row {self.row_color}, column {self.col_color}, backend {self.backend.name!r})"
@@ -250,7 +250,7 @@ class Comm:
         return self.backend.stream
 
     def get_world_rank(self) -> int:
-        """Return this rank."""
+        """Return the index of this rank."""
         return self.world_rank
 
     def get_world_size(self) -> int:
@@ -286,15 +286,15 @@ class Comm:
         return self._external_stream
 
     def get_row_comm(self) -> MPI.Intracomm:
-        """Return the communicator of this rank's row; ours, not to be freed."""
+        """Return the communicator of this rank's row, which the Comm frees."""
         return self.row_comm
 
     def get_col_comm(self) -> MPI.Intracomm:
-        """Return the communicator of this rank's column; ours, not to be freed."""
+        """Return the communicator of this rank's column, which the Comm frees."""
         return self.col_comm
 
     def get_global_comm(self) -> MPI.Intracomm:
-        """Return the communicator of all ranks; ours, not to be freed."""
+        """Return the communicator of all ranks, which the Comm frees."""
         return self.global_comm
 
 

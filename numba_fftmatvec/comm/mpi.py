@@ -1,4 +1,4 @@
-"""Collectives through MPI, on host memory; a GPU's arrays are staged through page-locked memory."""
+"""Collectives of MPI on host memory; a GPU's arrays are staged through page-locked memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..backends import Backend
 
 
 class MpiCollectives:
-    """MPI on one communicator. See `Collectives` for the methods."""
+    """Collectives of MPI on one communicator. See `Collectives` for the methods."""
 
     queued = False
 
@@ -19,7 +19,7 @@ class MpiCollectives:
         self._backend = backend
 
     def broadcast(self, array: Any, root: int) -> None:
-        """Broadcast."""
+        """Copy the root's array to all ranks."""
         host = self._backend.host_view(array)
         if self._comm.rank == root:
             self._backend.copy_to_host(host, array)
@@ -28,7 +28,7 @@ class MpiCollectives:
             self._backend.copy_from_host(array, host)
 
     def reduce(self, send: Any, receive: Any, root: int) -> None:
-        """Sum; on a GPU arrays of one size are staged through the same memory, so there the root sums in place."""
+        """Sum the arrays; in place if both are staged through the same memory, as a GPU's arrays of one size are."""
         host = self._backend.host_view(send)
         self._backend.copy_to_host(host, send)
         if self._comm.rank != root:
@@ -40,4 +40,4 @@ class MpiCollectives:
         self._backend.copy_from_host(receive, result)
 
     def close(self) -> None:
-        """Nothing to free: the communicator is the Comm's."""
+        """Do nothing: the Comm frees the communicator."""

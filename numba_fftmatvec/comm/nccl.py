@@ -1,4 +1,4 @@
-"""Collectives through NCCL: device to device, queued on the backend's stream. Each rank needs its own GPU."""
+"""Collectives of NCCL, queued on the backend's stream. Each rank must have its own GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TYPES = {np.dtype(np.float64): nccl.NCCL_FLOAT64, np.dtype(np.float32): nccl.NC
 
 
 class NcclCollectives:
-    """NCCL on the ranks of one communicator. See `Collectives` for the methods."""
+    """Collectives of NCCL on the ranks of one communicator. See `Collectives` for the methods."""
 
     queued = True
 
@@ -25,12 +25,12 @@ class NcclCollectives:
         self._nccl = nccl.NcclCommunicator(comm.size, identity, comm.rank)
 
     def broadcast(self, array: Any, root: int) -> None:
-        """Broadcast."""
+        """Copy the root's array to all ranks."""
         pointer = array.data.ptr
         self._nccl.broadcast(pointer, pointer, array.size, _TYPES[array.dtype], root, self._backend.stream.ptr)
 
     def reduce(self, send: Any, receive: Any, root: int) -> None:
-        """Sum."""
+        """Sum the arrays."""
         output = send.data.ptr if receive is None else receive.data.ptr
         kind = _TYPES[send.dtype]
         stream = self._backend.stream.ptr
