@@ -1,4 +1,4 @@
-"""Files: the metadata of a matrix directory, its block rows, and vectors. All of it is local: no MPI."""
+"""Files: the metadata of a matrix directory, its block rows, and vectors. This package does not use MPI."""
 
 from .hdf5 import (
     VectorWriter,

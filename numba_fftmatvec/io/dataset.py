@@ -1,4 +1,4 @@
-"""The dataset ``vec`` of one HDF5 file: what it must be, and the checks of an open file against that.
+"""The dataset ``vec`` of an HDF5 file: its description, and the checks of an open file against it.
 
 `docs/io_format.md` describes the format.
 """
@@ -22,20 +22,20 @@ from ..layout import Space, VectorLayout
 from .atomic import check_regular_file
 
 _SIZE_ATTRIBUTES = {Space.COL: ("n_param", "param_steps"), Space.ROW: ("n_obs", "obs_steps")}
-_LARGEST_CHUNK = 64 * 2**20  # bytes: HDF5 holds a whole chunk in memory, however little of it is read
+_LARGEST_CHUNK = 64 * 2**20  # bytes; HDF5 reads whole chunks into memory
 _FILTERS = {
     h5py.h5z.FILTER_DEFLATE: "gzip",
     h5py.h5z.FILTER_SHUFFLE: "shuffle",
     h5py.h5z.FILTER_FLETCHER32: "fletcher32",
     h5py.h5z.FILTER_LZF: "lzf",
 }
-# Read-only and parallel file systems often have no locks. An h5py built on an HDF5 without this choice takes none.
+# Read-only and parallel file systems often have no locks. Some builds of h5py do not have the argument.
 _LOCKING = {"locking": "best-effort"} if hasattr(h5py.h5p.PropFAID, "set_file_locking") else {}
 
 
 @dataclass(frozen=True)
 class Description:
-    """What one file must hold: vectors of a layout, and the marks of a checksum and of quantities of interest."""
+    """The required content of a file: vectors of a layout, a checksum, and a mark of quantities of interest."""
 
     path: Path
     layout: VectorLayout
@@ -43,19 +43,19 @@ class Description:
     qoi: bool = False
 
     def __post_init__(self) -> None:
-        """Check the checksum, which callers pass through."""
+        """Check the checksum, which callers pass on unchecked."""
         checksum_number(self.checksum, f"{self.path}: checksum")
 
     @property
     def attributes(self) -> dict[str, int]:
-        """The attributes that every such file must have: those of `optional` apart."""
+        """The attributes that every such file must have; `optional` has the others."""
         blocks, steps = _SIZE_ATTRIBUTES[self.layout.space]
         sizes = {"reindex": 1, blocks: self.layout.num_blocks, steps: self.layout.block_size}
         return sizes | ({"qoi": 1} if self.qoi else {})
 
     @property
     def optional(self) -> dict[str, int]:
-        """The attributes that only some files have: a checksum, and the number of vectors where it is not 1."""
+        """The attributes that only some files have: a checksum, and the number of vectors if it is not 1."""
         checksum = {"checksum": self.checksum} if self.checksum else {}
         return checksum | ({"num_vecs": self.layout.num_vecs} if self.layout.num_vecs > 1 else {})
 
@@ -65,7 +65,7 @@ class Description:
         return (self.layout.size,)
 
     def spans(self, blocks: range) -> list[slice]:
-        """Return the elements of consecutive blocks: a slice for each vector."""
+        """Return the slices of the dataset that hold consecutive blocks, one for each vector."""
         layout = self.layout
         if blocks.step != 1 or not 0 <= blocks.start <= blocks.stop <= layout.num_blocks:
             raise ArgumentError(
@@ -76,7 +76,7 @@ class Description:
         return [slice((first + blocks.start) * size, (first + blocks.stop) * size) for first in firsts]
 
     def check_array(self, array: NDArray[np.float64], blocks: range) -> None:
-        """Raise unless `array` is float64, (len(blocks), block_size); with several vectors num_vecs of that."""
+        """Raise unless `array` is float64 and has the layout's shape for these blocks."""
         if not isinstance(array, np.ndarray) or array.dtype != np.float64:
             found = getattr(array, "dtype", type(array).__name__)
             raise ArgumentTypeError(f"{self.path}: values: expected a NumPy array of float64, found {found}")
@@ -85,12 +85,12 @@ class Description:
 
 @contextmanager
 def opened(description: Description) -> Iterator[Any]:
-    """Yield the dataset of a file, all checked but its values."""
+    """Yield the dataset of a file after checking everything except its values."""
     path = description.path
     check_regular_file(path)
     with hdf5_errors(path, "read", FileFormatError), h5py.File(path, "r", **_LOCKING) as file:
         dataset = _dataset(path, file)
-        # The storage comes first: asking for the shape of a virtual dataset opens the files that it refers to.
+        # Check the storage first: reading the shape of a virtual dataset opens the files that it refers to.
         _check_storage(path, dataset)
         _check_attributes(description, dataset)
         _check_checksum(description, dataset)
@@ -103,7 +103,7 @@ def opened(description: Description) -> Iterator[Any]:
 
 
 def _dataset(path: Path, file: Any) -> Any:
-    """Return the dataset ``vec``, which must lie in this very file."""
+    """Return the dataset ``vec``, which must lie in this file itself."""
     link = file.get("vec", getlink=True)
     if link is None:
         raise FileFormatError(f"{path}: expected a dataset 'vec', found {_listed(file)}")
@@ -117,7 +117,7 @@ def _dataset(path: Path, file: Any) -> Any:
 
 
 def _check_storage(path: Path, dataset: Any) -> None:
-    """Raise unless the values lie in the file itself, in chunks of a sane size, behind filters that are known."""
+    """Raise unless the values lie in the file itself, in chunks of limited size, and behind known filters only."""
     plist = dataset.id.get_create_plist()
     if plist.get_layout() == h5py.h5d.VIRTUAL:
         raise FileFormatError(f"{path}, vec: expected values in this file, found a virtual dataset")
@@ -164,7 +164,7 @@ def _check_checksum(description: Description, dataset: Any) -> None:
 
 
 def _integer_attribute(path: Path, dataset: Any, name: str) -> int | None:
-    """Return an attribute of any numeric type whose one value is an integer; None where there is no such attribute."""
+    """Return the integer value of an attribute of any numeric type; None if the attribute is absent."""
     if name not in dataset.attrs:
         return None
     attribute = dataset.attrs.get_id(name)
@@ -180,14 +180,14 @@ def _integer_attribute(path: Path, dataset: Any, name: str) -> int | None:
 
 
 def _listed(names: Any) -> str:
-    """Return the names that a file or a dataset's attributes do have, as far as they fit a message."""
+    """Return up to twelve names of a file's items or a dataset's attributes, for a message."""
     found = sorted(names)
     return f"only {', '.join(map(repr, found[:12]))}{', ...' if len(found) > 12 else ''}" if found else "none"
 
 
 @contextmanager
 def hdf5_errors(path: Path, doing: str, damaged: type[FFTMatvecError]) -> Iterator[None]:
-    """Raise h5py's errors as this package's: a FileError where the system gave an errno, else `damaged`."""
+    """Raise h5py's errors as this package's: as a FileError if they have an errno, else as `damaged`."""
     try:
         yield
     except FFTMatvecError:

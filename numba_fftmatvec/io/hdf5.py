@@ -1,7 +1,7 @@
 """Block rows and vectors in HDF5 files: one dataset ``vec`` each, in SOTI order, and the attributes that describe it.
 
 `docs/io_format.md` describes the format. Every reader checks the whole description of a file before it reads a value,
-and reads the blocks asked for straight into the caller's array.
+and reads the requested blocks directly into the caller's array.
 """
 
 from __future__ import annotations
@@ -39,32 +39,32 @@ def read_block_row(
     directory : path
         The matrix directory.
     meta : MatrixMeta
-        Its metadata.
+        The metadata of the matrix.
     row : int
         Global index of the block row.
     cols : range
         Global indices of the block columns, consecutive.
     out : ndarray of float64, shape (len(cols), Nt), C-contiguous
-        The caller's; its content is undefined after an error.
+        The caller's array, to be filled. Its content is undefined after an error.
     allow_nonfinite : bool
-        Whether NaN and infinities are taken as they are.
+        Whether NaN and infinities are accepted.
 
     Raises
     ------
     FileError
         The file is missing or cannot be read.
     FileFormatError
-        The file breaks the format, or is not of this matrix' sizes.
+        The file breaks the format, or its sizes are not those of the matrix.
     ChecksumError
-        The metadata has a checksum, and the file none or another.
+        The metadata has a checksum, and the file has none or a different one.
     """
     _read(_block_row(directory, meta, row, cols), out, allow_nonfinite)
 
 
 def check_block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: int) -> None:
-    """Check all of one block row's file but its values, so that nothing is allocated for sizes that no file has.
+    """Check a block row's file except its values, before memory is allocated for sizes that no file has.
 
-    Raises as `read_block_row` does.
+    The errors are those of `read_block_row`.
     """
     _check(_block_row(directory, meta, row, range(meta.Nm)))
 
@@ -77,7 +77,7 @@ def write_block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: in
     directory : path
         The matrix directory.
     meta : MatrixMeta
-        The matrix' metadata; written apart, by `write_meta`, and best after the block rows.
+        The metadata of the matrix. `write_meta` writes it, best after the block rows.
     row : int
         Global index of the block row.
     values : ndarray of float64, shape (Nm, Nt)
@@ -86,7 +86,7 @@ def write_block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: in
     Raises
     ------
     FileError
-        The file cannot be written; an existing one is then as it was.
+        The file cannot be written; an existing file is then unchanged.
     """
     with block_row_writer(directory, meta, row) as writer:
         writer.write(range(meta.Nm), values)
@@ -94,7 +94,7 @@ def write_block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: in
 
 @contextmanager
 def block_row_writer(directory: str | os.PathLike[str], meta: MatrixMeta, row: int) -> Iterator[VectorWriter]:
-    """Write one block row of a matrix in parts, as `vector_writer` writes a vector; parameters of `write_block_row`."""
+    """Write one block row in parts, as `vector_writer` does; the parameters are those of `write_block_row`."""
     description = _block_row(directory, meta, row, range(meta.Nm))
     make_directory(description.path.parent)
     with _writer(description) as writer:
@@ -102,7 +102,7 @@ def block_row_writer(directory: str | os.PathLike[str], meta: MatrixMeta, row: i
 
 
 def check_vector(path: str | os.PathLike[str], layout: VectorLayout, *, checksum: int = 0, qoi: bool = False) -> None:
-    """Check all of a vector's file but its values; parameters and errors are those of `read_vector`."""
+    """Check a vector's file except its values; parameters and errors are those of `read_vector`."""
     _check(Description(Path(path), layout, checksum, qoi))
 
 
@@ -115,33 +115,33 @@ def read_vector(
     qoi: bool = False,
     allow_nonfinite: bool = False,
 ) -> None:
-    """Read a rank's blocks of a vector: ``out[i, t] = vec[blocks[i], t]``; of several ``out[v, i, t]``.
+    """Read a rank's blocks of a vector: ``out[i, t] = vec[blocks[i], t]``, or ``out[v, i, t]`` for several vectors.
 
     Parameters
     ----------
     path : path
         The file.
     layout : VectorLayout
-        The space and the global sizes that the file must have, and the blocks to read, consecutive.
+        The space and the global sizes that the file must have, and the consecutive blocks to read.
     out : ndarray of float64, shape (len(blocks), block_size), C-contiguous
-        The caller's; its content is undefined after an error. With several vectors its shape is (num_vecs,
-        len(blocks), block_size).
+        The caller's array, to be filled. Its content is undefined after an error. With several vectors its shape is
+        (num_vecs, len(blocks), block_size).
     checksum : int
-        The checksum that the file must have; 0 verifies nothing.
+        The checksum that the file must have; 0 skips the check.
     qoi : bool
-        Whether the file must be marked as a vector of quantities of interest. If not, one in data space must not be:
-        it has an observation's shape, but is none.
+        Whether the file must be marked as a vector of quantities of interest. If not, a file in data space must
+        not be marked: quantities of interest have the shape of observations, but are not observations.
     allow_nonfinite : bool
-        Whether NaN and infinities are taken as they are.
+        Whether NaN and infinities are accepted.
 
     Raises
     ------
     FileError
         The file is missing or cannot be read.
     FileFormatError
-        The file breaks the format, or is not of these sizes.
+        The file breaks the format, or its sizes are not those of the layout.
     ChecksumError
-        A checksum is asked for, and the file has none or another.
+        `checksum` is not 0, and the file has no checksum or a different one.
     """
     _read(Description(Path(path), layout, checksum, qoi), out, allow_nonfinite)
 
@@ -155,14 +155,14 @@ class VectorWriter:
         self._written = np.zeros(description.layout.num_blocks, dtype=bool)
 
     def write(self, blocks: range, values: NDArray[np.float64]) -> None:
-        """Write consecutive blocks, of all vectors, in any order of calls.
+        """Write consecutive blocks of all vectors. Calls may come in any order.
 
         Parameters
         ----------
         blocks : range
             Global indices of the blocks.
         values : ndarray of float64, shape (len(blocks), block_size)
-            Their values; of several vectors (num_vecs, len(blocks), block_size).
+            Their values; for several vectors the shape is (num_vecs, len(blocks), block_size).
         """
         spans = self._description.spans(blocks)
         self._description.check_array(values, blocks)
@@ -186,14 +186,14 @@ def vector_writer(
 ) -> Iterator[VectorWriter]:
     """Write a vector in parts; an existing file is replaced in one step when the body ends.
 
-    If the body raises, or leaves a block out, there is no new file and an existing one is as it was.
+    If the body raises or omits a block, no file is written and an existing file is unchanged.
 
     Parameters
     ----------
     path : path
-        The file; its directory exists.
+        The file, in a directory that exists.
     layout : VectorLayout
-        The space and the global sizes; the number of vectors is stored where it is more than 1.
+        The space and the global sizes; the number of vectors is stored if it is more than 1.
     checksum : int
         The checksum to store; 0 stores none.
     qoi : bool
@@ -202,7 +202,7 @@ def vector_writer(
     Yields
     ------
     VectorWriter
-        Its ``write(blocks, values)`` takes the values.
+        The open file; its method `write` takes the values.
 
     Raises
     ------
@@ -225,7 +225,7 @@ def vector_writer(
 
 
 def _block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: int, cols: range) -> Description:
-    """Describe the file of a block row: it is a vector of parameter space."""
+    """Return the description of a block row's file, which holds a vector of parameter space."""
     return Description(meta.block_row_path(directory, row), meta.block_row_layout(cols), meta.checksum)
 
 

@@ -1,4 +1,4 @@
-"""The metadata of a matrix directory: the file ``binary/meta_adj``, one value a line.
+"""The metadata of a matrix directory: the file ``binary/meta_adj``, with one value on each line.
 
 `docs/io_format.md` describes the format.
 """
@@ -17,28 +17,28 @@ from ..errors import ArgumentError, ArgumentTypeError, FileFormatError, ShapeErr
 from ..layout import Space, VectorLayout
 from .atomic import check_regular_file, make_directory, os_errors, replacing
 
-_LONGEST_FILE = 16384  # bytes: eight numbers and a prefix no longer than any path may be
+_LONGEST_FILE = 16384  # bytes, enough for the numbers and a prefix as long as a path may be
 _PREFIX_RULE = "a relative path of printable characters that stays in binary/"
 
 
 @dataclass(frozen=True)
 class MatrixMeta:
-    """What a matrix directory holds: the sizes, and where the block rows lie.
+    """The content of a matrix directory: the sizes of the matrix, and the names of its block rows' files.
 
     Parameters
     ----------
     Nd : int
-        The global number of block rows: one file each.
+        The global number of block rows, each in its own file.
     Nm : int
         The global number of block columns.
     Nt : int
         The block size: the number of time steps.
     prefix : str
-        What the block rows' file names begin with, relative to ``binary/``; it may name sub-folders.
+        The beginning of the block rows' file names, relative to ``binary/``; it may contain sub-folders.
     is_p2q : bool
         Whether the matrix maps parameters to quantities of interest (QoI) rather than to observations.
     checksum : int
-        The number that every file of this matrix carries; 0 for none.
+        The checksum that every file of this matrix stores; 0 for none.
 
     Raises
     ------
@@ -56,7 +56,7 @@ class MatrixMeta:
     checksum: int = 0
 
     def __post_init__(self) -> None:
-        """Check every field, and make plain ints of NumPy's."""
+        """Check every field, and convert NumPy's integers to int."""
         for name in ("Nd", "Nm", "Nt"):
             object.__setattr__(self, name, positive_int(getattr(self, name), name))
         object.__setattr__(self, "checksum", checksum_number(self.checksum, "checksum"))
@@ -69,7 +69,7 @@ class MatrixMeta:
             raise ArgumentTypeError(f"is_p2q: expected True or False, found {self.is_p2q!r}")
 
     def block_row_layout(self, cols: range) -> VectorLayout:
-        """Return the layout of a block row's values, of which `cols` are read or written: a vector of parameters."""
+        """Return the layout of a block row, a vector of parameter space; its blocks `cols` are read or written."""
         return VectorLayout(Space.COL, self.Nm, self.Nt, 1, cols)
 
     def block_row_path(self, directory: str | os.PathLike[str], row: int) -> Path:
@@ -78,7 +78,7 @@ class MatrixMeta:
         Raises
         ------
         ArgumentError
-            There is no such row.
+            `row` is outside 0 .. Nd - 1.
         FileFormatError
             The prefix names a folder that is a link out of ``binary/``. (The block row's file itself may be a link.)
         """
@@ -101,14 +101,14 @@ def read_meta(directory: str | os.PathLike[str]) -> MatrixMeta:
     Returns
     -------
     MatrixMeta
-        Its prefix stays in ``binary/``, through links as well.
+        The metadata. Its prefix stays in ``binary/``, even through links.
 
     Raises
     ------
     FileError
         The file is missing or cannot be read.
     FileFormatError
-        A line is missing, malformed or one too many; the message names the file, the line and the field.
+        A line is missing, malformed or superfluous; the message names the file, the line and the field.
     """
     path = meta_path(directory)
     lines = _read_lines(path)
@@ -138,12 +138,12 @@ def read_meta(directory: str | os.PathLike[str]) -> MatrixMeta:
 def write_meta(directory: str | os.PathLike[str], meta: MatrixMeta) -> None:
     """Write the metadata of a matrix, creating the directory, ``binary/`` and the prefix's folders.
 
-    The metadata is what makes a directory a matrix, so it is best written after the block rows.
+    A directory without metadata is not a matrix, so it is best to write the metadata after the block rows.
 
     Raises
     ------
     FileError
-        A directory or the file cannot be written; an existing file is then as it was.
+        A directory or the file cannot be written; an existing file is then unchanged.
     FileFormatError
         The prefix leads out of ``binary/`` through a link.
     """
@@ -155,7 +155,7 @@ def write_meta(directory: str | os.PathLike[str], meta: MatrixMeta) -> None:
 
 
 def remove_meta(directory: str | os.PathLike[str]) -> None:
-    """Remove the metadata of a matrix directory, if there are any: what is left is no matrix until they are rewritten.
+    """Remove the metadata of a matrix directory, if any; it is not a matrix until they are written again.
 
     Raises
     ------
@@ -168,13 +168,13 @@ def remove_meta(directory: str | os.PathLike[str]) -> None:
 
 
 def meta_path(directory: str | os.PathLike[str]) -> Path:
-    """Return where the metadata of the matrix in `directory` lies."""
+    """Return the path of the metadata of the matrix in `directory`."""
     return Path(directory) / "binary" / "meta_adj"
 
 
 @dataclass(frozen=True)
 class _Field:
-    """One line of the file: `parse` returns None for a text that is not as `expected`."""
+    """One line of the file; `parse` returns None for a text that `expected` does not describe."""
 
     name: str
     expected: str
@@ -184,7 +184,7 @@ class _Field:
 
 def _integer(text: str) -> int | None:
     """Return the non-negative integer of 63 bits that `text` spells, or None."""
-    # int() alone would take "1_000" and digits of other scripts, and has a limit of its own on their number.
+    # int() alone would accept "1_000" and digits of other scripts, and fails on texts of thousands of digits.
     number = int(text) if re.fullmatch("[0-9]{1,19}", text) else LARGEST_INTEGER + 1
     return number if number <= LARGEST_INTEGER else None
 
@@ -202,7 +202,7 @@ def _flag(text: str) -> int | None:
 
 
 def _prefix(text: str) -> str | None:
-    """Return `text` if it is a prefix that a line can hold and that stays below ``binary/``, links apart."""
+    """Return `text` if it is a prefix that fits on a line and stays below ``binary/`` (links are not followed)."""
     plain = isinstance(text, str) and text != "" and text.isprintable() and text == text.strip()
     return text if plain and not text.startswith("/") and ".." not in text.split("/") else None
 
@@ -221,7 +221,7 @@ _FIELDS = (
 
 
 def _read_lines(path: Path) -> list[str]:
-    """Return the lines of a short text file, stripped, without the blank ones at its end."""
+    """Return the lines of a short text file, stripped, without the blank lines at its end."""
     check_regular_file(path)
     with os_errors(path, "read the file"), path.open("rb") as file:
         content = file.read(_LONGEST_FILE + 1)
