@@ -1,4 +1,4 @@
-"""The command ``fftmatvec``: its exit statuses, and how its errors end it."""
+"""The command ``fftmatvec``: its exit statuses, and its handling of errors."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv : sequence of str, optional
-        The arguments; by default those of the process. By default, too, a status other than 0 finalizes MPI: all ranks
-        exit with it, but ``python -m mpi4py`` would abort as if one rank had died, and its messages would bury ours.
+        The arguments; by default those of the process. In that case MPI is finalized if the status is not 0. All ranks
+        exit with that status, but ``python -m mpi4py`` would abort and its messages would obscure the error.
     """
     status = _main(sys.argv[1:] if argv is None else argv)
     if argv is None and status != 0:

@@ -1,4 +1,4 @@
-"""The types of arguments on the command line; each turns a text into a value, or says what was expected."""
+"""The types of arguments on the command line: each converts a text to a value, or raises an error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..precision import MatvecPrecisionConfig
 
 
 def positive(text: str) -> int:
-    """Return a positive integer."""
+    """Return the positive integer of a text."""
     with suppress(ValueError):
         if (value := int(text)) > 0:
             return value
@@ -19,7 +19,7 @@ def positive(text: str) -> int:
 
 
 def not_negative(text: str) -> float:
-    """Return a finite number that is not negative."""
+    """Return the finite, non-negative number of a text."""
     with suppress(ValueError):
         if 0 <= (value := float(text)) < float("inf"):
             return value

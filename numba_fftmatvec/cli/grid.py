@@ -1,4 +1,4 @@
-"""The process grid that a command works on: its flags, and its Comm."""
+"""The process grid of the command: its flags, and its Comm."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .arguments import one_of, positive
 
 @dataclass(frozen=True)
 class GridOptions:
-    """The flags of the process grid, checked. The attributes' comments name them."""
+    """The checked flags of the process grid. Comments name the flags of attributes."""
 
     ranks: int | None  # -n
     proc_rows: int | None  # -pr
@@ -26,11 +26,11 @@ class GridOptions:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `GridOptions`; sizes default to None, to tell given from defaulted."""
+    """Add the flags of `GridOptions`; sizes default to None, which distinguishes them from given ones."""
     flag = parser.add_argument
     flag("-n", dest="ranks", type=positive, metavar="RANKS", help="run on RANKS ranks under this environment's mpiexec")
     flag("-pr", dest="proc_rows", type=positive, metavar="ROWS", help="rows of the process grid (default 1)")
-    flag("-pc", dest="proc_cols", type=positive, metavar="COLS", help="its columns (default 1; all ranks without -pr)")
+    flag("-pc", dest="proc_cols", type=positive, metavar="COLS", help="columns (default 1; all ranks without -pr)")
     flag("--backend", type=one_of("auto", "cpu", "cuda"), default="auto", metavar="NAME", help="auto, cpu or cuda")
     flag("--collectives", type=one_of("auto", "mpi", "nccl"), default="auto", metavar="NAME", help="auto, mpi or nccl")
 
@@ -39,12 +39,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 def process_grid(options: GridOptions) -> Iterator[Comm]:
     """Open the Comm of the options for the body, and close it afterwards; collective.
 
-    An unexpected exception on one of several ranks aborts all of them, since the others would wait for ever.
+    An unexpected exception on one of several ranks aborts all ranks, since the others would not end.
 
     Raises
     ------
     ArgumentError
-        The launcher started another number of ranks than the options say.
+        The number of ranks that the launcher started is not that of the options.
     """
     unset = options.proc_rows is None and options.proc_cols is None
     shape = (1, None) if unset else (options.proc_rows or 1, options.proc_cols or 1)

@@ -14,13 +14,13 @@ from typing import NoReturn
 
 from ..errors import BackendError
 
-# Set in the environment of a re-execution, so that an mpiexec whose variables are unknown here cannot start a chain.
+# Set for the re-executed processes, so that they are recognised under an mpiexec with unknown variables.
 _MARK = "FFTMATVEC_LAUNCHED"
 
-# The variables that tell a process its rank (PMI: MPICH and Intel; PMIX: Open MPI and PRRTE; SLURM: srun).
+# The variables that hold a process's rank (PMI: MPICH and Intel; PMIX: Open MPI and PRRTE; SLURM: srun).
 _RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK", "PALS_RANKID")
 
-# The variables that show that a launcher started this process; some of them do not tell its rank.
+# The variables that show that a launcher started this process; some of them do not hold its rank.
 _LAUNCHER_VARIABLES = (*_RANK_VARIABLES, "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MPI_LOCALNRANKS", _MARK)
 
 # Each rank gets one thread, since the thread pools of several ranks would compete for the cores.
@@ -45,25 +45,25 @@ def launched_rank(environ: Mapping[str, str]) -> int:
 
 
 def find_mpiexec(executable: str, search_path: str | None = None) -> str:
-    """Return the mpiexec that belongs to an interpreter: beside it, else the first on PATH.
+    """Return the mpiexec in the interpreter's folder, else the first one on PATH.
 
     Parameters
     ----------
     executable : str
-        The interpreter. Its symbolic links are not followed, since a virtual environment's leads out of it.
+        The interpreter. Links are not followed, since a virtual environment's interpreter is a link out of it.
     search_path : str, optional
-        Folders to look in next, as in PATH, which is the default.
+        Folders to search next, in the form of PATH; by default PATH.
 
     Raises
     ------
     BackendError
-        There is no mpiexec in these folders.
+        No mpiexec is in these folders.
     """
     beside = Path(executable).parent
     found = shutil.which("mpiexec", path=str(beside)) or shutil.which("mpiexec", path=search_path)
     if found is None:
         raise BackendError(
-            f"-n: expected mpiexec in {beside} or on PATH, found none; pip install 'numba-fftmatvec[mpich]' brings one"
+            f"-n: expected mpiexec in {beside} or on PATH, found none; pip install 'numba-fftmatvec[mpich]' adds one"
         )
     return found
 
@@ -71,13 +71,13 @@ def find_mpiexec(executable: str, search_path: str | None = None) -> str:
 def launch_command(mpiexec: str, executable: str, ranks: int, argv: Sequence[str]) -> list[str]:
     """Return the command that runs the runner with arguments `argv` on `ranks` ranks.
 
-    It goes through ``-m mpi4py``, which ends the other ranks when one dies of an exception.
+    It uses ``-m mpi4py``, which ends the other ranks when an exception ends one.
     """
     return [mpiexec, "-n", str(ranks), executable, "-m", "mpi4py", "-m", "numba_fftmatvec", *argv]
 
 
 def launch_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the ranks' environment: one thread each, more ranks than cores allowed; `environ` has precedence."""
+    """Return the ranks' environment: one thread per rank, more ranks than cores; `environ` has precedence."""
     return dict.fromkeys(_THREADS, "1") | _OVERSUBSCRIBE | dict(environ) | {_MARK: "1"}
 
 
@@ -89,7 +89,7 @@ def finalize() -> None:
 
 
 def relaunch(ranks: int, argv: Sequence[str]) -> NoReturn:
-    """Replace this process by mpiexec running `ranks` ranks of the runner with the same arguments."""
+    """Replace this process by an mpiexec that runs `ranks` ranks of the runner with the same arguments."""
     command = launch_command(find_mpiexec(sys.executable), sys.executable, ranks, argv)
     finalize()  # importing the package made this process an MPI program of one rank
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The command line as a whole: from arguments to checked options."""
+"""The parser of the command line: from arguments to checked options."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from . import run
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that raises its errors instead of printing them, so that one rank alone prints them."""
+    """A parser that raises its errors instead of printing them, so that only one rank prints them."""
 
     def error(self, message: str) -> NoReturn:
         raise ArgumentError(message.removeprefix("argument "))
@@ -20,7 +20,7 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     description = (
-        "The runner: applies, checks and times F and F* on a process grid. Installed as the command ``fftmatvec``."
+        "The runner applies, checks and times F and F* on a process grid. It is installed as the command ``fftmatvec``."
     )
     parser = _Parser(prog="fftmatvec", description=description, allow_abbrev=False, add_help=False)
     parser.add_argument("-h", "--help", action="store_true", help="print this and exit")

@@ -1,4 +1,4 @@
-"""Reports the timings of products: tables and raw lines for people, records for results files."""
+"""Reports the timings of products: as tables, as raw lines, and as records of results files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PHASE_TITLES = {
 
 @dataclass(frozen=True)
 class Measurement:
-    """The timings of one product, repeated, on all ranks.
+    """The timings of one repeated product on all ranks.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class Measurement:
     ) -> dict[str, Any]:
         """Return the product's record of a results file.
 
-        Times are those of the slowest rank, and bytes those of the rank with the most, to compare with one device.
+        Times are those of the slowest rank, and bytes those of the rank with the most, as for a single device.
 
         Parameters
         ----------

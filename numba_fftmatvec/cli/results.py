@@ -1,4 +1,4 @@
-"""The results of benchmarks: the one JSON schema of every file in bench/results, written, read and checked."""
+"""Writes, reads and checks the results of benchmarks: JSON files of one schema, as in bench/results."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def environment(device: str | None = None) -> dict[str, Any]:
     Parameters
     ----------
     device : str, optional
-        The GPU's name; the processor's by default.
+        The GPU's name; by default the processor's name.
     """
     return {
         "device": device or cpu_model(),
@@ -83,7 +83,7 @@ def environment(device: str | None = None) -> dict[str, Any]:
 def write_results(
     path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]], device: str | None = None
 ) -> None:
-    """Write records and the environment they were measured in; the file is replaced in one step (see `replacing`).
+    """Write records and the environment of their measurement; the file is replaced in one step (see `replacing`).
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def write_results(
     records : iterable of mapping
         Each names its `benchmark`; those of "matvec" have every field of the schema.
     device : str, optional
-        The GPU's name; the processor's by default.
+        The GPU's name; by default the processor's name.
 
     Raises
     ------
@@ -137,7 +137,7 @@ _Rule = tuple[str, Callable[[Any], bool]]
 
 
 def _is_int(value: Any, least: int) -> bool:
-    """Return whether a value is an integer of at least `least`; a bool is an int to Python, but no count."""
+    """Return whether a value is an integer of at least `least`; a bool is not, although it is a Python int."""
     return type(value) is int and value >= least
 
 

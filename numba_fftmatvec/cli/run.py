@@ -1,4 +1,4 @@
-"""Applies, checks and times F and F* on a process grid: what ``fftmatvec`` does without the name of a command."""
+"""Applies, checks and times F and F* on a process grid: the work of the command ``fftmatvec``."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from .arguments import not_negative, positive, precision
 from .report import Measurement
 from .results import write_results
 
-# Untimed products before the timed ones, while caches, clocks and the MPI library's buffers settle.
+# Number of untimed products before the timed ones, in which caches, clocks and MPI's buffers settle.
 _WARM_UP = 3
 
-# The flags of the numbers of block columns and rows with their defaults: of each rank, and global (-g).
+# Flags and defaults of the numbers of block columns and block rows: for each rank, and global (-g).
 _SIZES = {False: (("nm", 3), ("nd", 2)), True: (("Nm", 10), ("Nd", 5))}
 _BLOCK_SIZE = ("Nt", 7)
 _SIZE_FLAGS = ("Nm", "Nd", "Nt", "nm", "nd")
@@ -36,7 +36,7 @@ _SIZE_FLAGS = ("Nm", "Nd", "Nt", "nm", "nd")
 
 @dataclass(frozen=True)
 class Options(grid.GridOptions):
-    """The flags, checked. The attributes' comments name them."""
+    """The checked flags. Comments name the flags of attributes."""
 
     global_sizes: bool  # -g
     cols: int  # -Nm, -nm
@@ -62,7 +62,7 @@ class Options(grid.GridOptions):
         Raises
         ------
         ArgumentError
-            A flag has no meaning beside the others.
+            A flag has no meaning together with the others.
         """
         _check_combination(given)
         sizes = (*_SIZES[given["global_sizes"]], _BLOCK_SIZE)
@@ -73,7 +73,7 @@ class Options(grid.GridOptions):
 
 @dataclass(frozen=True)
 class Operation:
-    """One product with its operands: F or F*, the vector that it is applied to, and the one that it writes."""
+    """A product, F or F*, with its matrix, its operand and its result."""
 
     product: Product
     matrix: Matrix
@@ -96,7 +96,7 @@ class Operation:
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `Options`; sizes default to None, to tell given from defaulted."""
+    """Add the flags of `Options`; sizes default to None, which distinguishes them from given ones."""
     grid.add(parser)
     flag = parser.add_argument
     flag("-g", dest="global_sizes", action="store_true", help="sizes are global (-Nm, -Nd), not each rank's (-nm, -nd)")
@@ -122,12 +122,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _check_combination(given: Mapping[str, Any]) -> None:
-    """Raise an ArgumentError for a flag that has no meaning beside the others, rather than ignore it."""
+    """Raise an ArgumentError for a flag that has no meaning together with the others."""
     from_file, global_sizes = given["path"] is not None, given["global_sizes"]
     rules = (
         (("Nm", "Nd"), global_sizes, "with -g"),
         (("nm", "nd"), not global_sizes, "without -g"),
-        (_SIZE_FLAGS, not from_file, "without --path, which tells the sizes"),
+        (_SIZE_FLAGS, not from_file, "without --path, which sets the sizes"),
         (("input",), from_file, "with --path"),
         (("expect",), given["input"] is not None, "with --input"),
     )
@@ -191,7 +191,7 @@ def _build_matrix(comm: Comm, options: Options) -> Matrix:
 
 
 def _build_operations(matrix: Matrix, options: Options) -> list[Operation]:
-    """Return F and F* with operands of ones, of doubles, or for F from the file that --input names."""
+    """Return F and F* with operands of ones or of doubles; F's operand may come from the file of --input."""
     operations = []
     for product in (PRODUCTS["F"], PRODUCTS["F*"]):
         spaces = product.input_space, product.output_space
@@ -207,7 +207,7 @@ def _build_operations(matrix: Matrix, options: Options) -> list[Operation]:
 
 
 def _check(matrix: Matrix, operations: Sequence[Operation], options: Options, console: Console) -> dict[str, float]:
-    """Make the checks of the options; return the relative errors of the checked products, on every rank; collective."""
+    """Run the requested checks; return the relative errors of the checked products on every rank; collective."""
     errors: dict[str, float] = {}
     if options.check and (options.doubles or options.path is not None):
         operands = (operation.operand for operation in operations)
@@ -224,7 +224,7 @@ def _check(matrix: Matrix, operations: Sequence[Operation], options: Options, co
 
 
 def _compare(matrix: Matrix, result: Vector, path: Path, tolerance: float) -> float:
-    """Return the error of F's result relative to the vector in a file; a VerificationError beyond the tolerance."""
+    """Return F's relative error to the vector in a file; raise a VerificationError above the tolerance."""
     expected = matrix.get_vec("output")
     expected.init_vec_from_file(str(path))
     exact = expected.gather()
@@ -252,7 +252,7 @@ def _save(comm: Comm, operations: Sequence[Operation], directory: Path) -> None:
 
 
 def _measure(matrix: Matrix, operation: Operation, repetitions: int) -> Measurement:
-    """Time a product, its phases one by one and then as a whole; collective. Every rank gets the timings of all."""
+    """Time a product by phases, then as a whole; return the timings of all ranks on every rank; collective."""
     comm = matrix.comm
     timer = PhaseTimer(comm)
     for _ in range(_WARM_UP):
