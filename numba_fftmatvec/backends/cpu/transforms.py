@@ -1,7 +1,7 @@
-"""Transforms on the CPU: real transforms of every block by scipy.fft, with the copies to and from padded rows fused in.
+"""Transforms on the CPU: scipy.fft's real transforms of every block, fused with the copies to and from padded rows.
 
-They go through in pieces that caches hold, on several threads. With a timer, pad and transform are passes over all
-blocks, so that each can be timed.
+Several threads transform the rows in pieces that fit into caches. With a timer, pad and transform are separate passes
+over all blocks, so that each can be timed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from ...precision import Precision
 from ..base import Buffer, End, Stage, Workspace
 from ..rows import CopyRows
 
-# Rows that one thread transforms at a time: their transform is still in a core's cache when it is copied on, and with
-# fewer a second thread takes longer to wake than to work.
+# Size of the rows that one thread transforms at a time. Their transform stays in a core's cache until it is copied.
+# With smaller pieces, waking a second thread takes longer than its work.
 PIECE_BYTES = 1 << 19
 # Threads that call scipy.fft. Each piece holds the interpreter's lock for about a tenth of its time, so more than eight
 # threads do not help. With more cores, scipy.fft uses several for each piece.
@@ -46,7 +46,7 @@ class Pieces:
         self.threads = threads
 
     def run(self, transform: RowTransform, row_bytes: int, source: Array, destination: Array) -> None:
-        """Transform all rows, each of which has so many bytes while it is transformed."""
+        """Transform all rows; `row_bytes` is the size of a row during its transform."""
         rows = len(source)
         callers = max(1, min(self.threads, MAX_CALLERS, rows * row_bytes // PIECE_BYTES))
         workers = self.threads // callers if callers == MAX_CALLERS else 1
@@ -68,7 +68,7 @@ class Pieces:
 
 
 def pad_and_rfft(length: int, rounding: np.dtype[Any], real: np.dtype[Any]) -> RowTransform:
-    """Return the transform of blocks, rounded to one dtype and computed in another, into their spectra."""
+    """Return the transform of blocks into their spectra: rounded to `rounding`, computed in `real`."""
 
     def transform(blocks: Array, spectrum: Array, workers: int) -> None:
         values = blocks.astype(rounding, copy=False).astype(real, copy=False)
@@ -77,8 +77,8 @@ def pad_and_rfft(length: int, rounding: np.dtype[Any], real: np.dtype[Any]) -> R
     return transform
 
 
-def irfft_and_unpad(length: int, rounding: np.dtype[Any], _real: np.dtype[Any]) -> RowTransform:
-    """Return the unscaled inverse transform into the heads of rows, rounded to a dtype; spectra have a precision."""
+def irfft_and_unpad(length: int, rounding: np.dtype[Any]) -> RowTransform:
+    """Return the unscaled inverse transform of spectra into blocks, the heads of rows, rounded to `rounding`."""
 
     def transform(spectrum: Array, blocks: Array, workers: int) -> None:
         values = scipy.fft.irfft(spectrum, length, axis=-1, norm="forward", workers=workers)
@@ -88,7 +88,7 @@ def irfft_and_unpad(length: int, rounding: np.dtype[Any], _real: np.dtype[Any]) 
 
 
 class TransformRows(Stage):
-    """Transform every row, in pieces."""
+    """Transform all rows in pieces."""
 
     def __init__(
         self, phase: str, pieces: Pieces, transform: RowTransform, row_bytes: int, source: End, destination: End
@@ -98,7 +98,7 @@ class TransformRows(Stage):
         self._work = transform, row_bytes
 
     def run(self) -> None:
-        """Read each row once, write it once."""
+        """Read and write each row once."""
         self._pieces.run(*self._work, self.source.array, self.destination.array)
 
 
@@ -108,15 +108,15 @@ class RealTransforms:
     Parameters
     ----------
     pieces : Pieces
-        The threads.
+        The threads that transform rows.
     target : Target
-        Where kernels run.
+        The target of the kernels.
     workspace : Workspace
-        Where the buffers between the stages are.
+        The memory of the buffers between stages.
     layout : MatrixLayout
         Sizes of the matrix.
     num_vecs : int
-        Right-hand sides.
+        Number of right-hand sides.
     """
 
     def __init__(
@@ -125,11 +125,12 @@ class RealTransforms:
         self._pieces = pieces
         self._target = target
         self._get = workspace.get
+        self._length = layout.padded_size
         self._layout = layout
         self._num_vecs = num_vecs
 
     def spectrum(self, space: Space, precision: Precision) -> Buffer:
-        """Return (vectors x blocks, frequencies)."""
+        """Return a buffer of shape (vectors x blocks, frequencies)."""
         return self._get(f"spectrum.{space}", (self._rows(space), self._layout.frequencies), precision.complex)
 
     def forward(
@@ -138,11 +139,13 @@ class RealTransforms:
         """Return pad and FFT in one stage, or with `timed` in two; the padded rows' tails stay zero."""
         spectrum = self.spectrum(space, precision)
         if not timed:
-            return (self._transform("fft", pad_and_rfft, rounding, precision, source, spectrum),)
+            transform = pad_and_rfft(self._length, rounding, precision.real)
+            return (self._transform("fft", transform, precision, source, spectrum),)
         padded = self._padded("padded", space, precision)
+        transform = pad_and_rfft(self._length, precision.real, precision.real)
         return (
             CopyRows("pad", self._target, source, rounding, padded),
-            self._transform("fft", pad_and_rfft, precision.real, precision, padded, spectrum),
+            self._transform("fft", transform, precision, padded, spectrum),
         )
 
     def inverse(
@@ -151,28 +154,23 @@ class RealTransforms:
         """Return IFFT and unpad in one stage, or with `timed` in two."""
         spectrum = self.spectrum(space, precision)
         if not timed:
-            return (self._transform("ifft", irfft_and_unpad, rounding, precision, spectrum, destination),)
+            transform = irfft_and_unpad(self._length, rounding)
+            return (self._transform("ifft", transform, precision, spectrum, destination),)
         time = self._padded("time", space, precision)
+        transform = irfft_and_unpad(self._length, precision.real)
         return (
-            self._transform("ifft", irfft_and_unpad, precision.real, precision, spectrum, time),
+            self._transform("ifft", transform, precision, spectrum, time),
             CopyRows("unpad", self._target, time, rounding, destination),
         )
 
     def _transform(
-        self,
-        phase: str,
-        transform: Callable[[int, np.dtype[Any], np.dtype[Any]], RowTransform],
-        rounding: np.dtype[Any],
-        precision: Precision,
-        source: End,
-        destination: End,
+        self, phase: str, transform: RowTransform, precision: Precision, source: End, destination: End
     ) -> TransformRows:
-        length, real = self._layout.padded_size, precision.real
-        row_bytes = length * real.itemsize
-        return TransformRows(phase, self._pieces, transform(length, rounding, real), row_bytes, source, destination)
+        row_bytes = self._length * precision.real.itemsize
+        return TransformRows(phase, self._pieces, transform, row_bytes, source, destination)
 
     def _padded(self, name: str, space: Space, precision: Precision) -> Buffer:
-        return self._get(f"{name}.{space}", (self._rows(space), self._layout.padded_size), precision.real)
+        return self._get(f"{name}.{space}", (self._rows(space), self._length), precision.real)
 
     def _rows(self, space: Space) -> int:
         return self._layout.vector(space, self._num_vecs).rows

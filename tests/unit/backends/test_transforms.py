@@ -47,13 +47,13 @@ def test_every_row_is_transformed_back_and_unpadded(pieces, rows, real) -> None:
     expected = np.random.default_rng(rows).standard_normal((rows, 10))
     spectrum = np.fft.rfft(expected).astype(np.result_type(real, np.complex64))
     blocks = np.full((rows, 5), np.nan)
-    pieces.run(irfft_and_unpad(10, real, real), 10 * np.dtype(real).itemsize, spectrum, blocks)
+    pieces.run(irfft_and_unpad(10, real), 10 * np.dtype(real).itemsize, spectrum, blocks)
     error = np.linalg.norm(blocks - 10 * expected[:, :5], axis=-1, keepdims=True)
     assert (error <= error_bound(10, real, 10 * expected)).all()
 
 
 def test_rounding() -> None:
-    """To the precision of the wire on the way in and out, whatever the transform's and the vector's precision."""
+    """Values are rounded on the way in and out, whatever the precisions of the transform and of the vector."""
     blocks = np.random.default_rng(1).standard_normal((4, 5))
     for rounding, real in product(REALS, repeat=2):
         spectrum, exact = (np.empty((4, 6), np.result_type(real, np.complex64)) for _ in range(2))
@@ -61,8 +61,8 @@ def test_rounding() -> None:
         pad_and_rfft(10, np.float64, real)(blocks.astype(rounding).astype(np.float64), exact, 1)
         np.testing.assert_array_equal(spectrum, exact)
         found, unrounded = np.empty((4, 5)), np.empty((4, 5))
-        irfft_and_unpad(10, rounding, real)(spectrum, found, 1)
-        irfft_and_unpad(10, np.float64, real)(spectrum, unrounded, 1)
+        irfft_and_unpad(10, rounding)(spectrum, found, 1)
+        irfft_and_unpad(10, np.float64)(spectrum, unrounded, 1)
         np.testing.assert_array_equal(found, unrounded.astype(rounding))
 
 
