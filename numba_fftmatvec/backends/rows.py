@@ -1,4 +1,4 @@
-"""Copies of rows between stages, for every backend: pad, unpad, and conversions for the wire."""
+"""The stage that copies rows, for every backend: pad, unpad, and conversions for communication."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ class CopyRows(Stage):
         self._copy = copy_launcher(target, source.dtype, rounding, destination.dtype)
 
     def run(self) -> None:
-        """Read each value once, write it once."""
+        """Read and write each value once."""
         self._copy(self.destination.view, self.source.view)

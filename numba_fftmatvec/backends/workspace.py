@@ -17,7 +17,7 @@ class MemoryUsage:
     Parameters
     ----------
     spectra : int
-        The stored spectra, primary and auxiliary, with their scales. One that several matrices share counts for each.
+        The stored spectra, primary and auxiliary, with their scales. A shared spectrum counts for each of its matrices.
     workspace : int
         The buffers between the stages of products.
     plans : int
@@ -30,19 +30,19 @@ class MemoryUsage:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all bytes."""
         return self.spectra + self.workspace + self.plans
 
 
 class Workspace:
-    """Buffers by name. Products run one after another on one stream, so that they can use the same ones.
+    """Named buffers. Products share them, since they run one after another on one stream.
 
     Two requests with the same name, shape and dtype get the same memory.
 
     Parameters
     ----------
     backend : Backend
-        Where the buffers live.
+        The backend that allocates the buffers.
     """
 
     def __init__(self, backend: Backend) -> None:
@@ -55,7 +55,7 @@ class Workspace:
         return sum(int(buffer.array.nbytes) for buffer in self._buffers.values())
 
     def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Buffer:
-        """Return a buffer that was zero when it was first asked for."""
+        """Return the buffer of this name, shape and dtype; the first call allocates it as zeros."""
         key = (name, shape, np.dtype(dtype))
         if key not in self._buffers:
             self._buffers[key] = self._backend.zeros(shape, dtype)._replace(name=name)

@@ -1,4 +1,4 @@
-"""The CPU backend: NumPy arrays, scipy.fft on all cores of this rank's share, kernels compiled by numba.njit."""
+"""The CPU backend: NumPy arrays, scipy.fft on this rank's share of the cores, kernels compiled by numba.njit."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .transforms import Pieces, RealTransforms
 
 
 def cpu_model() -> str:
-    """Return the processor's name as the system gives it."""
+    """Return the processor's name as the system reports it."""
     try:
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     except OSError:
@@ -36,7 +36,7 @@ def cpu_model() -> str:
 
 
 class CpuIntake:
-    """One block of memory, which is written in place. See `Intake` for the methods."""
+    """An intake of one block of memory, which is written in place. See `Intake` for the methods."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self._rows = np.empty(shape)
@@ -46,7 +46,7 @@ class CpuIntake:
         return Buffer(self._rows[:count], self._rows[:count])
 
     def from_host(self, count: int, write: Callable[[np.ndarray], None]) -> Buffer:
-        """Have the first rows written and return them."""
+        """Let `write` fill the first rows, and return them."""
         write(self._rows[:count])
         return self.on_device(count)
 
@@ -67,7 +67,7 @@ class CpuBackend:
 
     def __init__(self, node_size: int = 1) -> None:
         self._node_size = node_size
-        # Read when numba's pool starts. By default its idle threads spin on, on cores that transforms want.
+        # Numba's pool reads this when it starts. By default its idle threads spin and slow transforms down.
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
         self.threads = min(numba.config.NUMBA_NUM_THREADS, share_of_cores(node_size))
         numba.set_num_threads(self.threads)
@@ -97,10 +97,10 @@ class CpuBackend:
         return array  # type: ignore[no-any-return]
 
     def copy_to_host(self, host: np.ndarray, array: Any) -> None:
-        """Nothing to do: both are the same memory."""
+        """Do nothing: both are the same memory."""
 
     def copy_from_host(self, array: Any, host: np.ndarray) -> None:
-        """Nothing to do: both are the same memory."""
+        """Do nothing: both are the same memory."""
 
     def intake(self, shape: tuple[int, int]) -> AbstractContextManager[CpuIntake]:
         """Return one block of memory."""
@@ -123,7 +123,7 @@ class CpuBackend:
         return Pieces(self.threads)
 
     def accumulator(self, format: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
-        """Accumulate in double: a CPU core has it at half the speed of single, and memory is slower than either."""
+        """Accumulate in double: a CPU core runs it at half the speed of single, and memory is slower than both."""
         return np.dtype(np.complex128)
 
     def replayed(self, program: Program) -> Program:
@@ -135,7 +135,7 @@ class CpuBackend:
         return nullcontext()
 
     def synchronize(self) -> None:
-        """Nothing is ever queued."""
+        """Do nothing: no work is queued."""
 
     def timestamp(self) -> float:
         """Read the clock."""
@@ -150,11 +150,11 @@ class CpuBackend:
         return nullcontext()
 
     def peak_bytes(self) -> int:
-        """Return the process's peak resident set."""
+        """Return the peak resident set of the process."""
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     def free_bytes(self) -> int | None:
-        """Return this rank's share of what the system says is available, within the limits of control groups."""
+        """Return this rank's share of the available memory, within the limits of control groups."""
         available = available_bytes()
         return None if available is None else available // self._node_size
 
@@ -163,11 +163,11 @@ class CpuBackend:
         return 0
 
     def trim(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no unused memory is held."""
 
     def device_name(self) -> str:
         """Return the processor's model name."""
         return cpu_model()
 
     def unique_id(self) -> None:
-        """Return None: ranks share the cores by their threads."""
+        """Return None: each rank has its own share of the cores."""

@@ -1,4 +1,4 @@
-"""The memory that the system can still give to this process, within the limits of its control groups."""
+"""The memory that is available to this process, within the limits of its control groups."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 # For each kind of control group that limits memory: its folder, the files with limit and usage, and the line of
-# memory.stat with the part of the usage that the system would give up.
+# memory.stat with the part of the usage that the system can reclaim.
 _CONTROL_GROUPS = {
     "": ("", "memory.max", "memory.current", "inactive_file"),
     "memory": ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -15,17 +15,17 @@ _CONTROL_GROUPS = {
 
 
 def available_bytes(root: Path = Path("/")) -> int | None:
-    """Return how much memory the system can still give: to all, or to this process's control groups if that is less.
+    """Return the memory that is available in the system, or in this process's control groups if that is less.
 
     Parameters
     ----------
     root : path
-        Of the file system.
+        The root of the file system.
 
     Returns
     -------
     int or None
-        None where the system does not say.
+        The number of bytes; None if the system does not report it.
     """
     found = re.search(r"^MemAvailable:\s*(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
     rooms = [1024 * int(found[1])] if found else []
@@ -33,7 +33,7 @@ def available_bytes(root: Path = Path("/")) -> int | None:
 
 
 def _rooms_of_groups(root: Path) -> Iterator[int]:
-    """Yield what each control group of this process leaves: its own and those above it, which limit it as well."""
+    """Yield the memory available in each control group of this process, and in the groups above them."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         for controller in _CONTROL_GROUPS.keys() & set(controllers.split(",")):
@@ -45,7 +45,7 @@ def _rooms_of_groups(root: Path) -> Iterator[int]:
 
 
 def _room(group: Path, limit: str, usage: str, kept: str) -> int | None:
-    """Return how much memory a group may still take; None where it has no limit."""
+    """Return the memory that a group may still use; None if it has no limit."""
     try:
         most, used = (int((group / name).read_text()) for name in (limit, usage))
     except (OSError, ValueError):  # no such file, or "max"

@@ -1,4 +1,4 @@
-"""The CUDA backend: CuPy arrays, cuFFT plans that we own, kernels compiled by numba.cuda, one stream."""
+"""The CUDA backend: CuPy arrays, its own cuFFT plans, kernels compiled by numba.cuda, and one stream."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from .graphs import UNCAPTURABLE_STREAMS, GraphReplay
 from .staging import CudaIntake
 from .transforms import Lane, PairedTransforms
 
-# Compute capabilities whose double arithmetic runs at half the rate of single.
+# Compute capabilities of GPUs that run double arithmetic at half the rate of single.
 STRONG_DOUBLE = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
 
 
 def device_count() -> tuple[int, str]:
-    """Return how many devices work, and if none, why."""
+    """Return the number of working devices and, if it is 0, the reason."""
     try:
         require_cuda()
         return cupy.cuda.runtime.getDeviceCount(), ""
-    except Exception as error:  # the driver's and numba-cuda's errors share no base
+    except Exception as error:  # the driver's and numba-cuda's errors have no common base
         return 0, f"{type(error).__name__}: {error}"
 
 
@@ -49,7 +49,7 @@ class _Range:
 
 @contextmanager
 def _named_error(shape: tuple[int, ...], dtype: Any) -> Iterator[None]:
-    """Raise a CapacityError for CuPy's, which other ranks cannot rebuild."""
+    """Raise a CapacityError for CuPy's OutOfMemoryError, which other ranks cannot rebuild."""
     try:
         yield
     except cupy.cuda.memory.OutOfMemoryError as error:
@@ -65,10 +65,10 @@ class CudaBackend:
     device : int
         Index of the GPU; it becomes the thread's current device.
     stream : cupy.cuda.Stream, optional
-        Where everything is queued. By default a new stream that orders itself with the legacy default stream, so that
-        a caller's own CuPy or PyTorch work needs no synchronisation with ours.
+        The stream of all work. The default is a new stream that synchronises with the legacy default stream, so that a
+        caller's CuPy or PyTorch work is in order with it.
     sharing : int
-        How many ranks use this GPU.
+        Number of ranks that use this GPU.
     threads : int
         This rank's share of the host's cores.
     """
@@ -93,7 +93,7 @@ class CudaBackend:
         self._peak = 0
 
     def lane(self, index: int) -> Lane:
-        """Return this backend's own lane, 0, or a second one, 1, for work that overlaps with that of the first."""
+        """Return lane 0, on the backend's stream, or lane 1, for work that overlaps with that of lane 0."""
         if index == len(self._lanes):
             self._lanes.append(Lane(cupy.cuda.Stream(non_blocking=True)))
         return self._lanes[index]
@@ -126,7 +126,7 @@ class CudaBackend:
         return host
 
     def host_view(self, array: Any) -> np.ndarray:
-        """Return page-locked memory of the array's shape; one block serves all arrays of a size."""
+        """Return page-locked memory of the array's shape; all arrays of a size share one block."""
         if array.nbytes not in self._pinned:
             self._pinned[array.nbytes] = cupyx.empty_pinned(array.nbytes, np.uint8)
         pinned: np.ndarray = self._pinned[array.nbytes]
@@ -138,7 +138,7 @@ class CudaBackend:
         self.stream.synchronize()
 
     def copy_from_host(self, array: Any, host: np.ndarray) -> None:
-        """Copy from page-locked memory and wait, since the memory is used again."""
+        """Copy from page-locked memory and wait, since the memory is reused."""
         array.set(host, stream=self.stream)
         self.stream.synchronize()
 
@@ -161,12 +161,12 @@ class CudaBackend:
         return PairedTransforms(self, self.lane, workspace, layout, num_vecs)
 
     def accumulator(self, format: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
-        """Accumulate in double wherever that costs nothing: always, but for single spectra on GPUs weak in double."""
+        """Accumulate in double, except for a single-precision spectrum on a GPU with slow double arithmetic."""
         single = format == COMPLEX64 and not self._strong_double
         return np.dtype(np.complex64 if single else np.complex128)
 
     def replayed(self, program: Program) -> Program:
-        """Return a program that replays CUDA graphs; the default streams cannot be captured, so there it is eager."""
+        """Return a program that replays CUDA graphs, or `program` on a default stream, which cannot be captured."""
         return GraphReplay(self.stream, program) if self.stream.ptr not in UNCAPTURABLE_STREAMS else program
 
     def active(self) -> AbstractContextManager[Any]:
@@ -192,12 +192,12 @@ class CudaBackend:
         return _Range(name)
 
     def peak_bytes(self) -> int:
-        """Return the most that CuPy's memory pool has held of the device, as far as `trim` and this have seen it."""
+        """Return the largest size of CuPy's memory pool that calls of this method and of `trim` have found."""
         self._peak = max(self._peak, int(cupy.get_default_memory_pool().total_bytes()))
         return self._peak
 
     def free_bytes(self) -> int | None:
-        """Return this rank's share of the device's free memory and what CuPy's pool holds unused, within its limit."""
+        """Return this rank's share of free device memory plus the unused part of CuPy's pool, within its limit."""
         pool = cupy.get_default_memory_pool()
         free = cupy.cuda.runtime.memGetInfo()[0] // self._sharing
         limit = pool.get_limit()
@@ -209,8 +209,8 @@ class CudaBackend:
         return sum(plan.nbytes for lane in self._lanes for plan in lane.plans.values())
 
     def trim(self) -> None:
-        """Give the unused blocks of CuPy's pools back: device memory and page-locked memory."""
-        self.peak_bytes()  # what goes now counts
+        """Free the unused blocks of CuPy's pools of device memory and of page-locked memory."""
+        self.peak_bytes()  # records the size before it shrinks
         self.synchronize()
         cupy.get_default_memory_pool().free_all_blocks()
         cupy.get_default_pinned_memory_pool().free_all_blocks()

@@ -12,10 +12,11 @@ UNCAPTURABLE_STREAMS = {0, 1, 2}
 
 
 class GraphReplay:
-    """A program whose second run on the same pair of vectors is recorded as a CUDA graph, which later runs launch.
+    """A program that records its second run on a pair of vectors as a CUDA graph, which later runs launch.
 
-    The first run is eager: it loads what is loaded lazily. Graphs hold addresses, so the cache is keyed by them; a new
-    vector at an old address has the same size and is served by the old graph. The least recently used graph goes first.
+    The first run on a pair is eager, since it may load modules lazily. Graphs contain addresses, which are the keys of
+    the cache. A new vector at an old address has the same size, so the old graph is valid for it. The least recently
+    used graph is dropped first.
     """
 
     LIMIT = 32

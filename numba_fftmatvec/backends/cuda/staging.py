@@ -1,4 +1,4 @@
-"""Staging memory of the set-up: rows on the device, and the page-locked memory that they come through."""
+"""Staging memory of the set-up: rows on the device, and page-locked memory from which they are copied."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from ..base import Backend, Buffer
 
-# Slots of an intake: the host fills one while the copy of another one is under way.
+# Number of slots of an intake: the host fills one while another is copied.
 SLOTS = 2
 
 
@@ -24,16 +24,16 @@ def _event() -> Any:
 
 @dataclass
 class _Slot:
-    """Rows on the device, and page-locked memory that they come through, with the events after which both are free.
+    """Rows on the device, their page-locked memory, and the events after which each may be overwritten.
 
     Parameters
     ----------
     device : cupy.ndarray
-        Rows for kernels to read.
+        The rows that kernels read.
     uploaded : Event
-        After the last copy out of the page-locked memory.
+        Recorded after the last copy from the page-locked memory.
     read : Event
-        After everything that reads the device's rows.
+        Recorded after all work that reads the rows on the device.
     """
 
     device: Any
@@ -42,17 +42,17 @@ class _Slot:
 
     @cached_property
     def host(self) -> np.ndarray:
-        """Page-locked memory of the device array's shape; there is none until the host has something to write."""
+        """Page-locked memory of the device array's shape, allocated when the host first writes."""
         pinned: np.ndarray = cupyx.empty_pinned(self.device.shape, self.device.dtype)
         return pinned
 
 
 class CudaIntake:
-    """Slots that take turns. See `Intake` for the methods.
+    """An intake of slots that are used in turn. See `Intake` for the methods.
 
-    The host writes a slot while the one before is copied to the device on a stream of its own, and while the kernels
-    that read the one before that run on the backend's stream. Events order the streams; the host waits for a slot whose
-    last copy has not left it, and for nothing else.
+    The host writes to one slot while a separate stream copies the previous one to the device. Meanwhile kernels on the
+    backend's stream read rows that were copied before. Events order the streams. The host waits only until the last
+    copy from a slot is complete.
     """
 
     def __init__(self, backend: Backend, shape: tuple[int, int]) -> None:
@@ -61,13 +61,13 @@ class CudaIntake:
         with backend.active():
             self._slots = [_Slot(cupy.empty(shape), _event(), _event()) for _ in range(SLOTS)]
         for slot in self._slots:
-            # The pool hands out memory that work queued earlier on the backend's stream may still use.
+            # Work queued earlier on the backend's stream may still use the memory that the pool returns.
             slot.read.record(backend.stream)
         self._turns = cycle(self._slots)
         self._current = next(self._turns)
 
     def on_device(self, count: int) -> Buffer:
-        """Return the first rows of a slot: both sides of it are on the backend's stream."""
+        """Return the first rows of a slot, which are written and read on the backend's stream."""
         return self._backend.wrap(self._current.device[:count])
 
     def from_host(self, count: int, write: Callable[[np.ndarray], None]) -> Buffer:
@@ -87,5 +87,5 @@ class CudaIntake:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Wait for the copies, after an error as well: they must not reach memory that has another use by then."""
+        """Wait for the copies, even after an error: they must not write to memory that is reused afterwards."""
         self._copies.synchronize()

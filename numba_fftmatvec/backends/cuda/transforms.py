@@ -1,6 +1,6 @@
-"""Transforms on CUDA: complex transforms of pairs of blocks by cuFFT, which are half as many (see `kernels.pairs`).
+"""Transforms on CUDA: cuFFT's complex transforms of pairs of blocks, which halve their number (see `kernels.pairs`).
 
-They go through in chunks, which bound the memory. Chunks take turns on two streams.
+Pairs are transformed in chunks, which bound the memory. The chunks alternate between two streams.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from ..base import Backend, Buffer, End, Stage, Workspace
 # A batched cuFFT plan addresses its elements with 32 bits.
 MAX_PLAN_ELEMENTS = 2**31 - 1
 
-# Pairs of rows are padded and transformed in chunks of this size, two at a time: larger ones gain nothing more, smaller
-# ones cost launches, and the padded rows need this much memory twice whatever the number of rows.
+# Pairs of rows are padded and transformed in chunks of this size, two at a time. Larger chunks are not faster, and
+# smaller ones cost more launches. The padded rows take twice this memory, for any number of rows.
 CHUNK_BYTES = 32 << 20
 
 FORWARD_KINDS = {
@@ -36,7 +36,7 @@ FORWARD_KINDS = {
 
 
 class Plan:
-    """A cuFFT plan of rows, and the bytes of its work area; CuPy's plans cannot be referred to weakly."""
+    """A cuFFT plan of rows, and the bytes of its work area. CuPy's plans do not support weak references."""
 
     def __init__(self, length: int, pitches: tuple[int, int], kind: int, batch: int) -> None:
         layout = [(length,), (pitches[0],), 1, pitches[0], (pitches[1],), 1, pitches[1]]
@@ -46,12 +46,12 @@ class Plan:
 
 
 class Lane:
-    """A stream with its kernels' target and its cuFFT plans: work areas are used by one stream at a time.
+    """A stream, its kernels' target and its cuFFT plans. Streams cannot share the work area of a plan.
 
     Parameters
     ----------
     stream : cupy.cuda.Stream
-        Where the work is queued.
+        The stream of the lane's work.
     """
 
     def __init__(self, stream: Any) -> None:
@@ -79,7 +79,7 @@ class Lane:
         return run
 
     def _plan(self, length: int, pitches: tuple[int, int], kind: int, batch: int) -> Plan:
-        """Return a plan, the same one as long as it lives: its users run on one stream and can share a work area."""
+        """Return a plan, the existing one if it is alive: all its users run on one stream and share its work area."""
         key = (length, *pitches, kind, batch)
         plan = self.plans.get(key)
         if plan is None:
@@ -130,7 +130,7 @@ class UnpackPairs(Stage):
 
 
 class Overlapped(Stage):
-    """A transform's chunks on two lanes by turns: each hides what the other's kernels leave idle as they end."""
+    """A transform's chunks, alternating between two lanes: one lane's kernels fill the device as the other's end."""
 
     def __init__(self, phase: str, lanes: tuple[Lane, Lane], chunks: Sequence[tuple[Stage, ...]]) -> None:
         super().__init__(phase, chunks[0][0].source, chunks[-1][-1].destination)
@@ -138,7 +138,7 @@ class Overlapped(Stage):
         self._chunks = chunks
 
     def run(self) -> None:
-        """Run each chunk's stages in order, and the next chunk's beside them."""
+        """Run each chunk's stages in order, overlapped with the next chunk's."""
         main, other = (lane.stream for lane in self._lanes)
         _wait_for(main, other)
         for turn, stages in enumerate(self._chunks):
@@ -153,14 +153,14 @@ class Overlapped(Stage):
 
 
 def _wait_for(first: Any, second: Any) -> None:
-    """Let work that is queued on the second stream from now on start after all that is queued on the first."""
+    """Make later work on the second stream wait for all work that is now queued on the first."""
     event = cupy.cuda.Event(disable_timing=True)
     event.record(first)
     second.wait_event(event)
 
 
 class Chunk(NamedTuple):
-    """Some pairs of blocks: their lane, their first pair, their rows in time, and their part of the spectrum."""
+    """Consecutive pairs of blocks: lane, index of the first pair, rows in time, and part of the spectrum."""
 
     lane: Lane
     first: int
@@ -174,15 +174,15 @@ class PairedTransforms:
     Parameters
     ----------
     backend : Backend
-        Where the arrays live.
+        The backend of the arrays.
     lane : callable
-        ``lane(0)`` is the backend's own, and ``lane(1)`` another one, which is made when there is work for it.
+        ``lane(0)`` is the lane of the backend's stream, and ``lane(1)`` a second one, made at its first use.
     workspace : Workspace
-        Where the buffers between the stages are.
+        The memory of the buffers between stages.
     layout : MatrixLayout
         Sizes of the matrix.
     num_vecs : int
-        Right-hand sides.
+        Number of right-hand sides.
     """
 
     def __init__(
@@ -201,7 +201,7 @@ class PairedTransforms:
         self._num_vecs = num_vecs
 
     def spectrum(self, space: Space, precision: Precision) -> Buffer:
-        """Return (pairs, padded size)."""
+        """Return a buffer of shape (pairs, padded size)."""
         return self._get(f"spectrum.{space}", (self._pairs(space), self._length), precision.complex)
 
     def forward(
@@ -238,7 +238,7 @@ class PairedTransforms:
         return (Overlapped(phase, (self._lane(0), self._lane(1)), chunks),)
 
     def _stride(self, space: Space) -> int:
-        """Return the distance of a pair's rows: neighbouring blocks, or the same block of the next vector."""
+        """Return the distance between a pair's rows: neighbouring blocks, or the same block of two vectors."""
         return 1 if self._num_vecs == 1 else len(self._layout.vector(space).blocks)
 
     def _pairs(self, space: Space) -> int:
@@ -246,7 +246,7 @@ class PairedTransforms:
         return ceil_div(self._layout.vector(space, self._num_vecs).rows, 2 * stride) * stride
 
     def _chunks(self, name: str, space: Space, precision: Precision, timed: bool) -> Iterator[Chunk]:
-        """Yield the chunks. They take turns with the lanes, each of which has rows in time that its chunks share."""
+        """Yield the chunks. They alternate between the lanes; the chunks of a lane share its rows in time."""
         pairs = self._pairs(space)
         step = min(pairs, max(1, CHUNK_BYTES // (self._length * precision.complex.itemsize)))
         spectrum = self.spectrum(space, precision)
