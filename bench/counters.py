@@ -1,8 +1,8 @@
-"""What Nsight Compute's counters say of the SBGEMV kernels: memory throughput, the units in use, occupancy.
+"""Collect Nsight Compute's counters of the SBGEMV kernels: memory throughput, use of the units, occupancy.
 
-``python bench/counters.py --json bench/results/h100/counters.json``. ncu profiles a process that applies F and F* once
-for each precision code, launching a marker kernel before each product, so that every profiled kernel is known to belong
-to the product whose marker precedes it. Clocks are left alone.
+``python bench/counters.py --json bench/results/h100/counters.json``. ncu profiles a process that applies F and F* for
+each precision code. The process launches a marker kernel before each product, so that every profiled kernel belongs to
+the product of the last marker before it. ncu does not change the clocks.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ LAUNCHES = 3  # of each product; the median of each counter is kept
 NCU_SECONDS = 500
 
 MARKER = "product_marker"
-# Mangled names contain those of the module and of the kernel: all kernels of modules called sbgemv...
+# Mangled names contain the names of module and kernel; this matches all kernels in modules named sbgemv...
 KERNELS = f"sbgemv|{MARKER}"
 
-# What ncu must deliver, by the names of our records.
+# Metrics that ncu must deliver, by their names in our records.
 ESSENTIAL = {
     "dram_percent": "dram__throughput.avg.pct_of_peak_sustained_elapsed",
     "dram_bytes_read": "dram__bytes_read.sum",
@@ -45,7 +45,7 @@ ESSENTIAL = {
     "occupancy_percent": "sm__warps_active.avg.pct_of_peak_sustained_active",
     "registers_per_thread": "launch__registers_per_thread",
 }
-# What it delivers where the device has such counters.
+# All metrics, including those that only some devices count.
 METRICS = ESSENTIAL | {
     "l2_percent": "lts__throughput.avg.pct_of_peak_sustained_elapsed",
     "l1_percent": "l1tex__throughput.avg.pct_of_peak_sustained_active",
@@ -68,20 +68,20 @@ class Launch:
 
 
 def parse_csv(text: str) -> list[Launch]:
-    """Return the profiled launches of what ``ncu --csv --print-units base`` wrote, in order.
+    """Return the profiled launches in the output of ``ncu --csv --print-units base``, in order.
 
-    Each line is one metric of one launch, which its ID tells apart. Lines of ncu's own (``==PROF==``) may stand before,
-    after and between.
+    Each line is one metric of one launch, which its ID identifies. ncu's messages (``==PROF==``) may come before, after
+    and between these lines.
     """
     lines = [line for line in text.splitlines() if line.startswith('"')]
     launches: dict[str, Launch] = {}
     for row in csv.DictReader(lines):
-        if row["ID"] == "ID":  # the header again: ncu prints one for each process
+        if row["ID"] == "ID":  # ncu prints the header once for each process
             continue
         launch = launches.setdefault(row["ID"], Launch(row["Kernel Name"]))
         try:
             launch.metrics[row["Metric Name"]] = float(row["Metric Value"].replace(",", ""))
-        except ValueError:  # "n/a" and the like: this device does not count that
+        except ValueError:  # such as "n/a": this device does not have the counter
             continue
     return list(launches.values())
 
@@ -98,7 +98,7 @@ def split_products(launches: Iterable[Launch]) -> list[list[Launch]]:
 
 
 def short_name(kernel: str) -> str:
-    """Return the kernel's function of a mangled name, in which its length stands before it."""
+    """Return the name of the kernel's function in a mangled name, which has the length before the name."""
     found = re.search(r"(?<=\d)_\w+", kernel)
     length = re.search(r"(\d+)_", kernel)
     return kernel if found is None or length is None else found[0][: int(length[1])]
@@ -116,12 +116,12 @@ def summarise(products: list[list[Launch]]) -> Iterator[dict[str, Any]]:
 
 
 def cases() -> list[tuple[str, int, str]]:
-    """Return what is profiled, in order: precision code, right-hand sides, op."""
+    """Return the profiled products in order: precision code, number of right-hand sides, op."""
     return list(itertools.product(CODES, NUM_VECS, ("F", "F*")))
 
 
 def product_of(comm: fm.Comm, matrix: fm.Matrix, num_vecs: int, op: str) -> Callable[[], None]:
-    """Return a product, ready to run stage by stage: as a graph it would be launched at once."""
+    """Return a function that runs a product with a timer: without it the product would run as one graph."""
     several = {} if num_vecs == 1 else {"num_vecs": num_vecs}
     sizes = {"col": matrix.get_glob_num_cols(), "row": matrix.get_glob_num_rows()}
     spaces = ("col", "row") if op == "F" else ("row", "col")
@@ -138,7 +138,7 @@ def product_of(comm: fm.Comm, matrix: fm.Matrix, num_vecs: int, op: str) -> Call
 
 
 def attempt(action: Callable[[], Any]) -> Any:
-    """Return what an action returns; None where it fails, which is printed: the others are still profiled."""
+    """Return an action's result; print an error and return None if it fails, so that the others are profiled."""
     try:
         return action()
     except Exception as error:
@@ -147,7 +147,7 @@ def attempt(action: Callable[[], Any]) -> Any:
 
 
 def apply_products(shape: tuple[int, int, int]) -> None:
-    """Apply each product of `cases`, with a marker kernel before it; ncu watches this process."""
+    """Apply each product of `cases`, with a marker kernel before it; ncu profiles this process."""
     import cupy
 
     nm, nd, nt = shape
@@ -168,7 +168,7 @@ def apply_products(shape: tuple[int, int, int]) -> None:
 
 
 def profile(shape: tuple[int, int, int], metrics: Iterable[str]) -> tuple[list[Launch], str]:
-    """Return the launches that ncu profiled, and the last lines of what was printed."""
+    """Return the launches that ncu profiled, and the last lines of the output."""
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "ncu.csv")
         command = ["ncu", "--csv", "--clock-control", "none", "--print-units", "base", "--log-file", str(log)]
@@ -188,10 +188,10 @@ def profile(shape: tuple[int, int, int], metrics: Iterable[str]) -> tuple[list[L
 
 
 def main() -> None:
-    """Profile, print, write; or with ``--products`` be the process that is profiled."""
+    """Profile, print, write; or with ``--products`` apply the products that are profiled."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", type=int, nargs=3, default=SHAPE, metavar=("NM", "ND", "NT"))
-    parser.add_argument("--products", action="store_true", help="apply the products, for ncu to watch")
+    parser.add_argument("--products", action="store_true", help="apply the products that ncu profiles")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     shape = tuple(options.shape)
@@ -203,7 +203,7 @@ def main() -> None:
     if shutil.which("ncu") is None:
         sys.exit("expected ncu (Nsight Compute) on the PATH, found none")
     launches: list[Launch] = []
-    for metrics in (METRICS, ESSENTIAL):  # an ncu that refuses a metric profiles nothing
+    for metrics in (METRICS, ESSENTIAL):  # ncu profiles nothing if it rejects a metric
         launches, told = profile(shape, metrics.values())
         if any(launch.metrics for launch in launches):
             break

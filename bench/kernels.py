@@ -1,8 +1,8 @@
-"""Every kernel on at least 1 GB of traffic, beside a device copy measured in the same run.
+"""Time every kernel on at least 1 GB of traffic, and compare it with a device copy in the same run.
 
 ``python bench/kernels.py --json bench/results/h100/kernels.json [--only SUBSTRING]``. Times are medians between events
-on the stream. Bytes count each operand read once and each result written once; what pads a run of the spectrum to 128
-bytes is not counted. SBGEMV runs within products, whose timer tells its phase apart.
+on the stream. Bytes count each operand read once and each result written once; the padding of the spectrum's runs to
+128 bytes is not counted. SBGEMV runs within products, and a `PhaseTimer` times its phase.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ VALUES = 2**27
 ROWS, BLOCK_SIZE = 2**17, 1000
 ENCODED_ROWS = 2**16
 
-# (Nm, Nd, Nt), and how many right-hand sides are measured there.
+# (Nm, Nd, Nt), and the numbers of right-hand sides measured there.
 SHAPES = {(5000, 100, 1000): (1, 4, 16), (20000, 10, 1000): (1,), (1000, 1000, 500): (1,)}
 CODES = {"ddddd": "complex128", "dssdd": "complex64", "ddidd": "fixed32", "ddhdd": "fixed16"}
 
-# Letters of the source's, the rounding's and the destination's dtype.
+# Letters of three dtypes: source, rounding, destination.
 CONVERSIONS = ("ddd", "dsd", "dss", "sss")
 REAL = {"d": np.dtype(np.float64), "s": np.dtype(np.float32)}
 COMPLEX = {"d": np.dtype(np.complex128), "s": np.dtype(np.complex64)}
@@ -112,7 +112,7 @@ def row_copies(backend: Any) -> Iterator[Work]:
 
 
 def pairs(backend: Any) -> Iterator[Work]:
-    """Yield pack and unpack; the letters are those of the data's way through pack, and back through unpack."""
+    """Yield pack and unpack; the letters are the dtypes of blocks, rounding and pairs in both directions."""
     launchers = {"pack": pack_launcher, "unpack": unpack_launcher}
     for (name, launcher), letters in itertools.product(launchers.items(), CONVERSIONS):
         rows, rounding, packed = REAL[letters[0]], REAL[letters[1]], COMPLEX[letters[2]]
@@ -171,7 +171,7 @@ def measure(backend: Any, family: Iterable[Work], only: str, repetitions: int) -
             try:
                 seconds = median_seconds(backend, work.build(), repetitions)
                 yield record(work.operation, work.nbytes, seconds)
-            except Exception as error:  # one kernel's failure is a record; the others are measured
+            except Exception as error:  # one kernel's failure is recorded; the others are measured
                 yield error_record(work.operation, error)
 
 
@@ -234,7 +234,7 @@ def products(comm: fm.Comm, only: str, repetitions: int) -> Iterator[dict[str, A
             config = fm.MatvecPrecisionConfig.from_code(code)
             matrix = fm.Matrix(comm, nm, nd, nt, global_sizes=True, p_config=config)
             matrix.init_mat_doubles()
-        except Exception as error:  # as for one kernel
+        except Exception as error:  # recorded, as for one kernel
             yield from (error_record(operation, error) for operation in wanted)
             continue
         for operation, (op, num_vecs) in wanted.items():
@@ -242,7 +242,7 @@ def products(comm: fm.Comm, only: str, repetitions: int) -> Iterator[dict[str, A
             try:
                 seconds = sbgemv_seconds(comm, matrix, op, num_vecs, repetitions)
                 found = record(operation, product_bytes(shape, code, num_vecs, op), seconds)
-            except Exception as error:  # as for one kernel
+            except Exception as error:  # recorded, as for one kernel
                 found = error_record(operation, error)
             yield found | about | {"spectrum_bytes": matrix.nbytes}
         matrix.close()
@@ -250,13 +250,13 @@ def products(comm: fm.Comm, only: str, repetitions: int) -> Iterator[dict[str, A
 
 
 def everything(comm: fm.Comm, only: str, repetitions: int) -> Iterator[dict[str, Any]]:
-    """Yield all records; the copy's is the first, and again the last, which shows how far the device is steady."""
+    """Yield all records. The copy is measured first and last, which shows how steady the device is."""
     backend, pool = comm.backend, cupy.get_default_memory_pool()
     yield from measure(backend, copies(backend, "copy"), "", repetitions)
     for family in FAMILIES:
         try:
             yield from measure(backend, family(backend), only, repetitions)
-        except Exception as error:  # its operands cannot be made
+        except Exception as error:  # its operands cannot be allocated
             yield error_record(family.__name__, error)
         pool.free_all_blocks()
     yield from products(comm, only, repetitions)
@@ -267,7 +267,7 @@ def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=50)
-    parser.add_argument("--only", default="", help="measure what has this in its name")
+    parser.add_argument("--only", default="", help="measure the kernels with this text in their names")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     comm = fm.Comm(backend="cuda")

@@ -1,4 +1,4 @@
-"""Time against error of every precision config, for F and F*: the Pareto front, as JSON and as a picture.
+"""Measure time and error of every precision config for F and F*, and draw the Pareto front.
 
 ``python bench/pareto.py --backend cuda --shape 5000 100 1000 --json bench/results/h100/pareto.json`` measures, and
 ``python bench/pareto.py --draw bench/results/h100/pareto.json --png docs/pareto-h100.png`` draws, which needs
@@ -21,9 +21,9 @@ from numba_fftmatvec.tuning import Candidate, tune
 
 OPS = ("F", "F*")
 SHAPE = (5000, 100, 1000)
-# Of the time steps: what is left of a response at the end is e^-5.
+# Decay over all time steps: a response ends at e^-5 of its start.
 DECAY = 5.0
-# Where results without an error are drawn, since the axis is logarithmic: the unit roundoff of double.
+# The error at which exact results are drawn on the logarithmic axis: the unit roundoff of double.
 LEAST_ERROR = 2.0**-53
 FORMATS = {"d": "complex128 (d)", "i": "FIXED32 (i)", "s": "complex64 (s)", "h": "FIXED16 (h)"}
 
@@ -52,7 +52,7 @@ def measure(comm: fm.Comm, shape: tuple[int, int, int], tol: float, repetitions:
 
 
 def record(candidate: Candidate, *, on_front: bool) -> dict[str, Any]:
-    """Return what was measured of a candidate."""
+    """Return the record of a candidate."""
     return {
         "precision": candidate.code,
         "median_ms": 1e3 * candidate.seconds,
@@ -86,7 +86,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 
 
 def close(one: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Whether the names of two points (ms, error) would lie on each other."""
+    """Return whether the labels of two points (ms, error) would overlap."""
     return other[0] < 1.06 * one[0] and one[1] < 20 * other[1]
 
 
@@ -100,7 +100,7 @@ def draw_panel(axis: Any, records: list[dict[str, Any]]) -> None:
         if chosen:
             axis.scatter(*zip(*chosen, strict=True), s=24, label=name, zorder=2)
     for code in front:
-        # Of neighbours on the front the last one's name is readable; it is the most accurate.
+        # Among overlapping labels on the front only the last is drawn, which is the most accurate.
         following = front[front.index(code) + 1 :]
         if not any(close(point[code], point[other]) for other in following):
             style = {"textcoords": "offset points", "fontsize": 8, "family": "monospace", "rotation": 45}
@@ -115,11 +115,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--backend", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--shape", type=int, nargs=3, default=SHAPE, metavar=("NM", "ND", "NT"))
-    parser.add_argument("--tol", type=float, default=1e-6, help="of the config that is named as the best")
+    parser.add_argument("--tol", type=float, default=1e-6, help="largest error of the config printed as the fastest")
     parser.add_argument("--repetitions", type=int, default=50)
-    parser.add_argument("--json", type=Path, help="write what is measured")
+    parser.add_argument("--json", type=Path, help="write the measurements to this file")
     parser.add_argument("--draw", type=Path, metavar="FILE", help="draw this file's records instead of measuring")
-    parser.add_argument("--png", type=Path, help="draw there")
+    parser.add_argument("--png", type=Path, help="file of the picture")
     options = parser.parse_args()
     if (options.draw is None) == (options.json is None) or (options.draw is not None and options.png is None):
         parser.error("expected --json FILE to measure, or --draw FILE with --png FILE")
@@ -130,7 +130,7 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> bool:
-    """Measure and write; return whether this is the rank that wrote."""
+    """Measure and write; return whether this rank wrote the file."""
     with fm.Comm(backend=options.backend) as comm:
         records = list(measure(comm, tuple(options.shape), options.tol, options.repetitions))
         if comm.world_rank == 0:

@@ -1,9 +1,9 @@
-"""F and F* beside the other ways to write them on a GPU, side by side in one run on one device.
+"""Compare F and F* with other ways to write them on a GPU, in one run on one device.
 
-``python bench/peers.py --json bench/results/h100/peers.json``. Each peer has a process of its own, where it alternates
-with us: what one of them leaves behind, in memory or in ruins, does not touch the next. A peer gets its spectrum in the
-layout that it likes best, F and F* each their own, and its vectors in our order, ``[block, t]``, or in the other,
-``[t, block]``. Its result is compared with ours before anything is timed. Times are wall-clock, with synchronisation.
+``python bench/peers.py --json bench/results/h100/peers.json``. Each peer alternates with ours in a separate process, so
+that leaked memory or a crash in one does not affect the next. A peer has separate spectra of F and F*, in its best
+layout. Its vectors are in our order, ``[block, t]``, or in the other one, ``[t, block]``. Its result is compared with
+ours before the timing. Times are wall-clock times and include synchronisation.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from numba_fftmatvec.kernels.elementwise import fill_launcher
 SHAPES = ((5000, 100, 1000), (500, 20, 200))
 NUM_VECS = (1, 16)
 OURS = "numba-fftmatvec"
-# Precision code of ours, the peers' complex and real dtypes, and how far their results may be apart.
+# Our precision code: the peers' complex and real dtypes, and the largest relative distance of their results.
 PRECISIONS = {
     "ddddd": (np.complex128, np.float64, 1e-12),
     "sssss": (np.complex64, np.float32, 1e-4),
@@ -91,7 +91,7 @@ def our_product(comm: fm.Comm, matrix: fm.Matrix, shape: tuple[int, int, int], o
 
 
 def peer_operand(library: Library, order: str, x: Any, real: Any) -> Any:
-    """Return our operand as a peer takes it."""
+    """Return our operand as a peer's array, in the peer's order and dtype."""
     import cupy
 
     vectors = x.reshape(-1, *x.shape[-2:]).astype(real)
@@ -99,7 +99,7 @@ def peer_operand(library: Library, order: str, x: Any, real: Any) -> Any:
 
 
 def distance(library: Library, order: str, found: Any, expected: Any) -> float:
-    """Return the relative 2-norm of a peer's distance from our result."""
+    """Return the relative 2-norm of the difference between a peer's result and ours."""
     import cupy
 
     found = library.to_cupy(found).astype(np.float64)
@@ -109,7 +109,7 @@ def distance(library: Library, order: str, found: Any, expected: Any) -> float:
 
 
 def alternate(programs: dict[str, Callable[[], None]], repetitions: int) -> dict[str, list[float]]:
-    """Return each program's wall-clock seconds, in alternating rounds: what disturbs one disturbs all."""
+    """Return each program's wall-clock seconds, in alternating rounds, so that a disturbance affects all programs."""
 
     def timed(run: Callable[[], None]) -> float:
         start = time.perf_counter()
@@ -123,14 +123,14 @@ def alternate(programs: dict[str, Callable[[], None]], repetitions: int) -> dict
             run()
     for _ in range(ROUNDS):
         for name, run in programs.items():
-            run()  # what the program before left in caches and queues is not this one's
+            run()  # untimed: the previous program's data may be in caches and queues
             seconds[name] += [timed(run) for _ in range(-(-repetitions // ROUNDS))]
     return seconds
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is compared: one product on one matrix."""
+    """One comparison: a product on a matrix."""
 
     peer: str
     shape: tuple[int, int, int]
@@ -156,7 +156,7 @@ def describe(error: Exception) -> str:
 def compare(
     case: Case, ours: Ours, library: Library, variants: list[tuple[Variant, Any]], repetitions: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield the records of ours and of the variants, each with its spectrum, in one alternating run."""
+    """Yield the records of our product and of the variants with their spectra, in one alternating run."""
     _, real, tolerance = PRECISIONS[case.precision]
     programs: dict[str, Callable[[], None]] = {OURS: ours.run}
     ours.run()
@@ -168,7 +168,7 @@ def compare(
                 yield case.failure(variant.name, f"expected a result within {tolerance} of ours, found {error:.2e}")
                 continue
             programs[variant.name] = lambda v=variant, s=spectrum, x=x: library.wait(v.product(s, x))
-        except Exception as error:  # a way that this peer does not offer is a record, and the others are compared
+        except Exception as error:  # one variant's failure is recorded; the others are compared
             yield case.failure(variant.name, error)
     seconds = alternate(programs, repetitions)
     medians = {name: 1e3 * statistics.median(values) for name, values in seconds.items()}
@@ -193,7 +193,7 @@ def compare_spectra(
                 if chosen:
                     ours = our_product(comm, matrix, shape, op, case.num_vecs)
                     yield from compare(case, ours, library, chosen, repetitions)
-            except Exception as error:  # as for one variant
+            except Exception as error:  # recorded, as for one variant
                 yield case.failure(case.peer, error)
             free_memory()
         del spectrum, chosen
@@ -201,7 +201,7 @@ def compare_spectra(
 
 
 def free_memory() -> None:
-    """Give back what CuPy keeps for later."""
+    """Free CuPy's cached plans and unused memory."""
     import cupy
 
     cupy.fft.config.get_plan_cache().clear()
@@ -231,8 +231,8 @@ def compare_peer(name: str, repetitions: int) -> Iterator[dict[str, Any]]:
 
 
 def run_peer(name: str, repetitions: int) -> list[dict[str, Any]]:
-    """Return the records of a peer, run in a process of its own; how that ended, if not well, is the last of them."""
-    # JAX would take most of the GPU's memory when it starts.
+    """Return the records of a peer from a separate process; a failure of the process is the last record."""
+    # By default JAX allocates most of the GPU's memory when it starts.
     environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     with tempfile.TemporaryDirectory() as folder:
         lines, log = Path(folder, "records"), Path(folder, "log")
@@ -254,18 +254,18 @@ def run_peer(name: str, repetitions: int) -> list[dict[str, Any]]:
 
 
 def line_of(record: dict[str, Any]) -> str:
-    """Return what is printed of a record."""
+    """Return the line to print for a record."""
     about = f"{record.get('op', ''):>3} {record.get('shape', '')} {record.get('precision', '')}"
     outcome = record.get("error") or "{median_ms:.4f} ms, {time_over_ours:.2f} x our time".format(**record)
     return f"{about} R={record.get('num_vecs', '')} {record['program']}: {outcome}"
 
 
 def main() -> None:
-    """Run every peer, print ratios, write; or with ``--peer`` be one of their processes."""
+    """Run every peer, print ratios, and write; or with ``--peer`` compare one peer in this process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=60)
     parser.add_argument("--peers", nargs="+", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--peer", choices=PEERS, help="compare this one in this process; --json gets a record a line")
+    parser.add_argument("--peer", choices=PEERS, help="compare this peer in this process; write a record per line")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     if options.peer:
@@ -281,7 +281,7 @@ def main() -> None:
         found = run_peer(name, options.repetitions)
         print(*map(line_of, found), sep="\n", flush=True)
         records += found
-        write_results(options.json, records, device)  # after each: a run that is cut short has what it had
+        write_results(options.json, records, device)  # after each peer, so an interrupted run keeps its results
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""F and F* beside other ways to write them on a CPU, in one run on one machine.
+"""Compare F and F* with other ways to write them on a CPU, in one run on one machine.
 
 ``python bench/peers_cpu.py --json bench/results/cpu/peers.json``. NumPy and SciPy transform with scipy.fft on all cores
-and multiply all frequencies by one np.matmul. They store the spectrum as matmul likes it, ``[k][d][m]``, and a second,
-transposed one for F*; their vectors are in our order, ``[block, t]``, or in the one they like best, ``[t, block]``.
+and multiply all frequencies by one np.matmul. They store the spectrum in matmul's best layout, ``[k][d][m]``, and a
+second, transposed one for F*. Their vectors are in our order, ``[block, t]``, or in their best one, ``[t, block]``.
 PyLops' multi-dimensional convolution does the same within operators, with vectors ``[t, block]``.
 
-Programs alternate, and each result is compared with ours before anything is timed.
+The programs alternate, and each result is compared with ours before the timing.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numba_fftmatvec as fm
 from numba_fftmatvec.cli.results import write_results
 from numba_fftmatvec.plan.timing import time_runs
 
-# (Nm, Nd, Nt): the usual one, square, wide, and long.
+# (Nm, Nd, Nt) of matrices: a usual, a square, a wide and a long one.
 SHAPES = ((500, 50, 200), (100, 100, 256), (2000, 10, 200), (200, 20, 1000))
 NUM_VECS = (1, 4, 16)
 OURS = "numba-fftmatvec"
@@ -55,9 +55,9 @@ def block_first(spectrum: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def pylops_product(spectrum: np.ndarray, op: str, nt: int, num_vecs: int) -> Product:
-    """Return PyLops' product with vectors (t, block, num_vecs), of F or as its adjoint.
+    """Return PyLops' product with vectors (t, block, num_vecs): F, or F* as the adjoint of F.
 
-    Of twice the time steps, so that the convolution is causal. It is given the spectrum of F for F* too.
+    The convolution has twice the time steps, so that it is causal. `spectrum` is that of F in both cases.
     """
     from pylops.waveeqprocessing import MDC
 
@@ -74,7 +74,7 @@ def pylops_product(spectrum: np.ndarray, op: str, nt: int, num_vecs: int) -> Pro
 
 
 def peers(forward: np.ndarray, op: str, nt: int, num_vecs: int) -> Iterator[tuple[str, str, Callable[[], Product]]]:
-    """Yield each peer's name, the order of its vectors, and what makes its product."""
+    """Yield each peer's name, the order of its vectors, and the function that makes its product."""
     own = forward if op == "F" else np.ascontiguousarray(forward.conj().transpose(0, 2, 1))
     yield "NumPy and SciPy, [t, block]", "[t, block]", lambda: partial(time_first, own)
     yield "NumPy and SciPy, [block, t]", "[block, t]", lambda: partial(block_first, own)
@@ -82,12 +82,12 @@ def peers(forward: np.ndarray, op: str, nt: int, num_vecs: int) -> Iterator[tupl
 
 
 def alternate(comm: fm.Comm, programs: dict[str, Callable[[], object]], repetitions: int) -> dict[str, list[float]]:
-    """Return each program's seconds, in alternating rounds: what disturbs the machine disturbs all of them."""
+    """Return each program's seconds, in alternating rounds, so that a disturbance affects all programs."""
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(ROUNDS):
         for name, run in programs.items():
             end = time.perf_counter() + WARM_UP_SECONDS
-            while time.perf_counter() < end:  # until the previous program's idle threads have gone to sleep
+            while time.perf_counter() < end:  # until the previous program's idle threads sleep
                 run()
             seconds[name] += time_runs(comm, run, -(-repetitions // ROUNDS))
     return seconds
@@ -117,7 +117,7 @@ def compare(
             programs[name] = partial(product, values)
         except ImportError as error:
             yield about | {"program": name, "error": f"not installed ({error})"}
-        except Exception as error:  # one peer's failure is a record; the others are compared
+        except Exception as error:  # one peer's failure is recorded; the others are compared
             yield about | {"program": name, "error": f"{type(error).__name__}: {error}".splitlines()[0]}
     seconds = alternate(comm, programs, repetitions)
     medians = {name: 1e3 * statistics.median(values) for name, values in seconds.items()}

@@ -1,7 +1,7 @@
-"""Time F and F* at the shapes that the project measures itself by, and write a results file.
+"""Time F and F* at the project's reference shapes, and write a results file.
 
-``python bench/products.py --backend cuda --json bench/results/h100/products.json``. One rank, one device. The relative
-error of a result is its distance from the all-double product of the same operands.
+``python bench/products.py --backend cuda --json bench/results/h100/products.json``. It uses one rank and one
+device. The relative error of a result is its distance from the all-double product of the same operands.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numba_fftmatvec as fm
 from numba_fftmatvec.cli.results import write_results
 from numba_fftmatvec.plan.timing import time_runs
 
-# Until the clocks have risen; short products are timed for as long.
+# Duration of the warm-up, in which clocks rise; short products are timed for as long.
 WARM_UP_SECONDS = 0.2
 
 # (Nm, Nd, Nt) and the precision codes timed there.
@@ -32,12 +32,12 @@ SHAPES = {
     (100, 10, 100): ("ddddd",),
 }
 SMALL_SHAPES = {(500, 50, 200): ("ddddd", "dssdd", "ddidd", "ddhdd"), (100, 10, 100): ("ddddd",)}
-# Right-hand sides timed together, besides one, at the first shape.
+# Numbers of right-hand sides timed at the first shape, in addition to one.
 SEVERAL = (4, 16)
 
 
 def time_queued(comm: fm.Comm, run: Callable[[], object], repetitions: int) -> float:
-    """Return the seconds of each of several runs of which only the last one is waited for."""
+    """Return the mean seconds of runs that are queued one after another, with one synchronisation at the end."""
     comm.synchronize()
     start = time.perf_counter()
     for _ in range(repetitions):
@@ -49,7 +49,7 @@ def time_queued(comm: fm.Comm, run: Callable[[], object], repetitions: int) -> f
 def measure(
     comm: fm.Comm, shape: tuple[int, int, int], codes: tuple[str, ...], counts: tuple[int, ...], repetitions: int
 ) -> list[dict]:
-    """Return the records of F and F* for every code, the first of which is the reference, and number of vectors."""
+    """Return the records of F and F* for every code and number of vectors; the first code is the reference."""
     nm, nd, nt = shape
     records, exact = [], {}
     for code in codes:

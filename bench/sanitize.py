@@ -1,7 +1,8 @@
-"""NVIDIA's compute-sanitizer over every kernel: all four tools find nothing, and each finds the bug planted for it.
+"""Check every kernel with the four tools of NVIDIA's compute-sanitizer, and each tool with a planted bug.
 
 ``python bench/sanitize.py --json bench/results/h100/sanitizer.json [--tools memcheck ...] [--quick]``. The programmes
-are those of tests/gpu/sanitized.py. It exits with an error where a clean run has errors or a planted bug is not caught.
+are those of tests/gpu/sanitized.py. The exit status is an error if a clean run has errors or a planted bug is not
+caught.
 """
 
 from __future__ import annotations
@@ -26,19 +27,19 @@ PROGRAMME = ROOT / "tests" / "gpu" / "sanitized.py"
 SECONDS = 500
 PARTS = 4  # processes that share a tool's kernels
 ERROR_EXIT_CODE = 9
-LOST_EXIT_CODE = "couldn't find exit code"  # the tool's words for losing sight of a programme that has ended
+LOST_EXIT_CODE = "couldn't find exit code"  # the tool's message if it lost track of a programme that ended
 ATTEMPTS = 3
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One of the four tools: its own options, and words of the report on the bug that is planted for it."""
+    """One of the four tools: its options, and a pattern in its report of the planted bug."""
 
     finding: str
     options: tuple[str, ...] = ()
 
 
-# Calls that libraries make to see what the driver can do, and that fail by design, are no errors of kernels.
+# Libraries probe the driver with calls that fail by design; these are not errors of kernels.
 TOOLS = {
     "memcheck": Tool("Invalid __global__ write", ("--report-api-errors", "no")),
     "racecheck": Tool("hazard|Race reported"),
@@ -49,7 +50,7 @@ TOOLS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a tool reported of a programme, and what the programme printed."""
+    """A tool's report on a programme, and the output of both."""
 
     errors: int | None
     returncode: int
@@ -57,14 +58,14 @@ class Outcome:
     seconds: float
 
     def kernels(self, which: str) -> set[str]:
-        """Return the names that the programme printed of the kernels that ``ran``, or that are ``known``."""
+        """Return the names that the programme printed as kernels that ``ran``, or that are ``known``."""
         return {name for names in re.findall(rf"^{which}: (.*)$", self.output, re.MULTILINE) for name in names.split()}
 
 
 def count_errors(output: str) -> int | None:
-    """Return the errors that the sanitizer's summaries count, of every process; None where there is no summary.
+    """Return the number of errors in the sanitizer's summaries of all processes; None without a summary.
 
-    racecheck counts hazards: its errors are counted, its warnings are not.
+    racecheck's summary is of hazards: its errors are counted, its warnings are not.
     """
     plain = re.findall(r"= ERROR SUMMARY: (\d+) errors?\s*$", output, re.MULTILINE)
     races = re.findall(r"= RACECHECK SUMMARY: \d+ hazards? displayed \((\d+) errors?, \d+ warnings?\)", output)
@@ -73,7 +74,7 @@ def count_errors(output: str) -> int | None:
 
 
 def merge(parts: list[Outcome]) -> Outcome:
-    """Return the outcome of a programme that ran in parts: all that they printed, and a bad exit code if any."""
+    """Return the outcome of a programme that ran in parts: the joined output, and a bad exit code if any."""
     counts = [part.errors for part in parts]
     errors = None if None in counts else sum(filter(None, counts))
     worst = max(parts, key=lambda part: bool(part.returncode))
@@ -82,7 +83,7 @@ def merge(parts: list[Outcome]) -> Outcome:
 
 
 def run_tool(tool: str, arguments: list[str]) -> Outcome:
-    """Run the programme under a tool, again where the tool cannot tell how the programme ended."""
+    """Run the programme under a tool, and again if the tool cannot find the programme's exit code."""
     command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", str(ERROR_EXIT_CODE), "--print-limit", "20"]
     for _ in range(ATTEMPTS):
         outcome = run([*command, *TOOLS[tool].options], arguments)
@@ -92,7 +93,7 @@ def run_tool(tool: str, arguments: list[str]) -> Outcome:
 
 
 def run(prefix: list[str], arguments: list[str]) -> Outcome:
-    """Run the programme behind a prefix."""
+    """Run the programme after a prefix of the command line."""
     command = [*prefix, sys.executable, str(PROGRAMME), *arguments]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     start = time.perf_counter()
@@ -109,21 +110,21 @@ def run(prefix: list[str], arguments: list[str]) -> Outcome:
         )
         returncode, output = done.returncode, done.stdout
     except subprocess.TimeoutExpired as error:
-        told = error.stdout or b""  # bytes even where text was asked for
+        told = error.stdout or b""  # bytes in spite of text=True
         text = told if isinstance(told, str) else told.decode(errors="replace")
         returncode, output = 124, f"{text}\nnot done within {SECONDS} s"
     return Outcome(count_errors(output), returncode, output, time.perf_counter() - start)
 
 
 def run_parts(run_part: Callable[[list[str]], Outcome], arguments: list[str]) -> Outcome:
-    """Run the programme as so many processes at once, each with its share of the kernels."""
+    """Run the programme as `PARTS` processes at once, each with its share of the kernels."""
     with ThreadPoolExecutor(PARTS) as pool:
         shares = [[*arguments, "--part", str(part), str(PARTS)] for part in range(PARTS)]
         return merge(list(pool.map(run_part, shares)))
 
 
 def check_clean(tool: str, arguments: list[str], quick: bool) -> tuple[dict[str, Any], str]:
-    """Return the record of every kernel, and what is wrong with it, if anything."""
+    """Return the record of the run of every kernel, and a description of its problem, if any."""
     outcome = run_parts(partial(run_tool, tool), arguments)
     known = outcome.kernels("known")
     ran = outcome.kernels("ran") & known
@@ -135,7 +136,7 @@ def check_clean(tool: str, arguments: list[str], quick: bool) -> tuple[dict[str,
 
 
 def check_planted(tool: str) -> tuple[dict[str, Any], str]:
-    """Return the record of the planted bug, and what is wrong with it, if anything."""
+    """Return the record of the planted bug, and a description of its problem, if any."""
     planted = run_tool(tool, ["--bug", tool])
     caught = bool(planted.errors) and re.search(TOOLS[tool].finding, planted.output) is not None
     wrong = "" if caught else f"expected the planted bug to be caught ({TOOLS[tool].finding})"
@@ -149,7 +150,7 @@ def record(tool: str, program: str, outcome: Outcome, **fields: Any) -> dict[str
 
 
 def excerpt(wrong: str, outcome: Outcome) -> str:
-    """Return what is wrong and the head and the end of what was printed; nothing where nothing is wrong."""
+    """Return the problem with the head and the end of the output; an empty text without a problem."""
     if not wrong:
         return ""
     lines = outcome.output.splitlines()
@@ -168,20 +169,20 @@ def main() -> None:
 
     device = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     arguments = ["--quick"] if options.quick else []
-    plain = run_parts(partial(run, []), arguments)  # compiles, which takes longer than running, and caches
+    plain = run_parts(partial(run, []), arguments)  # compiles and caches kernels, which takes longer than running them
     if plain.returncode:
         print(excerpt("expected the programme to run without a tool", plain), flush=True)
     checks = [partial(check_planted, tool) for tool in options.tools]
     checks += [partial(check_clean, tool, arguments, options.quick) for tool in options.tools]
     records, problems = [], []
-    with ThreadPoolExecutor() as pool:  # at once: a tool keeps a few cores busy, and the device hardly at all
+    with ThreadPoolExecutor() as pool:  # all at once: a tool occupies a few cores, and hardly the device
         for future in as_completed([pool.submit(check) for check in checks]):
             found, wrong = future.result()
             print(found, wrong, sep="\n" if wrong else "", flush=True)
             records.append(found)
             problems += [wrong] if wrong else []
             ordered = sorted(records, key=lambda done: (list(TOOLS).index(done["tool"]), done["program"]))
-            write_results(options.json, ordered, device)  # after each: a run that is cut short has what it had
+            write_results(options.json, ordered, device)  # after each check, so an interrupted run keeps its results
     sys.exit(f"{len(problems)} of {len(checks)} runs were not as expected" if problems else 0)
 
 

@@ -1,9 +1,9 @@
 """Time the set-up of matrices from a host array, and their peak memory through set-up and products.
 
-``python bench/setup.py --json bench/results/h100/setup.json [--shape NM ND NT --precision CODE]``. One rank, one
-device. ``seconds`` is the median time of `Matrix.from_array`, from the call until the matrix is ready for products;
-``peak_over_stored`` is the most memory that was held, over the bytes of the stored spectrum and of one vector of each
-space. On the CPU the peak is the process's resident set, the host array included.
+``python bench/setup.py --json bench/results/h100/setup.json [--shape NM ND NT --precision CODE]``. It uses
+one rank and one device. ``seconds`` is the median time of `Matrix.from_array`, from the call until the matrix is ready
+for products. ``peak_over_stored`` is the peak memory divided by the bytes of the stored spectrum and of one vector of
+each space. On the CPU the peak is that of the process's resident set, which includes the host array.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SMALL_CASES = [((500, 50, 200), "ddddd"), ((500, 50, 200), "ddhdd")]
 
 
 def host_array(shape: tuple[int, int, int]) -> np.ndarray:
-    """Return (Nd, Nm, Nt) values: one random block row, in multiples."""
+    """Return (Nd, Nm, Nt) values: multiples of one random block row."""
     nm, nd, nt = shape
     row = np.random.default_rng(0).random((nm, nt))
     blocks = np.empty((nd, nm, nt))
@@ -39,7 +39,7 @@ def measure(backend: str, shape: tuple[int, int, int], code: str, repetitions: i
     config = fm.MatvecPrecisionConfig.from_code(code)
     blocks = host_array(shape)
     with fm.Comm(backend=backend) as comm:
-        fm.Matrix.from_array(comm, blocks[:2, :2], config).close()  # kernels are compiled and loaded
+        fm.Matrix.from_array(comm, blocks[:2, :2], config).close()  # compiles and loads the kernels
         gc.collect()
         comm.backend.trim()
         seconds = []

@@ -33,7 +33,7 @@ CUPY = {
 
 
 def host_microseconds(comm: fm.Comm, run: Callable[[], object], repetitions: int = 2000) -> float:
-    """Return the calling thread's median time for one operation that is queued, in batches that the queue takes."""
+    """Return the calling thread's median microseconds to queue one operation, in batches that the queue can hold."""
     means, batch = [], 100
     for _ in range(repetitions // batch):
         start = time.perf_counter()
@@ -98,7 +98,7 @@ def main() -> None:
         records.append({"benchmark": "host overhead", "op": name, "host_us": host_microseconds(comm, run)})
     for line in records:
         print(line)
-    for line in records:  # the schema's `op` is a product's name; these are others
+    for line in records:  # in the schema `op` is the name of a product
         line["operation"] = line.pop("op")
     write_results(options.json, records, backend.device_name())
 

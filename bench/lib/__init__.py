@@ -1,1 +1,1 @@
-"""Modules that the programs of bench/ share; a program finds them since its own folder is first on its path."""
+"""Modules that the programs of bench/ share; Python puts a program's folder first on its path."""

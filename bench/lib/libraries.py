@@ -1,4 +1,4 @@
-"""The libraries that `peers` compares us with: for each the ways to write the product, with its own arrays."""
+"""The libraries that `peers` compares with ours: each with its ways to write the product on its own arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Product = Callable[[Any, Any], Any]
 
 
 class Variant(NamedTuple):
-    """One way to use a peer: how its spectrum and its vectors are laid out, and the product of the two."""
+    """One way to use a peer: the layouts of its spectrum and its vectors, and the product of the two."""
 
     name: str
     layout: str  # "[k][out][in]" or "[k][in][out]"
@@ -28,7 +28,7 @@ class Variant(NamedTuple):
 
 @dataclass(frozen=True)
 class Library:
-    """An array library: its transforms, its batched product, and the ways in and out."""
+    """An array library: its transforms, its batched product, and the conversions from and to CuPy."""
 
     fft: Any
     permute: Callable[[Any, tuple[int, ...]], Any]
@@ -61,7 +61,7 @@ Peer = tuple[Library, list[Variant]]
 
 
 def cupy_library(matmul: Product) -> Library:
-    """Return CuPy with a batched product of one's choice."""
+    """Return CuPy with a given batched product."""
     import cupy
 
     return Library(
@@ -76,7 +76,7 @@ def cupy_library(matmul: Product) -> Library:
 
 
 def cupy_peer() -> Peer:
-    """CuPy as it is: rfft, matmul, irfft."""
+    """Return CuPy with its own matmul: rfft, matmul, irfft."""
     import cupy
 
     library = cupy_library(cupy.matmul)
@@ -128,7 +128,7 @@ class Cublas:
         return y
 
     def gemv(self, spectrum: Any, x: Any, *, out_first: bool) -> Any:
-        """Return (k, out, 1) of (k, in, 1) and a spectrum (k, out, in), to cuBLAS transposed, or (k, in, out)."""
+        """Return (k, out, 1) of (k, in, 1) and a spectrum (k, out, in), transposed to cuBLAS, or else (k, in, out)."""
         batch, rows, leading = spectrum.shape
         ins, outs = (leading, rows) if out_first else (rows, leading)
         y = self._cupy.empty((batch, outs, 1), x.dtype)
@@ -140,7 +140,7 @@ class Cublas:
 
 
 def cublas_peer() -> Peer:
-    """CuPy's transforms and cuBLAS's strided-batched GEMV, on either layout, and GEMM."""
+    """Return CuPy's transforms with cuBLAS's strided-batched GEMV, on either layout, and GEMM."""
     blas = Cublas()
     gemm, *gemvs = map(
         cupy_library, (blas.gemm, partial(blas.gemv, out_first=True), partial(blas.gemv, out_first=False))
@@ -152,7 +152,7 @@ def cublas_peer() -> Peer:
 
 
 def torch_peer() -> Peer:
-    """PyTorch: rfft, bmm, irfft."""
+    """Return PyTorch: rfft, bmm, irfft."""
     import cupy
     import torch
 
@@ -169,7 +169,7 @@ def torch_peer() -> Peer:
 
 
 def jax_peer() -> Peer:
-    """JAX: rfft, matmul and irfft, compiled together."""
+    """Return JAX: rfft, matmul and irfft, compiled together."""
     import cupy
     import jax
     import jax.numpy as jnp
@@ -180,7 +180,7 @@ def jax_peer() -> Peer:
     def adopt(array: Any) -> Any:
         try:
             return jnp.from_dlpack(array)
-        except Exception as error:  # a layout or a device that it does not take; through the host it takes all
+        except Exception as error:  # JAX rejects some layouts and devices, but takes all host arrays
             print(f"JAX took {array.shape} through the host: {error}", file=sys.stderr)
             return jnp.asarray(cupy.asnumpy(array))
 
@@ -198,9 +198,10 @@ def jax_peer() -> Peer:
 
 
 def pylops_peer() -> Peer:
-    """PyLops' multi-dimensional convolution by matmul, on CuPy's arrays: of twice the time steps, so that it is causal.
+    """Return PyLops' multi-dimensional convolution by matmul, on CuPy's arrays.
 
-    It computes F* as the adjoint of F too; but here each operator is given its own spectrum and only applied.
+    The convolution has twice the time steps, so that it is causal. F* has its own spectrum here and is not computed as
+    the adjoint of F, which PyLops can do too.
     """
     import cupy
     from pylops.waveeqprocessing import MDC

@@ -2,7 +2,7 @@
 
 A line ``<!-- table: NAME [PATTERN] -->`` becomes the table of that name, one for each environment that the results
 files of the pattern (``*`` by default) were measured in. Files are named by their paths below bench/results, such as
-h100/products.json. A line ``<!-- picture: FILE CAPTION -->`` becomes a picture of docs/. All else is copied.
+h100/products.json. A line ``<!-- picture: FILE CAPTION -->`` becomes a picture of docs/. Everything else is copied.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ PAGE = ROOT / "docs" / "performance.md"
 Record = Mapping[str, Any]
 Row = dict[str, str]
 
-# Measured on one NVIDIA H100 80GB HBM3, with the original (s769/FFTMatvec, C++ and CUDA) built there, and on one and
-# two NVIDIA H200: median milliseconds of a whole product with its synchronisation, with the digits that were noted.
-# CuPy is rfft, matmul, irfft.
+# Median milliseconds of a whole product, including synchronisation, with the digits that were noted. They were measured
+# on one NVIDIA H100 80GB HBM3, and on one and two NVIDIA H200. The original (s769/FFTMatvec, C++ and CUDA) was built
+# there. CuPy is rfft, matmul, irfft.
 H100, H200 = "NVIDIA H100 80GB HBM3", "NVIDIA H200"
 OTHERS: dict[tuple[str, tuple[int, ...], str, tuple[int, ...]], dict[str, dict[str, str]]] = {
     (H100, (5000, 100, 1000), "ddddd", (1, 1)): {
@@ -59,8 +59,8 @@ OTHERS: dict[tuple[str, tuple[int, ...], str, tuple[int, ...]], dict[str, dict[s
     (H200, (5000, 100, 1000), "ddddd", (1, 2)): {"original": {"F": "1.168"}},
     (H200, (5000, 200, 1000), "ddddd", (2, 1)): {"original": {"F": "2.203"}},
 }
-READ_BANDWIDTH = {H100: 3.05e12}  # bytes a second; measured, too
-CACHE_BYTES = 50e6  # of the H100's second level: what fits there is not read from memory
+READ_BANDWIDTH = {H100: 3.05e12}  # bytes a second, also measured
+CACHE_BYTES = 50e6  # of the H100's L2: a spectrum that fits is not read from memory
 
 STORED = {
     "d": ("complex128", 16),
@@ -74,7 +74,7 @@ STORED = {
 
 
 def number(value: float | None, form: str = "#.4g", factor: float = 1.0) -> str:
-    """Return a number as a cell; nothing for None."""
+    """Return a number as a cell, which is empty for None."""
     return "" if value is None else format(value * factor, form)
 
 
@@ -89,7 +89,7 @@ def shape_cell(record: Record) -> str:
 
 
 def about(record: Record) -> Row:
-    """Return the cells that say which product it is."""
+    """Return the cells that identify the product."""
     return {
         "Nm x Nd x Nt": shape_cell(record),
         "precision": record.get("precision", ""),
@@ -98,7 +98,7 @@ def about(record: Record) -> Row:
 
 
 def beside(record: Record, device: str) -> Row:
-    """Return the cells of the programs that the same product, of one vector, was measured with elsewhere."""
+    """Return the cells of the same product of one vector in other programs, where it was measured."""
     key = device, tuple(record["shape"]), record["precision"], tuple(record["grid"])
     known = OTHERS.get(key, {}) if record["num_vecs"] == 1 else {}
     cells = {}
@@ -110,7 +110,7 @@ def beside(record: Record, device: str) -> Row:
 
 
 def bound(record: Record, device: str) -> Row:
-    """Return the cells of the time that reading the spectrum takes at the device's bandwidth, beside ours."""
+    """Return the cells of the time to read the spectrum at the device's bandwidth, and its part of our time."""
     nm, nd, nt = record["shape"]
     size = nm * nd * (nt + 1) * STORED[record["precision"][2]][1]
     if device not in READ_BANDWIDTH or record["op"] not in ("F", "F*"):
@@ -133,7 +133,7 @@ def products(records: Iterable[Record], device: str) -> Iterator[Row]:
 
 
 def several(records: Iterable[Record], device: str) -> Iterator[Row]:
-    """Yield products with several right-hand sides, beside the product with one where that was measured too."""
+    """Yield products with several right-hand sides, compared with one right-hand side if that was measured."""
     alone = {json.dumps(about(record)): record["median_ms"] for record in of(records, "matvec", ranks=1, num_vecs=1)}
     for record in of(records, "matvec", ranks=1):
         if record["num_vecs"] > 1:
@@ -149,7 +149,7 @@ def several(records: Iterable[Record], device: str) -> Iterator[Row]:
 
 
 def storage(records: Iterable[Record], device: str) -> Iterator[Row]:
-    """Yield products that were measured with several formats of the spectrum, beside double."""
+    """Yield products that were measured with several formats of the spectrum, compared with double."""
     found = list(of(records, "matvec", ranks=1, num_vecs=1))
     for record in found:
         same = [other for other in found if (other["shape"], other["op"]) == (record["shape"], record["op"])]
@@ -166,7 +166,7 @@ def storage(records: Iterable[Record], device: str) -> Iterator[Row]:
 
 
 def setup(records: Iterable[Record], device: str) -> Iterator[Row]:
-    """Yield how long setting a matrix up from host memory takes, and its memory."""
+    """Yield the time and the memory of a matrix's set-up from host memory."""
     for record in of(records, "setup"):
         yield about(record) | {
             "seconds": number(record.get("seconds"), "#.3g"),
@@ -178,7 +178,7 @@ def setup(records: Iterable[Record], device: str) -> Iterator[Row]:
 
 
 def kernels(records: Iterable[Record], device: str) -> Iterator[Row]:
-    """Yield each kernel beside a device copy of the same run."""
+    """Yield each kernel, compared with a device copy in the same run."""
     for record in of(records, "kernels"):
         yield {
             "kernel": record["operation"].replace("*", r"\*"),
@@ -191,10 +191,10 @@ def kernels(records: Iterable[Record], device: str) -> Iterator[Row]:
 
 
 def peers(records: Iterable[Record], device: str) -> Iterator[Row]:
-    """Yield other programs, each beside ours in the same run; which of the two is faster."""
+    """Yield other programs, each compared with ours in the same run."""
     for record in of(records, "peers"):
         ratio = record.get("time_over_ours")
-        if ratio == 1 and "error" not in record:  # ours itself
+        if ratio == 1 and "error" not in record:  # our own record
             continue
         yield (
             {"program": record["program"]}
@@ -219,7 +219,7 @@ def nccl(records: Iterable[Record], device: str) -> Iterator[Row]:
 
 
 def vectors(records: Iterable[Record], device: str) -> Iterator[Row]:
-    """Yield vector arithmetic beside a device copy and CuPy's fused kernels."""
+    """Yield vector arithmetic, compared with a device copy and CuPy's fused kernels."""
     for record in of(records, "vectors"):
         yield {
             "operation": record["operation"],
@@ -266,7 +266,7 @@ def counters(records: Iterable[Record], device: str) -> Iterator[Row]:
 
 
 def sanitizer(records: Iterable[Record], device: str) -> Iterator[Row]:
-    """Yield what compute-sanitizer's tools report."""
+    """Yield the reports of compute-sanitizer's tools."""
     for record in of(records, "sanitizer"):
         seen = f"{record['kernels']} of {record['all_kernels']}" if "all_kernels" in record else ""
         yield {
@@ -318,7 +318,7 @@ def of(records: Iterable[Record], benchmark: str, **fields: Any) -> Iterator[Rec
 
 
 def markdown(rows: list[Row]) -> list[str]:
-    """Return a table's lines: without columns that are empty, numbers to the right."""
+    """Return the lines of a table: empty columns are left out, and numbers are aligned to the right."""
     titles = [
         title for title in dict.fromkeys(title for row in rows for title in row) if any(r.get(title) for r in rows)
     ]
@@ -348,7 +348,7 @@ def source(group: Mapping[str, Record]) -> str:
 
 
 def table(name: str, results: Mapping[str, Record], pattern: str = "*") -> str:
-    """Return the tables of a name, from the results files whose paths match a pattern; a line where there are none."""
+    """Return the tables of a name from the results files whose paths match a pattern, or a line without results."""
     if name not in TABLES:
         raise ValueError(f"table: expected one of {', '.join(TABLES)}, found {name!r}")
     chosen = {file: found for file, found in results.items() if fnmatch(file, pattern)}
@@ -361,12 +361,12 @@ def table(name: str, results: Mapping[str, Record], pattern: str = "*") -> str:
 
 
 def picture(file: str, folder: Path, caption: str) -> str:
-    """Return a picture that lies beside the page; a line where it does not."""
+    """Return a picture in the folder of the page, or a line if the file does not exist."""
     return f"![{caption}]({file})" if (folder / file).exists() else f"*Not drawn yet: `docs/{file}`.*"
 
 
 def render(template: str, results: Mapping[str, Record], folder: Path = PAGE.parent) -> str:
-    """Return the page: the template with its markers replaced by what they name.
+    """Return the page: the template with its markers replaced by tables and pictures.
 
     Parameters
     ----------
@@ -375,7 +375,7 @@ def render(template: str, results: Mapping[str, Record], folder: Path = PAGE.par
     results : mapping
         Contents of results files, by their paths below bench/results.
     folder : Path
-        Where the pictures lie.
+        The folder of the pictures.
     """
 
     def replace(marker: re.Match[str]) -> str:
@@ -386,6 +386,6 @@ def render(template: str, results: Mapping[str, Record], folder: Path = PAGE.par
 
 
 def committed_page() -> str:
-    """Return what the page must be, from the files of this checkout."""
+    """Return the page that results from the files of this checkout."""
     results = {path.relative_to(RESULTS).as_posix(): read_results(path) for path in sorted(RESULTS.glob("*/*.json"))}
     return render(TEMPLATE.read_text(), results)

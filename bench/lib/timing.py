@@ -1,4 +1,4 @@
-"""Times that several benchmarks of a GPU take: medians between events on the stream."""
+"""Timing for the benchmarks of a GPU: medians between events on the stream."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WARM_UP_RUNS = 3
 def median_seconds(backend: Any, run: Callable[[], object], repetitions: int) -> float:
     """Return the median time of a run between events on the stream.
 
-    The calling thread never waits, so that it stays ahead of the device and launches cost nothing.
+    The calling thread does not wait between runs, so that it stays ahead of the device and launches take no time.
     """
     for _ in range(WARM_UP_RUNS):
         run()
