@@ -1,4 +1,4 @@
-# `make demo` and `make test` need python3 (3.11 or newer) with pip, and nothing else.
+# `make demo` and `make test` require python3 (3.11 or newer) with pip, and nothing else.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -26,7 +26,7 @@ bench-report: $(VENV)/.installed
 clean:
 	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# Without pip inside: Debian's python3 lacks ensurepip, and the pip outside installs into it just as well.
+# The environment has no pip, since Debian's python3 lacks ensurepip. The outer pip installs into it.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv --without-pip $(VENV)
 	$(INSTALL) --editable '.[mpich,test]'

@@ -1,6 +1,6 @@
 """Checks a wheel's file list against the source tree: ``check_wheel.py WHEEL [ROOT]``.
 
-Every module of numba_fftmatvec/ and kernels/ must be in it under numba_fftmatvec/, with py.typed, and nothing else may.
+The wheel must contain every module of numba_fftmatvec/ and kernels/ under numba_fftmatvec/, py.typed, and nothing else.
 """
 
 import sys
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def expected_files(root: Path) -> set[str]:
-    """Return the names that a wheel of the source tree `root` has, its metadata aside."""
+    """Return the names of the files in a wheel of the source tree `root`, without its metadata."""
     package = root / "numba_fftmatvec"
     modules = {
         path.relative_to(root).as_posix()
@@ -21,7 +21,7 @@ def expected_files(root: Path) -> set[str]:
 
 
 def differences(wheel: Path, root: Path) -> list[str]:
-    """Return a line for each file that the wheel lacks or should not have."""
+    """Return a line for each missing and each unexpected file of the wheel."""
     with zipfile.ZipFile(wheel) as archive:
         found = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
     expected = expected_files(root)
@@ -31,7 +31,7 @@ def differences(wheel: Path, root: Path) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print the differences, or the number of files where there are none; return the exit status."""
+    """Print the differences, or the number of files if all are as expected; return the exit status."""
     wheel, root = Path(arguments[0]), Path(arguments[1] if len(arguments) > 1 else ".")
     lines = differences(wheel, root) or [f"{wheel.name}: {len(expected_files(root))} files, as in the source tree"]
     print("\n".join(lines))
