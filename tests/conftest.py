@@ -33,7 +33,7 @@ def required(variable: str) -> bool:
 
 @pytest.fixture(scope="session")
 def gpu_each() -> Callable[[tuple[int, int]], None]:
-    """Return a function that skips a test unless each rank of a process grid has a GPU of its own."""
+    """Return a function that skips a test unless each rank of a process grid has its own GPU."""
 
     def check(grid: tuple[int, int]) -> None:
         ranks = grid[0] * grid[1]
@@ -44,14 +44,14 @@ def gpu_each() -> Callable[[tuple[int, int]], None]:
 
 
 def reference_folder() -> Path | None:
-    """Return the folder of the reference data, or None where it is not named."""
+    """Return the folder of the reference data, or None if it is not set."""
     folder = os.environ.get("FFTMATVEC_REFERENCE_DATA")
     return Path(folder).resolve() if folder else None
 
 
 @pytest.fixture(scope="session")
 def reference_data() -> Path:
-    """Folder of the reference data: `test_mat` and the vectors that belong to it."""
+    """Folder of the reference data: `test_mat` and its vectors."""
     folder = reference_folder()
     if folder is None:
         stop = pytest.fail if required("FFTMATVEC_REQUIRE_REFERENCE") else pytest.skip

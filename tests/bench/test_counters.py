@@ -1,4 +1,4 @@
-"""What the benchmarks read of NVIDIA's tools: Nsight Compute's CSV and compute-sanitizer's summaries."""
+"""The benchmarks' parsers of NVIDIA's tools: Nsight Compute's CSV and compute-sanitizer's summaries."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_products_begin_at_markers() -> None:
     assert [[launch.kernel for launch in product] for product in products] == [[FORWARD], [FORWARD], [ADJOINT]]
     assert (
         counters.split_products(launches[1:])[0] == launches[3:4]
-    )  # what came before the first marker is no product's
+    )  # launches before the first marker belong to no product
     assert counters.split_products([launches[0], launches[0]]) == [[], []]
 
 
@@ -106,7 +106,7 @@ CLEAN = "ran: a b\nknown: a b c d\n========= ERROR SUMMARY: 0 errors\n"
 
 
 def checked(monkeypatch: pytest.MonkeyPatch, *outputs: tuple[str, int]) -> tuple[dict[str, object], str]:
-    """Return what is made of a clean run whose parts print these and exit with these codes."""
+    """Return the outcome of a clean run with parts that print these texts and exit with these codes."""
     parts = iter(sanitize.Outcome(sanitize.count_errors(output), code, output, 1.0) for output, code in outputs)
     monkeypatch.setattr(sanitize, "PARTS", len(outputs))
     monkeypatch.setattr(sanitize, "run_tool", lambda tool, arguments: next(parts))

@@ -1,4 +1,4 @@
-"""The generated page of figures: it is up to date, and each of its tables says what the records do."""
+"""The generated page of figures is up to date, and its tables agree with the records."""
 
 from __future__ import annotations
 

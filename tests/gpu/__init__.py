@@ -1,1 +1,1 @@
-"""The grids' tests on GPUs: the same suites, other ways to run them."""
+"""The grids' tests on GPUs: the same suites with other collectives."""

@@ -1,8 +1,8 @@
-"""Every kernel at small sizes, or one planted bug: what bench/sanitize.py runs under NVIDIA's compute-sanitizer.
+"""Runs every kernel at small sizes, or one planted bug, for bench/sanitize.py under NVIDIA's compute-sanitizer.
 
-Each array is an allocation of its own, not a part of a pool's: so an access past its end is one past an allocation, and
-memory that nobody wrote is known as such. Kernels are launched by themselves where the launcher is simple, and as parts
-of products, whose plans choose among SBGEMV's many kernels.
+Each array is a separate allocation, not a part of a pool. The tools therefore detect accesses past its end and reads of
+uninitialised memory. Kernels with simple launchers are launched alone. The others run as parts of products, since a
+product's plan chooses among SBGEMV's many kernels.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def bugs() -> dict[str, Kernel]:
 
 
 def plant(tool: str) -> None:
-    """Launch a bug; the tools stop some of them, which the driver then calls a failed launch."""
+    """Launch a bug. The tools stop some bugs, which the driver then reports as a failed launch."""
     size = THREADS - 1 if tool == "memcheck" else THREADS
     arrays = [cuda.to_device(np.zeros(size))]
     if tool == "initcheck":
@@ -98,7 +98,7 @@ def plant(tool: str) -> None:
         print(f"the driver: {error}")
 
 
-# The kernels by themselves
+# Kernels that are launched alone
 
 
 def random(shape: tuple[int, ...], dtype: Any) -> Any:
@@ -173,7 +173,7 @@ def apply_products(comm: fm.Comm, shape: tuple[int, int, int], code: str, num_ve
 
 
 def launches(comm: fm.Comm, quick: bool) -> Iterator[Callable[[], None]]:
-    """Yield what launches every kernel, SBGEMV's in chunks and without; quickly those in double alone, in chunks."""
+    """Yield launches of every kernel, SBGEMV's with and without chunks; if `quick`, of double with chunks only."""
     target = comm.backend.target
     yield from (partial(launch, target) for launch in (launch_vectors, launch_rows, launch_encoders))
     for label, case in cases().items():
@@ -212,7 +212,7 @@ def watch_compilations() -> set[str]:
 
 
 def main() -> None:
-    """Run the kernels, or a part of them, and name those that ran and those that there are; or plant a bug."""
+    """Run the kernels, or a part of them, and print the kernels that ran and all kernels; or run a planted bug."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bug", choices=bugs())
     parser.add_argument("--quick", action="store_true", help="a few kernels instead of all")
@@ -223,7 +223,7 @@ def main() -> None:
         return
     import cupy
 
-    cupy.cuda.set_allocator(None)  # no pool: every array is an allocation of its own
+    cupy.cuda.set_allocator(None)  # no pool: every array is a separate allocation
     ran = watch_compilations()
     index, parts = options.part
     for launch in islice(launches(fm.Comm(backend="cuda"), options.quick), index, None, parts):

@@ -18,7 +18,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 class TestApi(ApiSuite):
-    """The suite, collectives staged in host memory."""
+    """The suite, with collectives staged in host memory."""
 
     def test_backend(self, results: Any) -> None:
         assert {rank["comms"]["device"] is None for rank in results} == {False}

@@ -19,7 +19,7 @@ def results(request: pytest.FixtureRequest, grid_results: Any) -> Any:
 
 
 class TestSharedGpu(GridSuite):
-    """The suite, staged in host memory."""
+    """The suite, with collectives staged in host memory."""
 
     def test_backend(self, results: Any) -> None:
         assert {grid["backend"] for grid in section(results, "grid")} == {"cuda"}

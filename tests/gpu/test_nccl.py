@@ -1,4 +1,4 @@
-"""The same on grids with a GPU for each rank: collectives through NCCL."""
+"""Products, vectors, matrices and files on grids with a GPU for each rank: collectives through NCCL."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def results(gpu_each: Any, request: pytest.FixtureRequest, grid_results: Any) ->
 
 
 class TestGpuEach(GridSuite):
-    """The suite, device to device."""
+    """The suite, with collectives from device to device."""
 
     def test_devices(self, results: Any) -> None:
         assert len({grid["device"] for grid in section(results, "grid")}) == len(results)

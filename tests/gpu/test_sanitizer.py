@@ -1,4 +1,4 @@
-"""memcheck over a few kernels finds nothing, and finds a bug that is planted; bench/sanitize.py runs all four tools."""
+"""memcheck finds no error in a few kernels, and finds a planted bug; bench/sanitize.py runs all four tools."""
 
 from __future__ import annotations
 

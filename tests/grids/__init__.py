@@ -1,1 +1,1 @@
-"""Tests that start the ranks of a process grid: once for each grid, and many tests read what it computed."""
+"""Tests on process grids: the ranks run once for each grid, and many tests read their results."""

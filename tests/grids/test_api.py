@@ -42,7 +42,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def check_values(found: Array, expected: Array, slack: Array | None) -> None:
-    """Assert equality, of the signs of zeros too, or where a slack is given, that finite values are within it."""
+    """Assert that values and signs of zeros are equal or, with a slack, that finite values differ by at most it."""
     if slack is None:
         np.testing.assert_array_equal(found, expected)
         numbers = ~np.isnan(expected)
@@ -55,7 +55,7 @@ def check_values(found: Array, expected: Array, slack: Array | None) -> None:
 
 
 def check_operation(ranks: list[dict[str, Any]], group: str, name: str, given: tuple[Array, ...]) -> None:
-    """Assert values, what was returned, whose memory was written, and that the other operands are as they were."""
+    """Assert the values, the returned object, the written memory, and that the other operands are unchanged."""
     described = GROUPS[group][name]
     with np.errstate(all="ignore"):
         expected = (described.expected or described.call)(*(v.copy() for v in given))
@@ -86,7 +86,7 @@ def check_product(results: Results, key: str, name: str, unit: float = UNIT, F: 
 
 
 def exact_norm(values: Array, order: float | str) -> float:
-    """Return the norm, summed in extended precision, whose range holds every square."""
+    """Return the norm, summed in extended precision, in which no square overflows or underflows."""
     wide = np.abs(values.astype(np.longdouble))
     if order in (2, "default"):
         if np.isinf(wide).any() and not np.isnan(wide).any():
@@ -126,7 +126,7 @@ class ApiSuite:
     @pytest.mark.parametrize("name", api.norm_operands("col"))
     @pytest.mark.parametrize("space", BLOCKS)
     def test_norm(self, results: Results, space: str, name: str, order: float | str) -> None:
-        """A sum of n terms, each rounded once, is off by n roundings of itself; a maximum by none."""
+        """The error of a sum of n terms is at most n roundings of the sum; a maximum is exact."""
         values = api.norm_operands(space)[name]
         found = agreed([rank[space, name][order] for rank in section(results, "reductions")])
         if order != "default":
@@ -151,7 +151,7 @@ class ApiSuite:
     @pytest.mark.parametrize("space", BLOCKS)
     @pytest.mark.parametrize(("method", "size"), api.RESIZES)
     def test_size(self, results: Results, space: str, method: str, size: int) -> None:
-        """To a block size or into a vector: zeros behind the values, or the values cut."""
+        """A copy to another block size appends zeros or cuts the values."""
 
         def resized(values: Array) -> Array:
             return np.pad(values, ((0, 0), (0, max(0, size - NT))))[:, :size]
@@ -177,7 +177,7 @@ class ApiSuite:
 
     @staticmethod
     def split(place: dict[str, Any], space: str) -> tuple[int, int]:
-        """Return over how many ranks a space is split, and which part is a rank's."""
+        """Return the number of parts of a space, and the part of a rank."""
         return {"col": (place["proc_cols"], place["col_color"]), "row": (place["proc_rows"], place["row_color"])}[space]
 
     @pytest.mark.parametrize("space", BLOCKS)
@@ -235,7 +235,7 @@ class ApiSuite:
 
     @pytest.mark.parametrize("name", ["F", "F*"])
     def test_mixed_precision(self, results: Results, name: str) -> None:
-        """Worse than double and within single's bound; the code is that of the config when the matrix was made."""
+        """The error is above double's and within single's bound. The matrix keeps the config of its construction."""
         check_product(results, "mixed", name, 2.0**-24)
         found = section(results, "matrices")[0]
         assert not np.array_equal(found["mixed", name], found["both paths", name])
@@ -280,7 +280,7 @@ class ApiSuite:
 
     @staticmethod
     def check_file(path: Any, values: Array, attributes: dict[str, int]) -> None:
-        """Assert what a file holds, read with h5py alone."""
+        """Assert the content of a file, read with h5py alone."""
         with h5py.File(path) as file:
             np.testing.assert_array_equal(file["vec"][:], values.ravel())
             assert file["vec"].dtype == np.float64
@@ -308,7 +308,7 @@ class ApiSuite:
             assert all(text in message for text in says), f"{message!r} does not say all of {says}"
 
     def test_after_bad_input(self, results: Results) -> None:
-        """An operation that raises leaves its operands as they were."""
+        """An operation that raises leaves its operands unchanged."""
         found = agreed([rank["afterwards"] for rank in section(results, "bad_input")])
         np.testing.assert_array_equal(found, operands("col")[0])
 

@@ -15,7 +15,7 @@ GRIDS = [(1, 2), (2, 1), (2, 2)]
 
 @pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid[0]}x{grid[1]}")
 class TestBadInput:
-    """What `bad_input.run_cases` raised on each grid."""
+    """Errors that `bad_input.run_cases` raised on each grid."""
 
     @pytest.mark.parametrize("name", CASES)
     def test_case(self, bad_input_results: Any, grid: tuple[int, int], name: str) -> None:

@@ -14,7 +14,7 @@ from support.machines import SIMULATED, TARGETS, Machine
 
 @pytest.fixture(params=TARGETS)
 def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Return a target; in the simulator, where each CUDA thread is a Python thread, with small blocks and few."""
+    """Return a target. In the simulator blocks are small and few, since each CUDA thread is a Python thread."""
     if SIMULATED:
         for module in (padding, pairs, elementwise, reductions, cuda):
             monkeypatch.setattr(module, "THREADS", 8)

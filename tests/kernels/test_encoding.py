@@ -1,4 +1,4 @@
-"""The encoders of the stored formats and their inverse, on every target: rounding, scales, and what is no number."""
+"""The encoders of the stored formats and their inverse, on every target: rounding, scales, and non-finite values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.machines import SIMULATED
 FIXED = [FIXED32, FIXED16]
 FREQUENCIES = [1, 2, 31, 63, 64, 65, 130]
 SMALLEST = 2.0**-1074
-FILL = 7  # what arrays hold where nothing may be written
+FILL = 7  # the initial value of memory that must not be written
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def names(value: object) -> str | None:
 
 
 def transforms_of(rows: int, frequencies: int, seed: int = 0) -> np.ndarray:
-    """Return (rows, 2 width) parts as the set-up makes them: zeros where a run is padded."""
+    """Return (rows, 2 width) parts as the set-up makes them, with zeros in the padding of runs."""
     parts = np.zeros((rows, 2 * COMPLEX128.pitch(frequencies)))
     values = np.random.default_rng([rows, frequencies, seed]).standard_normal((rows, 2 * frequencies))
     parts[:, : 2 * frequencies] = values
@@ -66,7 +66,7 @@ def test_fixed_point_is_off_by_half_a_step(machine, format, frequencies) -> None
     exact = transforms * factor
     found = decoded(machine, format, values, scales, transforms.shape[1])
     step = steps(scales, transforms.shape[1])
-    # A quotient of up to 2^31 steps is rounded once itself, relatively by 2^-53, as is the product that decodes it.
+    # The quotient, of up to 2^31 steps, and the product that decodes it have a relative rounding of 2^-53 each.
     assert (abs(found - exact) <= 0.5 * step * (1 + 1e-6)).all()
     for run in range(scales.shape[1]):
         largest = abs(exact[:, 2 * RUN * run : 2 * RUN * (run + 1)]).max(axis=1)
@@ -100,7 +100,7 @@ def test_zeros_stay_zeros(machine, format) -> None:
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("place", [0, RUN, 2 * RUN - 1])
 def test_what_is_not_finite_leaves_a_scale_that_is_not(machine, format, bad, place) -> None:
-    """Wherever it stands in its run; the other runs are as they would be without it."""
+    """A value that is not finite affects its own run only, at any position."""
     transforms = transforms_of(2, 2 * RUN)
     expected = encoded(machine, format, transforms, 2 * RUN)
     transforms[1, place] = bad
@@ -113,7 +113,7 @@ def test_what_is_not_finite_leaves_a_scale_that_is_not(machine, format, bad, pla
 @pytest.mark.parametrize("format", FIXED, ids=names)
 @pytest.mark.parametrize("largest", [SMALLEST, 1e-320, 45_873 * SMALLEST, 65_535 * SMALLEST, 1e-310, 2.3e-308])
 def test_subnormal_values_saturate(machine, format, largest) -> None:
-    """Their scales are rounded to few bits or to zero: what does not fit is cut off, and never wraps around."""
+    """Their scales are rounded to few bits or to zero. Values that do not fit are clipped and do not wrap around."""
     transforms = np.zeros((1, 2 * RUN))
     transforms[0, :4] = largest, -largest, largest / 2, -largest / 4
     values, scales = encoded(machine, format, transforms, RUN)
@@ -167,7 +167,7 @@ def test_sizes(format, frequencies) -> None:
     size = np.prod(values) * format.part.itemsize
     if format.is_fixed:
         assert scales == (rows, cols, -(-frequencies // RUN))
-        assert pitch <= scales[2] * RUN  # what pads a run has a scale too
+        assert pitch <= scales[2] * RUN  # the padding of a run also has a scale
         size += 8 * np.prod(scales)
     assert format.nbytes(rows, cols, frequencies) == size
 

@@ -1,4 +1,4 @@
-"""How kernels are specialised: free names, what is bound to them, and the names that tell specialisations apart."""
+"""The specialisation of kernels: free names, their values, and the distinct names of specialisations."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_a_binding_that_nothing_uses_is_refused() -> None:
 
 
 def test_names_tell_specialisations_apart() -> None:
-    """Nothing else tells them apart in numba's disk cache."""
+    """Numba's disk cache distinguishes specialisations by their names only."""
     kernels = [
         kernel(FACTOR=1.5),
         kernel(FACTOR=2.5),

@@ -16,12 +16,12 @@ SPECIALISATIONS: dict[str, Kernel] = {}
 
 @cache
 def why_not() -> str:
-    """Return why PTX cannot be made here, empty if it can."""
+    """Return the reason why PTX cannot be compiled here; an empty text if it can."""
     if SIMULATED:
         return "the simulator compiles nothing"
     try:
         elementwise.specialisations()["fill_constant"].ptx((9, 0))
-    except Exception as error:  # whatever numba raises where NVVM is missing
+    except Exception as error:  # numba's error without NVVM has no fixed type
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return ""
 
@@ -42,7 +42,7 @@ def _ptx() -> None:
 @pytest.mark.ptx
 @pytest.mark.parametrize("capability", CAPABILITIES, ids=lambda cc: f"sm_{cc[0]}{cc[1]}")
 def test_every_specialisation_compiles(capability) -> None:
-    """All of them for one capability; for the others SBGEMV in double alone, since they are many."""
+    """All kernels are compiled for one capability. For the others SBGEMV is compiled in double only, to save time."""
     for name, kernel in specialisations().items():
         if capability != (9, 0) and name.startswith("sbgemv") and not name.endswith("_D"):
             continue
@@ -68,7 +68,7 @@ def test_double_kernels_have_double_arithmetic() -> None:
 
 @pytest.mark.ptx
 def test_spectra_are_read_16_bytes_at_a_time() -> None:
-    """One load of 16 bytes where numba by itself would make two of 8, or four of 4."""
+    """One load of 16 bytes replaces the two of 8 or four of 4 that numba emits by default."""
     for stored, load in {
         "complex128": "v2.f64",
         "complex64": "v4.f32",

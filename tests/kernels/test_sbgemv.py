@@ -21,7 +21,7 @@ SIZES = [(1, 1, 2), (3, 5, 7), (5, 3, 64), (4, 17, 2), (1, 9, 34), (9, 13, 16), 
 
 
 def stored_spectrum(problem: Problem) -> tuple[formats.StoredArrays, np.ndarray]:
-    """Return a random spectrum as it is format, with longer runs than are used, and the values that it stands for."""
+    """Return a random spectrum in its stored format, with runs longer than used, and the values that it represents."""
     format, frequencies = problem.format, problem.frequencies
     random = np.random.default_rng(problem.nd)
     shape = problem.nd, problem.nm, format.pitch(frequencies)
@@ -92,7 +92,7 @@ def check(machine, problem: Problem, tile: Tile | None = None, chunks: int | Non
     assert (abs(own.reshape(expected.shape) - expected) <= 2 * (2 * problem.reduced + 8) * unit * magnitude).all()
 
 
-# The CPU has no tiles; the simulator wants small blocks.
+# The CPU has no tiles; the simulator is slow with large blocks.
 SMALL = (8,) if SIMULATED else (32, 64)
 ONE = [(Tile(2, n), 1) for n in SMALL] + [
     (Tile(2, SMALL[0], layers=4), 1),
@@ -122,7 +122,7 @@ def test_tiles(machine, sizes, adjoint, format, tile, chunks) -> None:
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("sizes", SIZES if not SIMULATED else [(5, 6, 10)])
 def test_tiles_of_several(machine, sizes, adjoint, format, pairs, tile, chunks) -> None:
-    """With one block of pairs, an odd number of vectors, and more of them than a block has."""
+    """The sizes are one block of pairs, an odd number of vectors, and more vectors than a block holds."""
     for num_vecs in (2 * pairs, 2 * pairs * tile.groups + 3):
         check(machine, Problem(*sizes, adjoint, format, *DTYPES[0], num_vecs), tile, chunks)
 
@@ -131,7 +131,7 @@ def test_tiles_of_several(machine, sizes, adjoint, format, pairs, tile, chunks) 
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("together", [1, 2, 8, 100])
 def test_the_order_of_blocks_for_several_leaves_none_out(machine, monkeypatch, together, adjoint) -> None:
-    """More rows than a block has, more tiles of frequencies than are together, and a rest of both."""
+    """The sizes have more rows than a block, more tiles of frequencies than a group, and a remainder of both."""
     monkeypatch.setattr(gemm, "TOGETHER", together)
     clear()  # kernels of another constant
     frequencies = (4 if SIMULATED else 10) * SMALL[0] + 1
@@ -173,7 +173,7 @@ def test_tiles_and_chunks_cover_every_row_and_term() -> None:
 
 
 def test_chunks_fill_the_device() -> None:
-    """Where blocks are few: the last wave must not be nearly empty."""
+    """With few blocks the last wave must not be nearly empty."""
     problem = Problem(10, 20000, 2000, False, formats.COMPLEX128, *DTYPES[0])
     tile = choose_tile(problem)
     for resident in (100, 264, 1000):

@@ -1,4 +1,4 @@
-"""The CPU's SBGEMV where its loops begin and end: blocks of frequencies, of terms, of rows, tiles, whole vectors."""
+"""The CPU's SBGEMV at the ends of its loops: blocks of frequencies, terms and rows, tiles, and SIMD vectors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def random(shape: tuple[int, ...], seed: int) -> np.ndarray:
 
 
 def stored_spectrum(problem: Problem) -> tuple[formats.StoredArrays, np.ndarray]:
-    """Return a spectrum as the encoder leaves it, NaNs beyond its runs, and the values that it stands for.
+    """Return a spectrum as the encoder writes it, with NaNs beyond its runs, and the values that it represents.
 
     The blocks' magnitudes differ by up to 1e9, so that a scale from elsewhere would show.
     """
@@ -82,7 +82,7 @@ def test_sizes(num_vecs, format, adjoint) -> None:
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("num_vecs", [1, 3])
 def test_several_tiles(monkeypatch, num_vecs, adjoint) -> None:
-    """Tiles that do not divide the rows, in more than one block of frequencies."""
+    """The tiles do not divide the rows, and there are several blocks of frequencies."""
     monkeypatch.setattr(cpu, "TILE_SUMS", 3 * cpu.BLOCK_FREQUENCIES)
     check(problem((11, 23, 700), adjoint, formats.COMPLEX128, num_vecs))
 
@@ -98,7 +98,7 @@ def test_tiles_that_cut_runs_of_a_scale(monkeypatch, tile, format, adjoint) -> N
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("num_vecs", [1, 2])
 def test_a_value_that_is_not_finite_stays_in_its_row_and_frequency(num_vecs, adjoint) -> None:
-    """What is read beyond the last term or row is multiplied by zero or dropped: it must not be another row's."""
+    """Values read beyond the last term or row are multiplied by zero or dropped, and must not come from another row."""
     where = problem((5, 7, 9), adjoint, formats.COMPLEX128, num_vecs)
     spectrum, _ = stored_spectrum(where)
     spectrum.values[-1, -1, 2 * 4] = np.nan
@@ -110,7 +110,7 @@ def test_a_value_that_is_not_finite_stays_in_its_row_and_frequency(num_vecs, adj
 
 
 def test_results_are_the_same_for_each_number_of_threads() -> None:
-    """How rows are tiled must not change an order of additions."""
+    """The tiling of rows must not change the order of additions."""
     for adjoint, num_vecs in product((False, True), (1, 4)):
         wanted = problem((9, 13, 70), adjoint, formats.FIXED32, num_vecs)
         spectrum, _ = stored_spectrum(wanted)

@@ -1,1 +1,1 @@
-"""The tests' support: references, files, the harness that starts ranks, what they compute, suites over the results."""
+"""The tests' support: references, files, the harness that starts ranks, their tasks, and suites over the results."""

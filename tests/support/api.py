@@ -1,4 +1,4 @@
-"""Every call of pyFFTMatvec's interface, by topic: what each rank of a process grid runs, and what it returns.
+"""Every call of pyFFTMatvec's interface, by topic: the calls of each rank of a process grid, and their results.
 
 The calls are spelled as pyFFTMatvec's document spells them. `everything` runs the topics; the tests in `test_api`
 compare with NumPy.
@@ -48,14 +48,14 @@ RESIZES = [("extend", LONG), ("shrink", SHORT), ("resize", LONG), ("resize", SHO
 
 
 def operations(comm: Any, folder: Path) -> dict[Any, dict[str, Any]]:
-    """Return what every operation makes of ordinary operands, by (space, group, name)."""
+    """Return the result of every operation on ordinary operands, by (space, group, name)."""
     return {
         (space, *call): outcome(comm, space, *call, operands(space)) for space, call in itertools.product(BLOCKS, CALLS)
     }
 
 
 def special_operations(comm: Any, folder: Path) -> dict[Any, dict[str, Any]]:
-    """Return what single operations make of special values, by (space, group, name)."""
+    """Return the results of single operations on special values, by (space, group, name)."""
     return {
         (space, *call): outcome(comm, space, *call, special_operands(space))
         for space, call in itertools.product(BLOCKS, SPECIAL_CALLS)
@@ -63,7 +63,7 @@ def special_operations(comm: Any, folder: Path) -> dict[Any, dict[str, Any]]:
 
 
 def outcome(comm: Any, space: str, group: str, name: str, values: tuple[Array, ...]) -> dict[str, Any]:
-    """Run one operation on fresh vectors; return its values and what became of the operands."""
+    """Run one operation on fresh vectors; return its values and the operands afterwards."""
     import numba_fftmatvec as pyFFTMatvec
 
     given = vectors(comm, space, *values)
@@ -90,7 +90,7 @@ def outcome(comm: Any, space: str, group: str, name: str, values: tuple[Array, .
 
 
 def norm_operands(space: str) -> dict[str, Array]:
-    """Return arrays that overflow or underflow when they are squared, or hold what must not get lost, by name."""
+    """Return arrays of values that overflow or underflow when squared, or must not be lost in a sum, by name."""
     ordinary = operands(space)[1]
     arrays = {
         "ordinary": ordinary,
@@ -181,7 +181,7 @@ def sizes(comm: Any, folder: Path) -> dict[Any, Any]:
 
 
 def comms(comm: Any, folder: Path) -> dict[str, Any]:
-    """Return what the getters of a Comm say."""
+    """Return the values of a Comm's getters."""
     names = ("world_rank", "world_size", "proc_rows", "proc_cols", "row_color", "col_color", "device")
     found = {name: getattr(comm, f"get_{name}")() for name in names}
     found["sizes"] = [c.size for c in (comm.get_global_comm(), comm.get_row_comm(), comm.get_col_comm())]
@@ -250,7 +250,7 @@ def product(matrix: Any, name: str) -> Array:
 
 
 def matrices(comm: Any, folder: Path) -> dict[Any, Any]:
-    """Return products of matrices made in every way, and what the matrices say of themselves."""
+    """Return products of matrices made in every way, and the matrices' properties."""
     import numba_fftmatvec as pyFFTMatvec
 
     found: dict[Any, Any] = {}
@@ -336,7 +336,7 @@ def files(comm: Any, folder: Path) -> dict[Any, Any]:
 
 
 def example(comm: Any, folder: Path) -> dict[str, Any]:
-    """Return what the document's complete example computes, with arrays where it has tensors."""
+    """Return the results of the document's complete example, with arrays instead of tensors."""
     import numba_fftmatvec as pyFFTMatvec
 
     F = pyFFTMatvec.Matrix(comm, path=str(folder / "F"))

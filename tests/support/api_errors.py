@@ -1,4 +1,4 @@
-"""Bad input to the operations on vectors, as data, and what each rank of a grid raises of it."""
+"""Bad input to the operations on vectors, as data, and the errors that each rank of a grid raises."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.operations import CHECKSUM, LONG, ND, NM, NT, SHORT, operands, vect
 
 @dataclass
 class Bench:
-    """An initialised vector of each space, one without values, and a Comm of the same ranks that is another."""
+    """An initialised vector of each space, one without values, and another Comm of the same ranks."""
 
     comm: Any
     other: Any
@@ -129,11 +129,11 @@ SIZES: dict[str, tuple[str, Any, Any]] = {
 
 
 def cases() -> dict[str, tuple[str, tuple[str, ...], Act]]:
-    """Return every case: the name of the error that it must raise, what the message must say, and what is done."""
+    """Return every case: the name of the error that it must raise, a text in its message, and the call."""
     found: dict[str, tuple[str, tuple[str, ...], Act]] = {}
     for (call, act), (misfit, (error, says, operand)) in itertools.product(BINARY.items(), MISFITS.items()):
         if (call, misfit) == ("copy_to", "without values"):
-            continue  # that is what copying is for
+            continue  # copying is allowed between them
         found[f"{call} {misfit}"] = (error, says, lambda s, act=act, operand=operand: act(s.x, operand(s)))
     for call, unary in UNARY.items():
         found[f"{call} without values"] = ("UninitializedError", (), lambda s, act=unary: act(s.blank))
@@ -168,7 +168,7 @@ CASES = cases()
 
 
 def bad_input(comm: Any, folder: Path) -> dict[str, Any]:
-    """Return what each case raised, (type, bases, message), and the values of x when all are over."""
+    """Return the error of each case, (type, bases, message), and the values of x after all cases."""
     import numba_fftmatvec as pyFFTMatvec
 
     grid = comm.get_proc_rows(), comm.get_proc_cols()

@@ -1,7 +1,7 @@
-"""Bad input, as data: what is done, the error that every rank must raise, and what its message must say.
+"""Bad input, as data: a call, the error that every rank must raise, and texts in its message.
 
 A case is a function of a Workbench that must raise. `run_cases` runs them all on a grid, and a product at the end,
-because an error must leave the communicators usable.
+since an error must leave the communicators usable.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Workbench:
 
 @dataclass(frozen=True)
 class Case:
-    """What to do, the error that it must raise, and fragments of its message."""
+    """A call, the error that it must raise, and fragments of its message."""
 
     act: Callable[[Workbench], Any]
     error: type[Exception]
@@ -265,7 +265,7 @@ def fixed_point_matrix(s: Workbench, value: float) -> Any:
 
 
 def closed(s: Workbench) -> Workbench:
-    """Return a bench whose Comm is closed."""
+    """Return a bench with a closed Comm."""
     comm = s.new_comm(*s.grid)
     bench = Workbench(comm, s.grid, s.folder)
     comm.close()
@@ -339,7 +339,7 @@ def exception_that_cannot_be_rebuilt(s: Workbench) -> None:
 @case(errors.RemoteError, "local class")
 def exception_that_cannot_be_pickled(s: Workbench) -> None:
     class Local(Exception):
-        """Known to this function alone."""
+        """An exception that only this function knows."""
 
     with s.comm.agreement("a phase"):
         if s.last:
@@ -495,13 +495,13 @@ DISTRIBUTED_CASES = (
 
 
 def fragments(name: str, grid: tuple[int, int]) -> list[str]:
-    """Return what the message of a case must contain on a grid."""
+    """Return the texts that the message of a case must contain on a grid."""
     ranks, parts = grid[0] * grid[1], max(grid)
     return [text.format(ranks=ranks, more=ranks + 1, parts=parts, fewer=parts - 1) for text in CASES[name].says]
 
 
 def run_cases(payload: tuple[tuple[int, int], str, Path]) -> dict[str, Any]:
-    """Run the cases on this rank's grid; return what each raised, and what a product gives after them all."""
+    """Run the cases on this rank's grid; return the error of each, and the result of a product after all cases."""
     grid, backend, folder = payload
     with fm.Comm(MPI.COMM_WORLD, *grid, backend=backend, collectives="mpi") as comm:
         s = Workbench(comm, grid, folder)
@@ -509,7 +509,7 @@ def run_cases(payload: tuple[tuple[int, int], str, Path]) -> dict[str, Any]:
         for name, described in CASES.items():
             if name in DISTRIBUTED_CASES and grid == (1, 1):
                 continue
-            # Whoever hangs is named by the last line that the ranks printed.
+            # If a case hangs, the last line that the ranks printed names it.
             print(f"rank {comm.world_rank}: {name}", file=sys.stderr, flush=True)
             found[name] = raised(described.act, s)
         found["afterwards"] = multiply(s.matrix, "F", OPERANDS["col"]).gather()
@@ -526,10 +526,10 @@ def raised(act: Callable[[Workbench], Any], s: Workbench) -> tuple[str, list[str
 
 
 def check_case(ranks: list[dict[str, Any]], name: str, grid: tuple[int, int]) -> None:
-    """Assert that every rank raised the same error, that it is the one expected, and that it says what it must."""
+    """Assert that every rank raised the same error, with the expected type and message."""
     found = [rank[name] for rank in ranks]
     assert None not in found, f"no error on ranks {[rank for rank, error in enumerate(found) if error is None]}"
-    # The rank that failed keeps its own exception where the others get a RemoteError.
+    # The rank that failed raises its own exception when the others raise a RemoteError.
     remote = CASES[name].error is errors.RemoteError
     kinds = [kind for kind, _, _ in (found[:-1] if remote else found)]
     assert kinds == [kinds[0]] * len(kinds)

@@ -41,7 +41,7 @@ def write_matrix(
     newline : str
         Ends the lines of `meta_adj`.
     edits : mapping
-        What to do to the finished file of a block row, by its index.
+        Edits of the finished file of a block row, by its index.
     """
     Nd, Nm, Nt = blocks.shape
     binary = directory / "binary"
@@ -78,7 +78,7 @@ def write_block(file: h5py.File, values: Array, names: tuple[str, str], checksum
 
 
 def read_matrix(directory: Path) -> Array:
-    """Return the (Nd, Nm, Nt) blocks of a matrix directory, wherever its prefix puts them."""
+    """Return the (Nd, Nm, Nt) blocks of a matrix directory with any prefix."""
     lines = (directory / "binary" / "meta_adj").read_text().splitlines()
     Nd, Nm, Nt = (int(line) for line in lines[:3])
     rows = [read_vector(directory / "binary" / f"{lines[3]}{d:06d}{lines[4]}") for d in range(Nd)]

@@ -1,4 +1,4 @@
-"""Run a function on several MPI ranks from a test: spawn, collect, and never hang.
+"""Run a function on several MPI ranks from a test and collect the results within a time limit.
 
 ``run_ranks(4, "support.tasks:everything", payload)`` starts mpiexec, imports the function in every rank, calls it with
 the payload and returns the ranks' results. ``python -m mpi4py`` runs the ranks, so that one that dies ends the others.
@@ -24,7 +24,7 @@ TESTS = Path(__file__).resolve().parent.parent
 GRACE_SECONDS = 3.0
 LONGEST_REPORT = 10_000  # characters
 
-# A launcher's own variables would make the child believe that it is one of that launcher's ranks.
+# With a launcher's variables, the child would act as one of that launcher's ranks.
 _LAUNCHER_VARIABLES = re.compile(
     r"(PMI|PMIX|HYDI?|HYDRA|MPI_LOCAL|MPIEXEC|PRTE|PALS|OMPI_(?!ALLOW_RUN_AS_ROOT|MCA_)|OMPI_MCA_(orte|ess|pmix))_?"
 )
@@ -39,7 +39,7 @@ _RANK_ENVIRONMENT = {
 
 
 class RanksError(AssertionError):
-    """The ranks failed or did not finish in time; the message holds what they printed."""
+    """The ranks failed or did not finish in time; the message contains their output."""
 
 
 def run_ranks(ranks: int, task: str, payload: Any = None, timeout: float = 120.0) -> list[Any]:
@@ -93,7 +93,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def _run_job(command: list[str], output: Any, timeout: float) -> int | None:
-    """Run a command in a session of its own; return its exit status, or None if it had to be killed."""
+    """Run a command in a new session; return its exit status, or None if it had to be killed."""
     env = clean_environment() | _RANK_ENVIRONMENT
     job = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
@@ -107,7 +107,7 @@ def _run_job(command: list[str], output: Any, timeout: float) -> int | None:
 
 
 def _end_session(job: subprocess.Popen[bytes]) -> None:
-    """End every process of the job: the launcher by request, so that it ends its ranks, then what is left."""
+    """End every process of the job: first the launcher by SIGTERM, so that it ends its ranks, then the rest."""
     if job.poll() is None:
         job.terminate()
         deadline = time.monotonic() + GRACE_SECONDS
@@ -122,7 +122,7 @@ def _end_session(job: subprocess.Popen[bytes]) -> None:
 
 
 def _session_members(session: int) -> list[int]:
-    """Return the processes of a session: ranks may have a process group of their own, but keep the session."""
+    """Return the processes of a session: ranks may be in another process group, but stay in the session."""
     members = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -140,7 +140,7 @@ def _rank_main(name: str) -> None:
 
     folder = Path(name)
     task, payload, timeout = pickle.loads((folder / "task").read_bytes())
-    # Ranks may leave the launcher's session: each ends itself, should nobody be left to end it.
+    # Ranks may leave the launcher's session, so each ends itself if its launcher cannot.
     faulthandler.dump_traceback_later(timeout + 2 * GRACE_SECONDS, exit=True)
     module, _, function = task.partition(":")
     result = getattr(importlib.import_module(module), function)(payload)

@@ -1,4 +1,4 @@
-"""The targets that kernels are tested on, and how arrays travel to them.
+"""The targets of kernel tests, and the transfer of arrays to them.
 
 With NUMBA_ENABLE_CUDASIM=1 the CUDA kernels run in numba's simulator, on NumPy arrays; without it on the CPU and, with
 the mark `gpu`, on a device.
@@ -23,7 +23,7 @@ TARGETS = CUDA_TARGETS if SIMULATED else ["cpu", *CUDA_TARGETS]
 
 
 class Machine:
-    """A target, and how NumPy arrays travel to it and back."""
+    """A target, with the transfer of NumPy arrays to it and back."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""The operations on vectors, as data: each call, what NumPy says of it, and how far apart they may be.
+"""The operations on vectors, as data: each call, NumPy's equivalent, and the allowed difference.
 
 The calls are spelled as pyFFTMatvec's document spells them. An operator is one function for both: `x * 2.0` means the
 same for a Vector and for an array.
@@ -36,7 +36,7 @@ class Operation:
     expected : callable, optional
         The same for arrays; by default `call` itself.
     slack : callable, optional
-        How far a value may be from NumPy's; by default it must have the same bits.
+        Largest difference of a value from NumPy's; by default the bits must be equal.
     """
 
     call: Callable[[Any, Any, Any], Any]
@@ -191,7 +191,7 @@ def vectors(comm: Any, space: str, *values: Array) -> list[Any]:
 
 
 def address(vector: Any) -> int | None:
-    """Return where a vector's memory begins, None off the grid."""
+    """Return the address of a vector's memory, None on ranks without values."""
     array = vector.array
     if array is None:
         return None

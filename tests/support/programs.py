@@ -1,4 +1,4 @@
-"""The programs of bench/, which is no package, as modules for the tests."""
+"""The programs of bench/, which is not a package, as modules for the tests."""
 
 from __future__ import annotations
 

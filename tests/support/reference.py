@@ -16,7 +16,7 @@ Array = NDArray[Any]
 
 
 class Flags(NamedTuple):
-    """How a matrix is asked for a product, and the spaces of its operand and result."""
+    """The method of a matrix for a product, and the spaces of its operand and result."""
 
     method: str
     use_aux_mat: bool
@@ -100,7 +100,7 @@ def error_bound(name: str, F: Array, G: Array, operand: Array, unit_roundoff: fl
         ||err||_2 <= 2 u (1 + log2 L) S
 
     to first order in u, where u is that of the least precise stage: every stage's error then is below it. Sums over
-    c grow like their square root on average, which the cancellation that S ignores pays for.
+    c grow like their square root on average, which offsets the cancellation that S ignores.
 
     A second pass amplifies the first one's error by at most the 2-norm of the matrix of its gains, and adds its own.
 

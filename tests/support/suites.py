@@ -43,7 +43,7 @@ def section(results: Results, name: str) -> list[Any]:
 
 
 def agreed(found: list[Any]) -> Any:
-    """Return the value that all ranks have; not the same on all is a failure."""
+    """Return the value that all ranks have; fail if it differs between ranks."""
     for value in found[1:]:
         np.testing.assert_array_equal(value, found[0])
     return found[0]
@@ -100,7 +100,7 @@ class GridSuite:
     def test_product_of_several(
         self, results: Results, shape: tuple[int, int, int], code: str, name: str, count: int
     ) -> None:
-        """Each vector's result has its own bound, but that two of them share a transform and its rounding."""
+        """Each vector's result has its own bound, except that two vectors share a transform and its rounding."""
         found = [rank[shape, code, name, count] for rank in section(results, "several")]
         assert all(repeats for _, repeats in found)
         y = agreed([values for values, _ in found])
@@ -170,7 +170,7 @@ class GridSuite:
 
     @pytest.mark.parametrize("space", SPACES)
     def test_vector_values(self, results: Results, space: str) -> None:
-        """Scattered, gathered, written by hand, saved and read again: the same bits, on every rank."""
+        """Values that are scattered, gathered, written by hand, saved or read have the same bits on every rank."""
         found = [rank[space] for rank in section(results, "vectors")]
         values = operands(SHAPES[0])[2][space]
         for key in ("gathered", ("read", False), ("read", True)):
@@ -226,7 +226,7 @@ class GridSuite:
 
     @pytest.mark.parametrize("name", ["F", "F*"])
     def test_phases(self, results: Results, name: str) -> None:
-        """F broadcasts down the grid's columns and reduces along its rows, F* the reverse; where there are ranks."""
+        """F broadcasts down the grid's columns and reduces along its rows, F* the reverse, among several ranks only."""
         for grid, found in zip(section(results, "grid"), section(results, "matrices"), strict=True):
             lengths = (grid["proc_rows"], grid["proc_cols"])
             broadcast, reduce = lengths if name == "F" else lengths[::-1]
@@ -243,14 +243,14 @@ class GridSuite:
 
     @pytest.mark.parametrize("key", [("read", "F"), ("read", "G"), ("sized", "G*"), ("saved", "F")], ids=str)
     def test_files(self, results: Results, key: tuple[str, str]) -> None:
-        """A saved spectrum has been transformed twice more, forth and back: the bound holds twice."""
+        """A saved spectrum has been transformed back and forth again, so the bound is doubled."""
         found = section(results, "files")
         error = np.linalg.norm(agreed([rank[key] for rank in found]) - exact(SHAPES[0], key[1]))
         assert error <= 2 * bound(SHAPES[0], key[1], 2.0**-53)
         assert agreed([rank["checksum"] for rank in found]) == CHECKSUM
 
     def test_saved_files(self, results: Results) -> None:
-        """What was saved, read without the package."""
+        """Saved files are read without the package."""
         section(results, "files")
         folder = results[0]["folder"]
         assert relative_error(read_matrix(folder / "saved"), operands(SHAPES[0])[0]) < 1e-14

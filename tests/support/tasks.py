@@ -1,4 +1,4 @@
-"""What every process grid computes, in sections; the tests in `suites` compare the results with the references."""
+"""The computations of every process grid, in sections; the tests in `suites` compare the results with references."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHAPES = ((5, 7, 13), (7, 5, 16))
 CODES = tuple("".join(letters) for letters in itertools.product("ds", repeat=5))
 FIXED_CODES = ("ddidd", "ddhdd", "ssiss", "dshsd")
 SEVERAL_CODES = ("ddddd", "dssdd", "ddidd", "ddhdd")
-SEVERAL = (2, 3, 19)  # right-hand sides: even, odd, and more than go through at a time
+SEVERAL = (2, 3, 19)  # numbers of right-hand sides: even, odd, and more than a kernel takes at once
 SINGLE_STAGE_CODES = tuple(code for code in CODES if code.count("s") == 1)
 FILLS = ("ones", "zeros", "doubles", "consecutive")
 NORM_ORDERS = (2, 1, 0, -1, float("inf"))
@@ -32,7 +32,7 @@ CHECKSUM = 73
 
 @dataclass(frozen=True)
 class Setting:
-    """Where and how the sections run."""
+    """The settings of a run of the sections."""
 
     grid: tuple[int, int]
     backend: str
@@ -89,7 +89,7 @@ def everything(setting: Setting) -> dict[str, Any]:
 
 
 def grid(comm: Any) -> dict[str, Any]:
-    """Return what the Comm says of this rank, by getter and by property."""
+    """Return the Comm's description of this rank, by getter and by property."""
     names = ("world_rank", "world_size", "proc_rows", "proc_cols", "row_color", "col_color", "device")
     found = {name: getattr(comm, name) for name in names}
     found["getters"] = {name: getattr(comm, f"get_{name}")() for name in names}
@@ -119,7 +119,7 @@ def vector(matrix: Any, space: str, values: Array | None = None) -> Any:
 
 
 def multiply(matrix: Any, name: str, operand: Array) -> Any:
-    """Return the Vector that a product of PRODUCTS makes of a global operand."""
+    """Return the result of a product of PRODUCTS for a global operand."""
     flags = PRODUCTS[name]
     target = vector(matrix, flags.target)
     source = vector(matrix, flags.source, operand)
@@ -177,7 +177,7 @@ def dots(comm: Any, setting: Setting) -> dict[Any, tuple[float, float]]:
 
 
 def vectors(comm: Any, setting: Setting) -> dict[str, Any]:
-    """Return, for each space, how a Vector is laid out, what its fills hold, and what comes back from a file."""
+    """Return, for each space, the layout of a Vector, the values of its fills, and the values read from a file."""
     import numba_fftmatvec as fm
 
     Nd, Nm, Nt = SHAPES[0]
@@ -223,7 +223,7 @@ def layout(made: Any) -> dict[str, Any]:
 
 
 def marked(made: Any) -> Array:
-    """Return what a Vector gathers after its array was filled by hand."""
+    """Return the gathered values of a Vector with an array that was filled by hand."""
     if made.array is not None:
         made.array[...] = 2.5
     made.init_vec()
@@ -231,7 +231,7 @@ def marked(made: Any) -> Array:
 
 
 def matrices(comm: Any, setting: Setting) -> dict[str, Any]:
-    """Return what the matrices' fills, sizes and checks give."""
+    """Return the matrices' sizes, and the results of fills and checks."""
     import numba_fftmatvec as fm
 
     Nd, Nm, Nt = SHAPES[0]

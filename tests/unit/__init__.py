@@ -1,1 +1,1 @@
-"""Tests of the library, in the folders of what they test."""
+"""Tests of the library, in folders like the library's."""

@@ -20,7 +20,7 @@ KINDS = {"same", "extended", "differs", "new"}
 
 
 def table(class_name: str) -> dict[str, str]:
-    """Return what the page says of each name of a class: its kind."""
+    """Return the page's kind of each name of a class."""
     text = (DOCS / "compatibility.md").read_text()
     (section,) = re.findall(rf"^## `{class_name}`\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     rows = re.findall(r"^\| (`[^|]+) \| (\w+) \|", section, re.MULTILINE)
@@ -53,7 +53,7 @@ def public_names(instance: Any) -> set[str]:
 
 @pytest.mark.parametrize("class_name", CLASSES)
 def test_table_is_complete(instances: dict[str, Any], class_name: str) -> None:
-    """Every public name is listed, but for the constructors' argument `comm`, kept under its name."""
+    """Every public name is listed, except the constructors' argument `comm`, which is kept as an attribute."""
     assert public_names(instances[class_name]) - table(class_name).keys() <= {"comm"}
 
 

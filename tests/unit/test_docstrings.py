@@ -67,7 +67,7 @@ def public_members(kind: type[Any]) -> Iterator[tuple[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the examples alike on every machine."""
+    """Make the examples run in the same way on every machine."""
     monkeypatch.setenv("NUMBA_FFTMATVEC_BACKEND", "cpu")
 
 
@@ -82,7 +82,7 @@ def test_examples(name: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_there_are_examples() -> None:
-    """All modules are seen, and a change that hides the examples from this test does not pass."""
+    """All modules are searched, and this fails if the examples cannot be found."""
     found = [test for name in modules() for test in doctests(importlib.import_module(name))]
     assert sum(len(test.examples) for test in found) >= FEWEST_EXAMPLES
     documented = {test.name.rpartition(".")[2] for test in found}

@@ -1,4 +1,4 @@
-"""The figures of the documentation: they are up to date, and say in words what they show."""
+"""The figures of the documentation are up to date, and have titles and descriptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Block-split arithmetic: the properties that make it a partition, and the errors of sizes that are none."""
+"""Block-split arithmetic: the properties of a partition, and the errors of invalid sizes."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_other_stages_have_no_fixed_point(letter: str, stage: str) -> None:
 
 @pytest.mark.parametrize(("precision", "bits"), [(Precision.FIXED32, 32), (Precision.FIXED16, 16)])
 def test_unit_roundoff_bounds_the_rounding_of_both_parts(precision: Precision, bits: int) -> None:
-    """Values of a run are rounded to multiples of its largest part over 2^(bits - 1) - 1, real and imaginary apart."""
+    """Parts of a run are rounded to multiples of its largest part divided by 2^(bits - 1) - 1."""
     rng = np.random.default_rng(0)
     values = rng.uniform(-1, 1, (1000, 2)) @ [1, 1j]
     step = max(np.abs(values.real).max(), np.abs(values.imag).max()) / (2 ** (bits - 1) - 1)

@@ -25,7 +25,7 @@ try:
     import torch
 
     from numba_fftmatvec import torch as bridge
-except ImportError:  # a test must still be collected, to skip with a reason or to fail
+except ImportError:  # the tests must be collected, so that they skip with a reason or fail
     if os.environ.get("FFTMATVEC_REQUIRE_TORCH", "0") not in ("", "0"):
         raise
     torch = None
@@ -312,7 +312,7 @@ class TestLinearMap:
 
 
 def test_complete_example(comm: Any, matrix: Any) -> None:
-    """Run the API document's example, whose tensors share memory but carry no gradient, in the form that has one."""
+    """Run the API document's example with differentiable products; its tensors share memory, but have no gradient."""
     x, y = matrix.get_vec("input"), matrix.get_vec("output")
     t = tensor(comm, X["col"].reshape(-1), requires_grad=True)
     if x.on_grid():
@@ -331,7 +331,7 @@ def test_complete_example(comm: Any, matrix: Any) -> None:
 
 @pytest.mark.gpu
 class TestStreams:
-    """Work on PyTorch's and CuPy's streams that do not wait for one another by themselves."""
+    """The work is on streams of PyTorch and CuPy that are not synchronised with each other."""
 
     CYCLES = 200_000_000  # about 0.1 s, in which everything after it would run if nothing waited
 
@@ -422,7 +422,7 @@ def on_grid(setting: tuple[tuple[int, int], str]) -> dict[str, Any]:
 
 
 def part(matrix: Any, space: str, requires_grad: bool = True) -> Any:
-    """Return this rank's part of an operand: off the grid a tensor without elements."""
+    """Return this rank's part of an operand; a tensor without elements on ranks without values."""
     made = vector(matrix, space)
     rows = X[space][made.blocks.start : made.blocks.stop] if made.on_grid() else np.empty((0, Nt))
     return tensor(matrix.comm, rows, requires_grad=requires_grad)

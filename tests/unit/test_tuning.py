@@ -1,4 +1,4 @@
-"""The precision tuner: what it measures, what it chooses, and what it refuses."""
+"""The precision tuner: its measurements, its choice, and its errors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CODES = ("ddddd", "ddsdd", "dssdd", "ddhdd")
 
 @pytest.fixture(autouse=True)
 def _cold(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave the clocks as they are: no test depends on how fast products run."""
+    """Skip the warm-up of the clocks: no test depends on the speed of products."""
     monkeypatch.setattr(tuning, "_WARM_UP_SECONDS", 0.0)
 
 
@@ -36,7 +36,7 @@ def make(code: str = "ddddd", blocks: Any = BLOCKS, **options: Any) -> fm.Matrix
 
 
 def clock(times: dict[str, list[float]]) -> Any:
-    """Return a stand-in for `time_runs` that knows how long each code takes; one second where nothing is known."""
+    """Return a stand-in for `time_runs` with a given time for each code, and one second for all others."""
 
     def time_runs(comm: fm.Comm, run: partial[None], repetitions: int) -> list[float]:
         run()
@@ -156,7 +156,7 @@ def test_a_matrix_of_zeros_has_no_errors() -> None:
 
 
 def refuse(monkeypatch: pytest.MonkeyPatch, *codes: str) -> None:
-    """Let matrices in these configs not fit in memory."""
+    """Make matrices in these configs exceed the memory."""
     convert = fm.Matrix.with_precision
 
     def with_precision(self: fm.Matrix, p_config: MatvecPrecisionConfig) -> fm.Matrix:
@@ -285,7 +285,7 @@ def test_the_example_of_the_guide_runs(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 def tune_on_grid(proc_rows: int) -> tuple[Any, Any]:
-    """Return what one rank finds, with this machine's times and with times that differ between the ranks."""
+    """Return one rank's results, with measured times and with times that differ between the ranks."""
     F = make(proc_rows=proc_rows)
     found = tune(F, 1e-6, codes=CODES, repetitions=2)
     times = {"ddsdd": [1.0 + F.comm.world_rank], "dssdd": [2.0], "ddhdd": [9.0]}

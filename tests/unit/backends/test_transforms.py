@@ -1,4 +1,4 @@
-"""The CPU's transforms in pieces: no row is left out, whatever pieces and threads there are, and rounding is done."""
+"""The CPU's transforms in pieces: every row is transformed for any pieces and threads, and values are rounded."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS = (0, 1, 2, 7, 8, 9, 100)
 
 @pytest.fixture(params=[1, 2, 3, 8, 64])
 def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pieces:
-    """Return so many threads, for which a row or two are a piece."""
+    """Return `Pieces` of several threads, with pieces of one or two rows."""
     monkeypatch.setattr(transforms, "PIECE_BYTES", 200)
     return Pieces(request.param)
 
@@ -24,8 +24,8 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> P
 def error_bound(length: int, real: type, rows: np.ndarray) -> np.ndarray:
     """Return a bound of the error in the 2-norm of unnormalised transforms of rows.
 
-    Of order log2 n u relative to the transform's norm (Higham, Accuracy and Stability, theorem 24.2); 8 for the
-    constant, with the rows' own rounding.
+    The bound is of order log2 n u relative to the transform's norm (Higham, Accuracy and Stability, theorem 24.2). The
+    constant 8 includes the rounding of the rows.
     """
     norms = np.linalg.norm(rows, axis=-1, keepdims=True)
     return 8 * (np.log2(length) + 1) * np.finfo(real).eps * np.sqrt(length) * norms

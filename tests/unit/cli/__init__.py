@@ -1,1 +1,1 @@
-"""Tests of the runner: its command line, its start under mpiexec, and what it reports."""
+"""Tests of the runner: its command line, its start under mpiexec, and its reports."""

@@ -180,7 +180,7 @@ def test_results_without_a_folder_are_refused_before_the_work(
 
 
 def write_problem(folder: Path) -> tuple[Path, Path, Path]:
-    """Write a random matrix, a parameter vector, and the data that belongs to them by the definition of F."""
+    """Write a random matrix, a parameter vector, and their data vector by the definition of F."""
     rng = np.random.default_rng(7)
     blocks, m = rng.standard_normal((3, 5, 8)), rng.standard_normal((5, 8))
     d = np.array([[sum(blocks[i, :, t - s] @ m[:, s] for s in range(t + 1)) for t in range(8)] for i in range(3)])

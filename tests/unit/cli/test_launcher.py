@@ -1,4 +1,4 @@
-"""The runner's re-execution under mpiexec: what it detects, what it starts, and with which environment."""
+"""The runner's re-execution under mpiexec: the detection of a launcher, the command, and the environment."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_relaunch_executes_the_same_arguments(tmp_path: Path, monkeypatch: pytes
     python = str(tmp_path / "python")
     calls: list[tuple[str, list[str], dict[str, str]]] = []
     monkeypatch.setattr("sys.executable", python)
-    monkeypatch.setattr(launcher, "finalize", lambda: None)  # these tests may need MPI yet
+    monkeypatch.setattr(launcher, "finalize", lambda: None)  # later tests may use MPI
     monkeypatch.setattr(os, "execve", lambda *arguments: calls.append(arguments))
     launcher.relaunch(4, ["-n", "4", "-t"])
     ((path, command, environ),) = calls

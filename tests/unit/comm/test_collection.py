@@ -1,4 +1,4 @@
-"""Vectors collected part by part: what the first rank gets, and what every rank raises when one of them fails."""
+"""The collection of vectors by parts: the parts that the first rank gets, and the errors when a rank fails."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def attempt(comm: fm.Comm, space: Space, fails: Callable[[str, int], bool], exha
 
 
 def outcomes(grid: tuple[int, int]) -> dict[str, Any]:
-    """Return the outcome of each case on one rank of a grid, after each of which a plain collection must work."""
+    """Return the outcome of each case on one rank of a grid; a plain collection must work after each."""
     found = {}
     with fm.Comm(MPI.COMM_WORLD, *grid, backend="cpu") as comm:
         for space in Space:

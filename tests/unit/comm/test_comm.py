@@ -1,4 +1,4 @@
-"""What a Comm of one rank tells of itself; grids are tested with mpiexec."""
+"""The attributes and errors of a Comm of one rank; grids are tested with mpiexec."""
 
 from __future__ import annotations
 

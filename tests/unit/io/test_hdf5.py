@@ -59,7 +59,7 @@ def layout_of(
     num_vecs: int = 1,
     blocks: range | None = None,
 ) -> VectorLayout:
-    """Return a layout, by default that of the vector `VALUES`, all of whose blocks are read."""
+    """Return a layout of which all blocks are read, by default that of the vector `VALUES`."""
     return VectorLayout(Space(space), num_blocks, block_size, num_vecs, range(num_blocks) if blocks is None else blocks)
 
 
@@ -85,7 +85,7 @@ def refused(
             assert part in str(caught.value)
 
 
-# What is accepted
+# Accepted files
 
 
 @pytest.mark.parametrize("blocks", [range(0, 6), range(0, 1), range(2, 5), range(5, 6), range(3, 3)])
@@ -136,7 +136,7 @@ def test_a_file_may_be_a_link(tmp_path: Path) -> None:
 
 
 def test_reading_takes_no_lock_where_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such a file system is not to be had here, so that the request for HDF5's own fallback must do."""
+    """Tests have no such file system, so this checks the request for HDF5's fallback."""
     seen, original = [], h5py.File
 
     def spy(*arguments: Any, **options: Any) -> Any:
@@ -163,7 +163,7 @@ def test_non_finite_values(tmp_path: Path, value: float) -> None:
     read_vector(path, layout_of(blocks=range(0, 2)), np.empty((2, STEPS)))
 
 
-# What is refused: attributes
+# Refused files: attributes
 
 
 @pytest.mark.parametrize("name", ["reindex", "n_param", "param_steps"])
@@ -254,7 +254,7 @@ def test_checksums(tmp_path: Path) -> None:
     refused(broken, FileFormatError, "attribute checksum: expected an integer, found 8.5", checksum=8)
 
 
-# What is refused: the dataset and its storage
+# Refused files: the dataset and its storage
 
 
 @pytest.mark.parametrize("dtype", ["f4", "i4", "i8", ">f8", "c16", "S8", "f2"])
@@ -333,7 +333,7 @@ def test_filters_outside_the_whitelist(tmp_path: Path) -> None:
 
 
 def test_a_filter_that_nobody_has(tmp_path: Path) -> None:
-    """HDF5 stores a foreign filter's number where it is optional, and would look for a plugin on reading."""
+    """HDF5 stores the number of an optional foreign filter, and would search for a plugin on reading."""
     plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plist.set_chunk((30,))
     plist.set_filter(32015, h5py.h5z.FLAG_OPTIONAL)
@@ -362,7 +362,7 @@ def test_sizes_are_checked_without_allocating(tmp_path: Path) -> None:
         check_vector(path, layout_of(num_vecs=2**50))
 
 
-# What is refused: the file
+# Refused files: the file
 
 
 def test_missing_and_irregular_files(tmp_path: Path) -> None:
@@ -370,7 +370,7 @@ def test_missing_and_irregular_files(tmp_path: Path) -> None:
     refused(tmp_path, FileError, "expected a regular file, found a directory")
     (tmp_path / "loop.h5").symlink_to("loop.h5")
     refused(tmp_path / "loop.h5", FileError, "symbolic links")
-    os.mkfifo(tmp_path / "pipe.h5")  # a reader without the check would wait for ever
+    os.mkfifo(tmp_path / "pipe.h5")  # a reader without the check would block
     refused(tmp_path / "pipe.h5", FileError, "found a special file")
 
 
@@ -484,7 +484,7 @@ def test_vector_round_trip(tmp_path: Path, space: str, qoi: bool, checksum: int,
 
 
 def test_several_vectors_round_trip(tmp_path: Path) -> None:
-    """One vector lies behind the other; a reader takes its blocks of each."""
+    """The vectors are stored one after another; a reader takes its blocks of each."""
     path, values = tmp_path / "v.h5", np.random.default_rng(2).standard_normal((3, BLOCKS, STEPS))
     with vector_writer(path, layout_of(num_vecs=3)) as writer:
         writer.write(range(4, 6), values[:, 4:])
@@ -529,7 +529,7 @@ def write(path: Path, value: float = 1.0, blocks: int = BLOCKS) -> None:
 
 
 def unchanged(path: Path, value: float = 1.0) -> bool:
-    """Whether the old file is there, and nothing beside it."""
+    """Return whether the folder contains the old file and nothing else."""
     return list(path.parent.iterdir()) == [path] and bool((get(path) == value).all())
 
 
@@ -605,7 +605,7 @@ def test_a_killed_writer_leaves_the_old_file(tmp_path: Path, where: str) -> None
     left = [entry.name for entry in tmp_path.iterdir() if entry != path]
     assert len(left) == 1
     assert re.fullmatch(r"\.v\.h5\.\d+\.[0-9a-f]{8}\.tmp", left[0])
-    write(path, 3.0)  # what was left behind is in nobody's way
+    write(path, 3.0)  # a left-over file does not matter
     assert (get(path) == 3.0).all()
 
 

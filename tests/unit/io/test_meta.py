@@ -132,7 +132,7 @@ def test_unreasonable_content_is_refused(tmp_path: Path, content: bytes, message
 
 
 def test_a_huge_file_is_not_read_whole(tmp_path: Path) -> None:
-    os.truncate(put(tmp_path, "\n".join(LINES)), 2**40)  # a hole: no such memory, but no such disk needed either
+    os.truncate(put(tmp_path, "\n".join(LINES)), 2**40)  # a sparse file: it takes no disk space, nor memory
     with pytest.raises(FileFormatError, match="expected at most 16384 bytes, found more"):
         read_meta(tmp_path)
 
@@ -173,7 +173,7 @@ def test_missing_and_irregular_files(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="expected a regular file, found a directory"):
         write_meta(tmp_path, MatrixMeta(1, 1, 1))
     path.rmdir()
-    os.mkfifo(path)  # a reader without the check would wait for ever
+    os.mkfifo(path)  # a reader without the check would block
     with pytest.raises(FileError, match="expected a regular file, found a special file"):
         read_meta(tmp_path)
     with pytest.raises(FileError, match="null byte"):

@@ -11,12 +11,12 @@ from mpi4py import MPI
 import numba_fftmatvec as fm
 from numba_fftmatvec.layout import VectorLayout
 
-# Of one block of 3 values to one of 2, and integers, so that every result is exact.
+# It maps one block of 3 values to one of 2. The values are integers, so that every result is exact.
 A = np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 7.0]])
 
 
 class Dense(fm.LinearOperator):
-    """A matrix on one rank, between vectors of one block, and some matrix in place of its adjoint."""
+    """A matrix on one rank, between vectors of one block, with any matrix as its adjoint."""
 
     def __init__(self, comm: fm.Comm, matrix: np.ndarray, adjoint: np.ndarray) -> None:
         self.comm = comm

@@ -1,4 +1,4 @@
-"""Products on one rank, in this process: awkward sizes, and what a matrix keeps between products."""
+"""Products on one rank, in this process: awkward sizes, and a matrix's state between products."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_operand_is_kept_and_result_is_overwritten(comm: Any) -> None:
 
 
 def test_padding_is_clean_after_larger_values(comm: Any) -> None:
-    """Nothing of a product reaches the next one: the same bits come out, whatever ran between."""
+    """A product does not affect the next one: results have the same bits, whatever ran between."""
     matrix = build(comm, F, G)
     first = {name: multiply(matrix, name, X[flags.source]).gather() for name, flags in PRODUCTS.items()}
     for name, flags in reversed(PRODUCTS.items()):
@@ -115,7 +115,7 @@ def test_matrix_can_be_initialised_again(comm: Any) -> None:
 
 
 def test_failed_initialisation_leaves_no_mixture(comm: Any) -> None:
-    """Half of the new values and half of the old ones must not pass for a matrix."""
+    """A mixture of new and old values must not count as a matrix."""
     matrix = build(comm, F, G)
 
     def rows(d: int) -> Any:
@@ -143,7 +143,7 @@ def test_auxiliary_matrix_may_come_after_a_product(comm: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.float64])
 def test_arrays_of_real_numbers_are_taken(comm: Any, dtype: Any) -> None:
-    """Whole numbers, so that every type holds them exactly; not contiguous, and unchanged."""
+    """Every type represents the integers exactly. The array is not contiguous and stays unchanged."""
     values = np.round(10 * F).astype(dtype)[::-1]
     kept = values.copy()
     check(multiply(build(comm, values, G), "F", X["col"]), "F", values.astype(float), G, X["col"])
@@ -161,7 +161,7 @@ def test_precision_config_is_copied(comm: Any) -> None:
 
 @pytest.mark.parametrize("name", ["F", "F*", "F*F"])
 def test_timer(comm: Any, name: str) -> None:
-    """One figure for each product and phase that ran; the phases fit into the total."""
+    """Each product and phase has one time, and the phases do not exceed the total."""
     matrix, flags = build(comm, F, G), PRODUCTS[name]
     source, target = vector(matrix, flags.source, X[flags.source]), vector(matrix, flags.target)
     timer = PhaseTimer(comm)
@@ -180,7 +180,7 @@ def test_timer(comm: Any, name: str) -> None:
 
 
 def test_timed_plans_are_built_for_the_first_timer(comm: Any) -> None:
-    """A matrix that no timer measures has no buffers for it, and the same bits come out with and without one."""
+    """A matrix without a timer has no buffers for one, and results have the same bits with and without it."""
     matrix = fm.Matrix.from_array(comm, F)
     x, y = vector(matrix, "col", X["col"]), matrix.get_vec("output")
     matrix.matvec(x, y)
@@ -188,7 +188,7 @@ def test_timed_plans_are_built_for_the_first_timer(comm: Any) -> None:
     matrix.matvec(x, y, timer=PhaseTimer(comm))
     after = matrix.memory_usage().workspace
     assert after >= before
-    if comm.backend.name == "cpu":  # which alone has buffers that only timed stages use
+    if comm.backend.name == "cpu":  # only the timed one has buffers of timed stages
         assert after - before == 8 * 2 * SHAPE[2] * (SHAPE[0] + SHAPE[1])
     matrix.matvec(x, y, timer=PhaseTimer(comm))
     assert matrix.memory_usage().workspace == after
@@ -196,7 +196,7 @@ def test_timed_plans_are_built_for_the_first_timer(comm: Any) -> None:
 
 
 def test_a_plan_can_be_printed(comm: Any) -> None:
-    """Each stage with its ends, of which each is the next one's beginning."""
+    """Each stage is printed with its ends, and starts where the previous one ends."""
     matrix = build(comm, F, G, "dssdd")
     stages = str(matrix.plan("G*F")).splitlines()
     phases = {"cpu": ["fft", "sbgemv", "ifft"], "cuda": ["pad", "fft", "sbgemv", "ifft", "unpad"]}[comm.backend.name]
@@ -213,7 +213,7 @@ def test_a_plan_can_be_printed(comm: Any) -> None:
 
 
 def test_a_failed_auxiliary_matrix_leaves_the_primary_one(comm: Any) -> None:
-    """Its plans go with the failure; the next product plans anew."""
+    """A failure drops the product's plans, and the next product plans again."""
     matrix = build(comm, F, G)
     with pytest.raises(ZeroDivisionError):
         matrix.init_mat_from_array(lambda d: 1 // 0, aux_mat=True)
@@ -236,14 +236,14 @@ def test_vectors_are_let_go_after_a_product(comm: Any) -> None:
 
 
 def test_default_comm() -> None:
-    """All ranks in one row, on whatever backend works."""
+    """All ranks are in one row, on the backend that works."""
     with fm.Comm() as comm:
         assert (comm.proc_rows, comm.proc_cols) == (1, comm.world_size)
         assert comm.backend.name in ("cpu", "cuda")
 
 
 def test_a_save_that_fails_leaves_no_matrix_of_two(comm: Any, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over an older matrix: some rows new, some old, is no matrix."""
+    """A partly written matrix over an older one must not be readable as a matrix."""
     build(comm, F, G).save(str(tmp_path))
     write = fm.matrix.files.block_row_writer
 
@@ -273,13 +273,13 @@ def test_sizes_that_no_file_has_allocate_nothing(comm: Any, tmp_path: Any) -> No
     small_matrix = build(comm, F[:, :, :3], G[:, :, :3])
     with pytest.raises(fm.FileError, match="vec_000000"):
         small_matrix.init_mat_from_file(str(small))
-    assert small_matrix.is_initialized()  # it failed before the present values went
+    assert small_matrix.is_initialized()  # it failed before the present values were dropped
 
 
 @pytest.mark.parametrize(("code", "digits"), [("ddidd", 1e-9), ("ddhdd", 1e-4)])
 @pytest.mark.parametrize("name", ["F", "F*"])
 def test_weak_columns_keep_their_digits_in_fixed_point(comm: Any, code: str, digits: float, name: str) -> None:
-    """Blocks whose magnitudes differ by 1e9: one scale for all of a row would leave nothing of the weak ones."""
+    """The blocks' magnitudes differ by 1e9, so that one scale for a row would lose the weak blocks."""
     _, Nm, Nt = SHAPE
     weights = 10.0 ** -np.linspace(0, 9, Nm)
     weak = F * weights[None, :, None]

@@ -1,1 +1,1 @@
-"""Tests of the way from block rows to the stored spectrum."""
+"""Tests of the set-up, from block rows to the stored spectrum."""

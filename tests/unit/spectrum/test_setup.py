@@ -1,4 +1,4 @@
-"""Set-up and memory of a matrix: pieces, sources, what is refused, what is shared and what is counted."""
+"""Set-up and memory of a matrix: pieces, sources, refused values, shared spectra, and counted bytes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def comm(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture(params=[1, 4, 5, 11])
 def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Return how many columns may be set up at a time: one, some that divide their number or do not, all."""
+    """Return the columns set up at a time: one, numbers that divide all columns or do not, and all."""
     layout = MatrixLayout.of(SHAPE, (1, 1), (0, 0))
     monkeypatch.setattr(capacity, "SETUP_BYTES", request.param * capacity.column_bytes(layout))
     return int(request.param)
@@ -142,13 +142,13 @@ def test_copies_of_several_threads() -> None:
         copy(np.empty(values.shape, np.int32), values.astype(float))
 
 
-# What is refused
+# Refused values
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("code", CODES)
 def test_values_that_are_not_finite(comm: Any, columns: int, code: str, bad: float) -> None:
-    """Fixed point has no such numbers; the floating formats keep what they are given."""
+    """Fixed point has no such numbers; the floating-point formats store them."""
     values = F.copy()
     values[2, 7, 5] = bad
     matrix = matrix_of(comm, F, code)
@@ -162,7 +162,7 @@ def test_values_that_are_not_finite(comm: Any, columns: int, code: str, bad: flo
     with pytest.raises(fm.NonFiniteError, match=says):
         matrix.init_mat_from_array(values)
     assert not matrix.is_initialized()
-    matrix.init_mat_from_array(F)  # nothing of the failure is left
+    matrix.init_mat_from_array(F)  # the failure leaves no state behind
     check_values(values_of(matrix), F, code)
 
 
@@ -232,7 +232,7 @@ def test_present_values_stay_where_new_ones_do_not_fit(comm: Any, monkeypatch: p
 
 @pytest.mark.parametrize("code", CODES)
 def test_a_petabyte_is_refused_at_once(comm: Any, code: str) -> None:
-    """No machine's memory is patched here."""
+    """This test uses the machine's real memory."""
     matrix = fm.Matrix(comm, 10**6, 10**4, 62_500, global_sizes=True, p_config=fm.MatvecPrecisionConfig.from_code(code))
     for fill in (matrix.init_mat_ones, matrix.init_mat_doubles):
         with pytest.raises(fm.CapacityError, match="ranks with as much memory each"):
@@ -246,7 +246,7 @@ def refusals(case: tuple[str, tuple[int, int]]) -> list[tuple[str, str, bool]]:
     with fm.Comm(MPI.COMM_WORLD, *grid, backend=backend, collectives="mpi") as comm:
         matrix = fm.Matrix(comm, NM, ND, NT, global_sizes=True, p_config=fm.MatvecPrecisionConfig.from_code("ddhdd"))
         values = F.copy()
-        values[ND - 1, NM - 1, 0] = np.nan  # the last rank's alone
+        values[ND - 1, NM - 1, 0] = np.nan  # of the last rank only
         found = []
 
         def attempt(blocks: Any) -> None:
@@ -276,7 +276,7 @@ def test_every_rank_raises_what_one_meets(backend: str) -> None:
     assert f"block (row {ND - 1}, column {NM - 1})" in message
 
 
-# What is shared
+# Shared spectra
 
 
 def sharing(comm: Any) -> tuple[Any, Any]:
@@ -322,7 +322,7 @@ def test_a_failed_load_leaves_a_shared_spectrum_alone(comm: Any) -> None:
 @pytest.mark.parametrize("target", list(fm.Precision), ids=lambda target: target.name)
 @pytest.mark.parametrize("code", CODES)
 def test_conversions(comm: Any, columns: int, code: str, target: Any) -> None:
-    """A conversion rounds the stored values once more; to a format that holds them exactly, not at all."""
+    """A conversion rounds the stored values once more, but not for a format that represents them exactly."""
     source = matrix_of(comm, F, code).spectra["F"]
     before = stored_values(source)
     found = source.converted(target)
@@ -336,7 +336,7 @@ def test_conversions(comm: Any, columns: int, code: str, target: Any) -> None:
 
 @pytest.mark.parametrize("target", COARSER, ids=lambda target: target.name)
 def test_a_conversion_is_what_loading_makes(comm: Any, target: Any) -> None:
-    """From double, but for the factor of the transform, which loading applies in the same rounding."""
+    """A conversion from double is as exact as loading, which applies the transform's factor in the same rounding."""
     (code,) = (code for code in CODES if PRECISIONS[code] == target)
     found = stored_values(matrix_of(comm).spectra["F"].converted(target))
     np.testing.assert_allclose(found, values_of(matrix_of(comm, F, code)), rtol=0, atol=ERRORS[code] * abs(F).max())
@@ -353,7 +353,7 @@ def test_conversions_are_refused_as_loads_are(comm: Any, monkeypatch: pytest.Mon
         source.converted(fm.Precision.SINGLE)
 
 
-# What is counted
+# Counted bytes
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -379,7 +379,7 @@ def test_memory_usage(comm: Any, code: str) -> None:
 
 @pytest.mark.gpu
 def test_peak_memory_of_a_gpu() -> None:
-    """Set-up and products together stay within a tenth of what is stored."""
+    """The memory of set-up and products stays within a tenth of the stored bytes."""
     nd, nm, nt = 60, 2000, 1000
     with fm.Comm(MPI.COMM_SELF, backend="cuda") as comm:
         comm.backend.trim()
@@ -398,7 +398,7 @@ def test_peak_memory_of_a_gpu() -> None:
 
 @pytest.mark.gpu
 def test_plans_are_shared() -> None:
-    """Matrices of one size and precision have the same plans, which go with the last of them."""
+    """Matrices of one size and precision share plans, which are freed with the last matrix."""
     with fm.Comm(MPI.COMM_SELF, backend="cuda") as comm:
         one = matrix_of(comm)
         plans = set(map(id, comm.backend.lane(0).plans.values()))

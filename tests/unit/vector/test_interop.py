@@ -1,4 +1,4 @@
-"""Exchange of a vector's data with NumPy, CuPy and DLPack: values, shared memory, its lifetime, and what is refused."""
+"""Exchange of a vector's data with NumPy, CuPy and DLPack: values, shared memory, its lifetime, and errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def library(comm: Any) -> Any:
 
 
 class Foreign:
-    """What speaks DLPack on a device of the given kind, and refuses to be exported."""
+    """An object with DLPack's methods on a device of the given kind, which cannot be exported."""
 
     def __init__(self, kind: int) -> None:
         self.kind = kind
@@ -246,7 +246,7 @@ def test_without_torch(x: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def exchange(setting: tuple[tuple[int, int], str]) -> dict[str, Any]:
-    """Return, for each space, what a rank of a grid exchanges, and what it is refused."""
+    """Return, for each space, the data that a rank of a grid exchanges, and the errors."""
     grid, backend = setting
     with fm.Comm(MPI.COMM_WORLD, *grid, backend=backend, collectives="mpi") as comm:
         return {space: exchange_vector(comm, space) for space in ("col", "row")}

@@ -1,4 +1,4 @@
-"""Several right-hand sides in one Vector: on process grids against NumPy, and what is refused on every rank."""
+"""Several right-hand sides in one Vector: on process grids against NumPy, and the errors on every rank."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def blank(comm: Any, space: str, num_vecs: Any = R, blocks: int | None = None, s
     return fm.Vector(comm, blocks or BLOCKS[space], size, space, global_sizes=True, num_vecs=num_vecs)
 
 
-# What every rank of a grid runs, for each space
+# The tasks of every rank of a grid, for each space
 
 
 def layout(comm: Any, space: str, folder: Path) -> dict[str, Any]:
-    """Return what a vector says of itself, and its values after the fills and from global arrays."""
+    """Return a vector's properties, and its values after the fills and from global arrays."""
     x = blank(comm, space)
     values = operands(space)[0]
     found: dict[str, Any] = {
@@ -81,7 +81,7 @@ def layout(comm: Any, space: str, folder: Path) -> dict[str, Any]:
 
 
 def operations(comm: Any, space: str, folder: Path) -> dict[Any, Any]:
-    """Return what every operation makes of vectors of three."""
+    """Return the results of every operation on vectors of three."""
     return {call: outcome(comm, space, *call, operands(space)) for call in CALLS}
 
 
@@ -126,7 +126,7 @@ def resizes(comm: Any, space: str, folder: Path) -> dict[Any, Any]:
 
 
 def views(comm: Any, space: str, folder: Path) -> dict[str, Any]:
-    """Return what single vectors of a set see of it, and it of them."""
+    """Return the values of a set's single vectors, of the set after writes to them, and of one that outlives it."""
     x, y, _ = vectors(comm, space, *operands(space))
     found: dict[str, Any] = {"shapes": [x.get_vector(i).shape for i in range(R)]}
     found["read"] = [x.get_vector(i).gather() for i in range(R)]
@@ -137,13 +137,13 @@ def views(comm: Any, space: str, folder: Path) -> dict[str, Any]:
     x.close()
     del x
     gc.collect()
-    _ = [fm.Vector(y) for _ in range(8)]  # takes what memory was given back
+    _ = [fm.Vector(y) for _ in range(8)]  # reuses freed memory
     found["kept"] = last.gather()
     return found
 
 
 def files(comm: Any, space: str, folder: Path) -> dict[Any, Any]:
-    """Return what was saved and read again on this grid and on others, and what failed reads say and leave."""
+    """Return values saved and read again on this grid and on others, and errors and values of failed reads."""
     (x,) = vectors(comm, space, operands(space)[1])
     qoi = space == "row"
     path = str(folder / f"{space}.h5")
@@ -174,7 +174,7 @@ def caught(act: Callable[[], Any]) -> tuple[list[str], str] | None:
     return None
 
 
-# What is done, the kind of error, and what its message must say. x is of three vectors and y of one.
+# A call, the kind of error, and a text in its message. x is of three vectors and y of one.
 Act = Callable[[Any, Any, str], Any]
 CASES: dict[str, tuple[str, tuple[str, ...], Act]] = {
     **{
@@ -229,7 +229,7 @@ def closed(x: Any) -> Any:
 
 
 def bad_input(comm: Any, space: str, folder: Path) -> dict[str, Any]:
-    """Return what each case raised, and the values that are left when all are over."""
+    """Return the error of each case, and the values after all cases."""
     x, _, _ = vectors(comm, space, *operands(space))
     (y,) = vectors(comm, space, operands(space)[1][0])
     found: dict[str, Any] = {name: caught(lambda act=act: act(x, y, space)) for name, (_, _, act) in CASES.items()}
@@ -252,7 +252,7 @@ def everything(payload: tuple[tuple[int, int], str, Path]) -> dict[str, Any]:
     ids=lambda grid: f"{grid[0]}-{grid[1][0]}x{grid[1][1]}",
 )
 def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """What each rank returned, and under "folder" where the files are."""
+    """The results of each rank, and the path of the files as "folder"."""
     (backend, grid), folder = request.param, tmp_path_factory.mktemp("several")
     for space in BLOCKS:
         values = operands(space)[0]
@@ -263,7 +263,7 @@ def results(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def several(values: Array) -> Callable[[h5py.File], None]:
-    """Return an edit that puts several vectors in place of a file's one, with the attribute in another type."""
+    """Return an edit that replaces a file's vector by several, with the attribute in another type."""
 
     def edit(file: h5py.File) -> None:
         attributes = dict(file["vec"].attrs)
@@ -280,7 +280,7 @@ def topic(results: Results, space: str, name: str) -> list[Any]:
 @pytest.mark.mpi
 @pytest.mark.parametrize("space", BLOCKS)
 class TestGrids:
-    """On process grids; every value that is gathered is the same on all ranks."""
+    """Tests on process grids; every gathered value is the same on all ranks."""
 
     def test_sizes(self, results: Results, space: str) -> None:
         blocks = BLOCKS[space]
@@ -328,7 +328,7 @@ class TestGrids:
     @pytest.mark.parametrize("order", [*NORM_ORDERS, "default"])
     @pytest.mark.parametrize("name", norm_arrays("col"))
     def test_norms(self, results: Results, space: str, name: str, order: float | str) -> None:
-        """Each vector's norm has the bits that it has alone; they and the norm of all are right."""
+        """Each vector's norm has the same bits as alone; these norms and the norm of all are right."""
         ranks = [rank[name, order] for rank in topic(results, space, "reductions")]
         whole, each, alone = (agreed([rank[i] for rank in ranks]) for i in range(3))
         assert each.dtype == np.float64 and each.shape == (R,)
@@ -378,7 +378,7 @@ class TestGrids:
         np.testing.assert_allclose(written[1], x[1] + 2.0 * y[2], rtol=0, atol=4 * UNIT * 10)
 
     def test_files(self, results: Results, space: str) -> None:
-        """What was saved, read on this grid and on others, and without the package."""
+        """Saved files are read on this grid, on others, and without the package."""
         x, y, _ = operands(space)
         found = topic(results, space, "files")
         keys = [key for key in found[0] if key[0] == "read"]
@@ -402,7 +402,7 @@ class TestGrids:
         ],
     )
     def test_files_of_another_number(self, results: Results, space: str, name: str, says: tuple[str, ...]) -> None:
-        """Refused on every rank, with file and field, and the vector is as it was."""
+        """Every rank raises an error with file and field, and the vector is unchanged."""
         found = topic(results, space, "files")
         kinds, message = agreed_error([rank["refused", name] for rank in found])
         assert "FileFormatError" in kinds
