@@ -200,6 +200,9 @@ class Backend(Protocol):
         The program takes a product's operand and result, and must only queue work on the stream.
         """
 
+    def forget_programs(self) -> None:
+        """Drop all recordings of replayed programs: they keep communicators of NCCL alive, which wait for them."""
+
     def active(self) -> AbstractContextManager[Any]:
         """Return a context in which the library's calls go to this backend's device and stream."""
 

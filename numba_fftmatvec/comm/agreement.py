@@ -38,7 +38,10 @@ def agreement(ranks: MPI.Intracomm, phase: str) -> Iterator[None]:
     if ranks.rank != failed or error is None:
         error = _rebuild(name, message, kind)
     error.add_note(f"(on rank {failed}, while {phase})")
-    raise error
+    try:
+        raise error
+    finally:
+        del error  # in the frame of its own traceback it would keep the caller's objects alive
 
 
 def _pickled(kind: type[Exception]) -> bytes:

@@ -59,16 +59,15 @@ def collect(
 
 def _send(ranks: MPI.Intracomm, items: Iterable[T], local: Callable[[T], Values]) -> None:
     for item in items:
-        error: Exception | None = None
         try:
             values = np.ascontiguousarray(local(item))
-        except Exception as caught:
-            error, values = caught, np.empty(0)
+        except Exception:
+            if ranks.recv(source=0) == _SEND:
+                ranks.Send(np.empty(0), 0, _FAILED)
+            raise
         if ranks.recv(source=0) == _STOP:
             return  # another rank failed and raises its error
-        ranks.Send(values, 0, _VALUES if error is None else _FAILED)
-        if error is not None:
-            raise error
+        ranks.Send(values, 0, _VALUES)
     ranks.recv(source=0)
 
 

@@ -209,13 +209,17 @@ class Comm:
         self.global_comm.Abort(status)
 
     def close(self) -> None:
-        """Free the communicators. Collective. It may be called twice, and after MPI was finalised."""
+        """Free the communicators. Collective. It may be called twice, and after MPI was finalised.
+
+        Matrices and vectors may still be open; from now on they raise a ClosedError.
+        """
         if self._closed:
             return
         self._closed = True
         if MPI.Is_finalized():
             return
         self.backend.synchronize()
+        self.backend.forget_programs()
         for axis in self._axes.values():
             axis.close()
         for comm in (self.row_comm, self.col_comm, self.global_comm):

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from mpi4py import MPI
 
+import numba_fftmatvec as fm
+from support.harness import run_ranks
 from support.suites import GridSuite, section
 
 pytestmark = pytest.mark.gpu
@@ -24,3 +27,27 @@ class TestGpuEach(GridSuite):
 
     def test_devices(self, results: Any) -> None:
         assert len({grid["device"] for grid in section(results, "grid")}) == len(results)
+
+
+def close_before_the_matrix(grid: tuple[int, int]) -> list[float]:
+    """Return the norms of products, after closing a Comm whose matrix has recorded them as graphs."""
+    with fm.Comm(MPI.COMM_WORLD, *grid, backend="cuda", collectives="nccl") as comm:
+        matrix = fm.Matrix(comm, 6, 4, 8, global_sizes=True)
+        matrix.init_mat_ones()
+        x, y = matrix.get_vec("input"), matrix.get_vec("output")
+        x.init_vec_ones()
+        norms = []
+        for _ in range(3):  # eager, recorded, replayed
+            matrix.matvec(x, y)
+            norms.append(y.norm())
+    with pytest.raises(fm.ClosedError):
+        matrix.matvec(x, y)
+    return norms
+
+
+@pytest.mark.parametrize("grid", GRIDS[:2], ids=str)
+def test_a_comm_may_close_before_its_matrices(gpu_each: Any, grid: tuple[int, int]) -> None:
+    """NCCL waits for the graphs that hold its operations, so the Comm drops them."""
+    gpu_each(grid)
+    first, other = run_ranks(2, "gpu.test_nccl:close_before_the_matrix", grid, timeout=120)
+    assert first == other and len(set(first)) == 1

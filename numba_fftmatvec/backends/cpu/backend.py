@@ -130,6 +130,9 @@ class CpuBackend:
         """Return the program: calls on the CPU have no overhead worth saving."""
         return program
 
+    def forget_programs(self) -> None:
+        """Do nothing, since no program is recorded."""
+
     def active(self) -> AbstractContextManager[Any]:
         """Return a context that does nothing."""
         return nullcontext()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
+from weakref import WeakSet
 
 import cupy
 import cupyx
@@ -90,6 +91,7 @@ class CudaBackend:
         capability = self._device.compute_capability
         self._strong_double = (int(capability[:-1]), int(capability[-1])) in STRONG_DOUBLE
         self._pinned: dict[int, np.ndarray] = {}
+        self._replays: WeakSet[GraphReplay] = WeakSet()
         self._peak = 0
 
     def lane(self, index: int) -> Lane:
@@ -167,7 +169,16 @@ class CudaBackend:
 
     def replayed(self, program: Program) -> Program:
         """Return a program that replays CUDA graphs, or `program` on a default stream, which cannot be captured."""
-        return GraphReplay(self.stream, program) if self.stream.ptr not in UNCAPTURABLE_STREAMS else program
+        if self.stream.ptr in UNCAPTURABLE_STREAMS:
+            return program
+        replay = GraphReplay(self.stream, program)
+        self._replays.add(replay)
+        return replay
+
+    def forget_programs(self) -> None:
+        """Drop the graphs of all programs."""
+        for replay in self._replays:
+            replay.clear()
 
     def active(self) -> AbstractContextManager[Any]:
         """Return a context that makes the stream current."""

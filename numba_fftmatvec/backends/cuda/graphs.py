@@ -40,6 +40,10 @@ class GraphReplay:
             self._graphs[key] = self._capture(source, destination)
         self._graphs[key].launch(stream=self._stream)
 
+    def clear(self) -> None:
+        """Drop all graphs; later runs record them again."""
+        self._graphs.clear()
+
     def _capture(self, source: Buffer | None, destination: Buffer | None) -> Any:
         with self._stream:
             self._stream.begin_capture()

@@ -235,6 +235,34 @@ def test_vectors_are_let_go_after_a_product(comm: Any) -> None:
     assert [reference() for reference in memory] == [None, None]
 
 
+@pytest.mark.gpu
+def test_a_closed_comm_has_no_graphs() -> None:
+    with fm.Comm(MPI.COMM_SELF, backend="cuda") as comm:
+        matrix = build(comm, F, G)
+        x, y = vector(matrix, "col", X["col"]), matrix.get_vec("output")
+        for _ in range(3):
+            matrix.matvec(x, y)
+        recorded = [replay for replay in comm.backend._replays if any(replay._graphs.values())]
+        assert len(recorded) == 1
+        check(y, "F", F, G, X["col"])
+    assert not any(replay._graphs for replay in comm.backend._replays)
+
+
+def test_an_error_on_any_rank_keeps_nothing_alive(comm: Any) -> None:
+    """The traceback of an agreed error is no part of a cycle, which would keep a matrix's memory."""
+    matrix = build(comm, F, G)
+    kept = weakref.ref(matrix)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(ZeroDivisionError):
+            matrix.init_mat_from_array(lambda d: 1 // 0)
+        del matrix
+        assert kept() is None
+    finally:
+        gc.enable()
+
+
 def test_default_comm() -> None:
     """All ranks are in one row, on the backend that works."""
     with fm.Comm() as comm:
