@@ -43,14 +43,14 @@ load_one, load_two, store = Free("load_one"), Free("load_two"), Free("store")
 ZERO, ONE, REAL = Free("ZERO"), Free("ONE"), Free("REAL")
 
 
-def _first_rows(pair, other, apart):
-    whole = pair // apart * apart
+def _first_rows(pair, other, stride):
+    whole = pair // stride * stride
     row = pair + whole
-    following = row + 1 if row + 1 < 2 * whole + apart else row + 1 + apart
+    following = row + 1 if row + 1 < 2 * whole + stride else row + 1 + stride
     return row, row if other == pair else following
 
 
-def _pack_cuda(packed, rows, pairs, total, columns, pitch, first, apart):
+def _pack_cuda(packed, rows, pairs, total, columns, pitch, first, stride):
     i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
     pair = np.int64(cuda.blockIdx.y) * PAIRS
     if i < columns:
@@ -58,40 +58,40 @@ def _pack_cuda(packed, rows, pairs, total, columns, pitch, first, apart):
             # Two pairs are loaded at a time. The index of the second is clamped to the last pair, which may then be
             # written twice, with the same values.
             other = min(pair + 1, pairs - 1)
-            a, b = first_rows(first + pair, first + other, apart)
+            a, b = first_rows(first + pair, first + other, stride)
             u = load_one(rows, a * columns + i)[0]
-            v = load_one(rows, min(a + apart, total - 1) * columns + i)[0]
+            v = load_one(rows, min(a + stride, total - 1) * columns + i)[0]
             w = load_one(rows, b * columns + i)[0]
-            x = load_one(rows, min(b + apart, total - 1) * columns + i)[0]
-            v = formula(v, ONE) if a + apart < total else ZERO
-            x = formula(x, ONE) if b + apart < total else ZERO
+            x = load_one(rows, min(b + stride, total - 1) * columns + i)[0]
+            v = formula(v, ONE) if a + stride < total else ZERO
+            x = formula(x, ONE) if b + stride < total else ZERO
             store(packed, 2 * (pair * pitch + i), REAL(formula(u, ONE)), REAL(v))
             store(packed, 2 * (other * pitch + i), REAL(formula(w, ONE)), REAL(x))
             pair += PAIRS * cuda.gridDim.y
 
 
-def _unpack_cuda(packed, rows, pairs, total, columns, pitch, first, apart):
+def _unpack_cuda(packed, rows, pairs, total, columns, pitch, first, stride):
     i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
     pair = np.int64(cuda.blockIdx.y) * PAIRS
     if i < columns:
         while pair < pairs:
             other = min(pair + 1, pairs - 1)  # clamped as in _pack_cuda
-            a, b = first_rows(first + pair, first + other, apart)
+            a, b = first_rows(first + pair, first + other, stride)
             u, v = load_two(packed, 2 * (pair * pitch + i))
             w, x = load_two(packed, 2 * (other * pitch + i))
             rows[a * columns + i] = formula(u, ONE)
             rows[b * columns + i] = formula(w, ONE)
-            if a + apart < total:
-                rows[(a + apart) * columns + i] = formula(v, ONE)
-            if b + apart < total:
-                rows[(b + apart) * columns + i] = formula(x, ONE)
+            if a + stride < total:
+                rows[(a + stride) * columns + i] = formula(v, ONE)
+            if b + stride < total:
+                rows[(b + stride) * columns + i] = formula(x, ONE)
             pair += PAIRS * cuda.gridDim.y
 
 
-def _launch_pairs(shaped, pairs, values, real, first, apart):
+def _launch_pairs(shaped, pairs, values, real, first, stride):
     (count, pitch), (total, columns) = pairs.shape, values.shape
     grid = ceil_div(columns, THREADS), min(ceil_div(count, PAIRS), MAX_GRID_Y)
-    sizes = map(np.int64, (count, total, columns, pitch, first, apart))
+    sizes = map(np.int64, (count, total, columns, pitch, first, stride))
     shaped(grid, THREADS)((pointer(pairs, real), pointer(values), *sizes))
 
 
@@ -118,16 +118,16 @@ def _launcher(nest: Callable[..., None], target: Target, rows: Any, rounding: An
     rounds = np.dtype(rounding) == narrow and narrow not in (rows, real)
     run = _kernel(nest, rounds, rows, packed).launcher(target)
 
-    def launch(pairs: Any, values: Any, first: int, apart: int = 1) -> None:
+    def launch(pairs: Any, values: Any, first: int, stride: int = 1) -> None:
         check(values, rows, (None, None), "rows")
         check(pairs, packed, (None, None), "pairs of rows")
         (count, pitch), (total, columns) = pairs.shape, values.shape
-        room = ceil_div(total, 2 * apart) * apart
+        room = ceil_div(total, 2 * stride) * stride
         if not 0 <= first <= room - count or pitch < columns:
             raise ValueError(
                 f"pairs of rows: expected room for those of {values.shape}, found {pairs.shape} from {first}"
             )
-        run(pairs, values, real, first, apart)
+        run(pairs, values, real, first, stride)
 
     return launch
 
@@ -149,9 +149,9 @@ def pack_launcher(target: Target, rows: Any, rounding: Any, packed: Any) -> Pack
     Returns
     -------
     callable
-        ``launch(pairs, rows, first, apart=1)`` writes as many pairs of rows as `pairs` holds, beginning with pair
-        `first`. The partner of a row is `apart` rows further. The pairs are thus (0, apart), (1, apart + 1), ...,
-        (2 apart, 3 apart), ...
+        ``launch(pairs, rows, first, stride=1)`` writes as many pairs of rows as `pairs` holds, beginning with pair
+        `first`. The partner of a row is `stride` rows further. The pairs are thus (0, stride), (1, stride + 1), ...,
+        (2 stride, 3 stride), ...
     """
     return _launcher(_pack_cuda, target, rows, rounding, packed)
 

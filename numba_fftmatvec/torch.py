@@ -36,20 +36,20 @@ from .vector.tensors import check_tensor, tensor_device
 def matvec(F: Matrix, x: torch.Tensor | None, *, use_aux_mat: bool = False) -> torch.Tensor:
     """Return ``F x`` as a differentiable function of x. Collective, and so is its backward.
 
-    Every rank calls this, and if gradients are wanted every rank calls ``backward`` on a loss that depends on what it
-    got, in the same order. So that each has a graph to go back through, ranks off the result's grid get a tensor
-    without elements: ``loss = (y**2).sum(); loss.backward()`` is right everywhere, and a rank's loss is its part of the
-    global one. If x requires gradients on one rank, the result does on all of them.
+    Every rank calls this function. For gradients every rank also calls ``backward``, in the same order, on a loss that
+    depends on the returned tensor. Ranks that hold no result get a tensor without elements, so that each has a graph:
+    ``loss = (y**2).sum(); loss.backward()`` is right on every rank, and a rank's loss is its part of the global loss.
+    If x requires gradients on one rank, the result requires them on all ranks.
 
     Parameters
     ----------
     F : Matrix
         An initialised matrix; it must be open, and its values unchanged, until after ``backward``.
     x : torch.Tensor
-        This rank's part of a ``"col"`` vector, (num_blocks, block_size) or any shape of as many elements, on the
-        Comm's device. Ranks off the vector's grid pass None, which counts as float64, or a tensor without elements. The
-        product is computed in the matrix's precisions from and to float64; x may have another floating dtype, and then
-        the result, on this rank, has it too.
+        This rank's part of a ``"col"`` vector, (num_blocks, block_size) or any shape with the same number of elements,
+        on the Comm's device. Ranks that hold no data pass None, which counts as float64, or a tensor without elements.
+        The product is computed in the matrix's precisions from and to float64. The result has the dtype of x, which may
+        be any floating dtype.
     use_aux_mat : bool
         Multiply with the auxiliary matrix G instead.
 
@@ -136,8 +136,8 @@ class _Product(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
         ctx.adjoint = F, product.adjoint
         spaces = product.input_space, product.output_space
         operand, result = (Vector.from_layout(F.comm, F.layout.vector(space)) for space in spaces)
-        # Copied, not shared: captured graphs know our vectors by their addresses, which recur, and no later write to
-        # the tensor can reach a product that is still queued.
+        # The operand is a copy. Vectors of this library have addresses that recur, so graphs can be replayed; and no
+        # later write to the tensor changes a product that is still queued.
         operand.from_torch(x)
         F.apply_product(product, operand, result)
         y = result.to_torch()

@@ -112,18 +112,18 @@ class Workspace(Protocol):
     """Buffers by name; see `workspace.Workspace`."""
 
     def get(self, name: str, shape: tuple[int, ...], dtype: Any) -> Buffer:
-        """Return a buffer that was zero when it was first asked for."""
+        """Return the buffer of this name, shape and dtype; the first call allocates it as zeros."""
 
 
 Transform = Callable[[Buffer], Buffer]
 Program = Callable[[Buffer | None, Buffer | None], None]
 
 
-class Intake(Protocol):
-    """Staging memory through which a matrix's values enter, some rows at a time; the next rows use it again."""
+class Staging(Protocol):
+    """Memory through which a matrix's values pass on their way to the device, some rows at a time."""
 
     def on_device(self, count: int) -> Buffer:
-        """Return `count` rows of this backend's memory for kernels to fill; the next call gives the same memory."""
+        """Return `count` rows of this backend's memory for kernels to fill; the next call returns the same memory."""
 
     def from_host(self, count: int, write: Callable[[np.ndarray], None]) -> Buffer:
         """Let `write` fill `count` rows on the host, and return them where kernels can read them.
@@ -131,21 +131,32 @@ class Intake(Protocol):
         Parameters
         ----------
         count : int
-            At most the rows of the intake.
+            Number of rows, at most those of the staging memory.
         write : callable
-            Writes the C-contiguous host array that it is given, at once.
+            Fills a C-contiguous host array before it returns.
 
         Returns
         -------
         Buffer
-            The rows, which work may read that is queued before the next call.
+            The rows. Work that is queued before the next call may read them.
         """
 
 
 class Backend(Protocol):
-    """Arrays, transforms and clocks of one kind of device; everything is queued on `stream`, if there is one.
+    """Arrays, transforms and clocks of one kind of device; all work is queued on `stream`, if there is one.
 
-    `threads` is this rank's share of the host's cores.
+    Attributes
+    ----------
+    name : str
+        ``"cpu"`` or ``"cuda"``.
+    target : Target
+        Where kernels run.
+    device : int or None
+        Index of the GPU, None on the CPU.
+    stream : cupy.cuda.Stream or None
+        The stream, None on the CPU.
+    threads : int
+        This rank's share of the host's cores.
     """
 
     name: str
@@ -170,44 +181,44 @@ class Backend(Protocol):
         """Return a new host array with a copy of the data, complete on return."""
 
     def host_view(self, array: Any) -> np.ndarray:
-        """Return host memory of the array's shape and dtype to stage it through: itself, where it is on the host."""
+        """Return host memory of the array's shape and dtype for copies; the array itself if it is on the host."""
 
     def copy_to_host(self, host: np.ndarray, array: Any) -> None:
-        """Fill a `host_view` from its array, complete on return; nothing to do where both are the same memory."""
+        """Fill a `host_view` from its array, complete on return; do nothing if both are the same memory."""
 
     def copy_from_host(self, array: Any, host: np.ndarray) -> None:
         """Fill an array from its `host_view`, complete on return."""
 
-    def intake(self, shape: tuple[int, int]) -> AbstractContextManager[Intake]:
-        """Return an Intake of float64 rows of the shape; its memory is in use until the context ends."""
+    def staging(self, shape: tuple[int, int]) -> AbstractContextManager[Staging]:
+        """Return staging memory for float64 rows of the shape; it is in use until the context ends."""
 
     def rfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
         """Plan real-to-complex transforms of the rows of `source`, unnormalised.
 
-        The transform is called with `source` and returns the Buffer that holds the result: `destination` where the
-        library can write to it, else a new one.
+        The transform is called with `source` and returns the Buffer of the result: `destination` if the library can
+        write to it, else a new one.
         """
 
     def transforms(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> Transforms:
-        """Return the planner of the transforms of a matrix's vectors, for so many right-hand sides."""
+        """Return the planner of the transforms of a matrix's vectors, for a number of right-hand sides."""
 
-    def accumulator(self, format: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
+    def accumulator(self, format: Format) -> np.dtype[Any]:
         """Return the complex dtype that SBGEMV accumulates in."""
 
     def replayed(self, program: Program) -> Program:
-        """Return a program that does the same with less overhead where the backend can replay what it has seen.
+        """Return a program of the same effect, with less overhead if the backend can record and replay it.
 
-        The program takes a product's operand and result, and must only queue work on the stream.
+        A program takes a product's operand and result, and must only queue work on the stream.
         """
 
     def forget_programs(self) -> None:
-        """Drop all recordings of replayed programs: they keep communicators of NCCL alive, which wait for them."""
+        """Drop all recordings of programs. An NCCL communicator cannot be freed while a recording refers to it."""
 
     def active(self) -> AbstractContextManager[Any]:
         """Return a context in which the library's calls go to this backend's device and stream."""
 
     def synchronize(self) -> None:
-        """Wait until everything queued is done."""
+        """Wait until all queued work is done."""
 
     def timestamp(self) -> Any:
         """Record a moment of the stream."""
@@ -219,22 +230,22 @@ class Backend(Protocol):
         """Return a context that profilers show as a range."""
 
     def peak_bytes(self) -> int:
-        """Return the most memory held so far: of the device's pool, or of the process on the CPU."""
+        """Return the peak of the memory held: by the device's pool, or by the process on the CPU."""
 
     def free_bytes(self) -> int | None:
-        """Return how much more memory this rank can have, None where that cannot be told.
+        """Return the bytes that this rank can still allocate; None if the backend cannot report them.
 
-        Ranks that share a device, or the memory of a node, have equal shares of what is free.
+        Ranks that share a device, or the memory of a node, have equal shares of the free memory.
         """
 
     def plan_bytes(self) -> int:
-        """Return the bytes of the work areas of all transforms that are planned; the backend's matrices share them."""
+        """Return the bytes of the work areas of all planned transforms, which the backend's matrices share."""
 
     def trim(self) -> None:
-        """Give memory that is held but not used back to the system."""
+        """Return unused memory to the system."""
 
     def device_name(self) -> str:
         """Return the name of the GPU or CPU."""
 
     def unique_id(self) -> str | None:
-        """Return a name of the physical GPU that no other GPU of the node has; None on the CPU."""
+        """Return a name of the physical GPU that is unique on the node; None on the CPU."""

@@ -198,7 +198,7 @@ class Planner:
             format=spectrum.format,
             vector=config.fft.complex,
             result=config.ifft.complex,
-            accumulator=self._comm.backend.accumulator(spectrum.format, config.fft.complex),
+            accumulator=self._comm.backend.accumulator(spectrum.format),
             num_vecs=self._num_vecs,
         )
         source = self._transforms.spectrum(factor.input_space, config.fft)

@@ -13,16 +13,16 @@ import numpy.typing as npt
 
 from ..arguments import check_shape
 from ..backends import Backend, Buffer
-from ..backends.base import Intake
+from ..backends.base import Staging
 from ..errors import ArgumentTypeError
 from ..io import MatrixMeta, read_block_row
 from ..kernels import ceil_div
 from ..kernels.elementwise import fill_launcher
 from ..layout import MatrixLayout, block_ranges
 
-# ``source(row, cols, intake)`` returns F[row, cols] as a (len(cols), Nt) float64 Buffer of the intake. The indices are
-# global and lie in this rank's share. Calls follow the order of rows and columns.
-BlockRowSource = Callable[[int, range, Intake], Buffer]
+# ``source(row, cols, staging)`` returns F[row, cols] as a (len(cols), Nt) float64 Buffer of the staging memory. The
+# indices are global and lie in this rank's share. Calls follow the order of rows and columns.
+BlockRowSource = Callable[[int, range, Staging], Buffer]
 
 # This number of threads saturates the memory bandwidth of any host. A thread with fewer bytes to copy costs more time
 # than it saves.
@@ -34,8 +34,8 @@ def filled(backend: Backend, layout: MatrixLayout, formula: str, value: float = 
     """Return the source that evaluates a formula (see `fill_launcher`) of the index in the (Nd, Nm, Nt) array."""
     launch = fill_launcher(backend.target, formula)
 
-    def source(row: int, cols: range, intake: Intake) -> Buffer:
-        values = intake.on_device(len(cols))
+    def source(row: int, cols: range, staging: Staging) -> Buffer:
+        values = staging.on_device(len(cols))
         start = (row * layout.Nm + cols.start) * layout.Nt
         launch(backend.wrap(values.array.reshape(-1)).view, start, value)
         return values
@@ -58,9 +58,9 @@ def from_rows(backend: Backend, layout: MatrixLayout, rows: Callable[[int], npt.
             raise ArgumentTypeError(f"block row {row}: expected real numbers, found dtype {values.dtype}")
         return values
 
-    def source(row: int, cols: range, intake: Intake) -> Buffer:
+    def source(row: int, cols: range, staging: Staging) -> Buffer:
         mine = block_row(row)[cols.start : cols.stop]
-        return intake.from_host(len(cols), partial(copy, source=mine))
+        return staging.from_host(len(cols), partial(copy, source=mine))
 
     return source
 
@@ -68,8 +68,8 @@ def from_rows(backend: Backend, layout: MatrixLayout, rows: Callable[[int], npt.
 def from_directory(directory: Path, meta: MatrixMeta) -> BlockRowSource:
     """Return the source that reads this rank's columns from the files of a matrix directory."""
 
-    def source(row: int, cols: range, intake: Intake) -> Buffer:
-        return intake.from_host(len(cols), lambda host: read_block_row(directory, meta, row, cols, host))
+    def source(row: int, cols: range, staging: Staging) -> Buffer:
+        return staging.from_host(len(cols), lambda host: read_block_row(directory, meta, row, cols, host))
 
     return source
 

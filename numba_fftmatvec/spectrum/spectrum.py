@@ -90,12 +90,12 @@ class Spectrum:
         backend, layout = self._backend, self._layout
         pieces = column_pieces(layout)
         largest = len(pieces[0])
-        with backend.active(), backend.intake((largest, layout.Nt)) as intake:
+        with backend.active(), backend.staging((largest, layout.Nt)) as staging:
             transform = self._transform(largest)
             encode = encode_launcher(backend.target, self.format, 1.0 / layout.padded_size)
             for row in progress(layout.block_rows):
                 for cols in pieces:
-                    transforms = transform(source(row, cols, intake))
+                    transforms = transform(source(row, cols, staging))
                     encode(*self._part(row, cols), transforms.view)
             backend.synchronize()
 

@@ -1,4 +1,4 @@
-"""Exchange of a vector's data with NumPy, CuPy, PyTorch and whatever else speaks DLPack."""
+"""Exchange of a vector's data with NumPy, CuPy, PyTorch and other libraries that support DLPack."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from ..errors import ArgumentError, ArgumentTypeError, BackendError, ShapeError
 from ..layout import Space, in_words
 from .data import VectorData
 
-# DLPack's numbers of the kinds of memory that each backend can read: kDLCPU; kDLCUDA and kDLCUDAManaged.
+# The kinds of memory that each backend can read, as DLPack numbers them: kDLCPU; kDLCUDA and kDLCUDAManaged.
 _DEVICE_KINDS = {"cpu": {1}, "cuda": {2, 13}}
 
 
 class VectorInterop(VectorData):
     """The interoperation of a `Vector`.
 
-    All of it is local: each rank exchanges its own (num_blocks, block_size) values, with several vectors (num_vecs,
-    num_blocks, block_size). `to_*` and the protocols share the vector's memory where they can and keep it alive;
-    `from_*` copy into it, and initialise the vector by that. Off the grid, `to_*` return None, `from_*` ignore their
-    argument and only mark the vector as initialised, and the protocols raise an ArgumentError, for they have no way to
-    say that there is nothing.
+    All calls are local: each rank exchanges its own (num_blocks, block_size) values, with several vectors (num_vecs,
+    num_blocks, block_size). `to_*` and the protocols share the vector's memory where they can and keep it alive.
+    `from_*` copy into it and so initialise the vector. On ranks that hold no data `to_*` return None, and `from_*`
+    ignore their argument and only mark the vector as initialised. There the protocols raise an ArgumentError, since
+    they cannot express a missing array.
     """
 
-    # NumPy's operators leave ``array * vector`` to the vector, instead of taking this rank's part for all of it.
+    # NumPy's operators leave ``array * vector`` to the vector; else they would take this rank's part for the whole.
     __array_ufunc__ = None
 
     # PyTorch
@@ -119,7 +119,7 @@ class VectorInterop(VectorData):
         array = self._shared("__dlpack__")
         asked = {"stream": stream, "max_version": max_version, "dl_device": dl_device, "copy": copy}
         given = {key: value for key, value in asked.items() if value is not None}
-        # CuPy makes the consumer's stream wait for its current one: that must be the one our work is queued on.
+        # CuPy makes the consumer's stream wait for its current stream, so the Comm's must be the current one.
         with self.comm.backend.active():
             return array.__dlpack__(**given)
 
@@ -159,7 +159,7 @@ class VectorInterop(VectorData):
                 values = self._import(source)
                 self._check_values(values, "from_dlpack")
                 mine[...] = values.reshape(mine.shape)
-            # The source's owner may reuse its memory as soon as `values` is gone.
+            # The source's owner may reuse its memory after `values` is deleted.
             self.comm.backend.synchronize()
         self.init_vec()
 
@@ -198,7 +198,7 @@ class VectorInterop(VectorData):
         backend = self.comm.backend
         if backend.name != "cuda":
             raise AttributeError(f"a vector on the backend {backend.name!r} has no __cuda_array_interface__")
-        # CuPy reports its current stream as the one to wait for.
+        # CuPy reports its current stream as the stream to wait for.
         with backend.active():
             description: dict[str, Any] = self._shared("__cuda_array_interface__").__cuda_array_interface__
         return description
@@ -206,7 +206,7 @@ class VectorInterop(VectorData):
     # NumPy
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """Return this rank's values, of `array`'s shape, on the host, as NumPy 2 asks for them.
+        """Return this rank's values, of `array`'s shape, on the host, as NumPy 2's protocol defines it.
 
         Parameters
         ----------

@@ -35,8 +35,8 @@ def cpu_model() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-class CpuIntake:
-    """An intake of one block of memory, which is written in place. See `Intake` for the methods."""
+class CpuStaging:
+    """One block of staging memory, which is written in place. See `Staging` for the methods."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
         self._rows = np.empty(shape)
@@ -102,9 +102,9 @@ class CpuBackend:
     def copy_from_host(self, array: Any, host: np.ndarray) -> None:
         """Do nothing: both are the same memory."""
 
-    def intake(self, shape: tuple[int, int]) -> AbstractContextManager[CpuIntake]:
+    def staging(self, shape: tuple[int, int]) -> AbstractContextManager[CpuStaging]:
         """Return one block of memory."""
-        return nullcontext(CpuIntake(shape))
+        return nullcontext(CpuStaging(shape))
 
     def rfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
         """Return a transform that allocates its result, as scipy.fft does."""
@@ -122,7 +122,7 @@ class CpuBackend:
     def _pieces(self) -> Pieces:
         return Pieces(self.threads)
 
-    def accumulator(self, format: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
+    def accumulator(self, format: Format) -> np.dtype[Any]:
         """Accumulate in double: a CPU core runs it at half the speed of single, and memory is slower than both."""
         return np.dtype(np.complex128)
 

@@ -19,7 +19,7 @@ from ...kernels.jit import require_cuda
 from ...layout import MatrixLayout
 from ..base import Buffer, Program, Transform, Workspace
 from .graphs import UNCAPTURABLE_STREAMS, GraphReplay
-from .staging import CudaIntake
+from .staging import CudaStaging
 from .transforms import Lane, PairedTransforms
 
 # Compute capabilities of GPUs that run double arithmetic at half the rate of single.
@@ -144,9 +144,9 @@ class CudaBackend:
         array.set(host, stream=self.stream)
         self.stream.synchronize()
 
-    def intake(self, shape: tuple[int, int]) -> AbstractContextManager[CudaIntake]:
+    def staging(self, shape: tuple[int, int]) -> AbstractContextManager[CudaStaging]:
         """Return slots of page-locked and device memory."""
-        return CudaIntake(self, shape)
+        return CudaStaging(self, shape)
 
     def rfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
         """Plan real transforms from `source` into `destination`."""
@@ -162,7 +162,7 @@ class CudaBackend:
         """Return the planner of transforms of pairs."""
         return PairedTransforms(self, self.lane, workspace, layout, num_vecs)
 
-    def accumulator(self, format: Format, vector: np.dtype[Any]) -> np.dtype[Any]:
+    def accumulator(self, format: Format) -> np.dtype[Any]:
         """Accumulate in double, except for a single-precision spectrum on a GPU with slow double arithmetic."""
         single = format == COMPLEX64 and not self._strong_double
         return np.dtype(np.complex64 if single else np.complex128)

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..base import Backend, Buffer
 
-# Number of slots of an intake: the host fills one while another is copied.
+# Number of slots of the staging memory: the host fills one while another is copied.
 SLOTS = 2
 
 
@@ -47,8 +47,8 @@ class _Slot:
         return pinned
 
 
-class CudaIntake:
-    """An intake of slots that are used in turn. See `Intake` for the methods.
+class CudaStaging:
+    """Slots of staging memory that are used in turn. See `Staging` for the methods.
 
     The host writes to one slot while a separate stream copies the previous one to the device. Meanwhile kernels on the
     backend's stream read rows that were copied before. Events order the streams. The host waits only until the last
@@ -83,7 +83,7 @@ class CudaIntake:
         return self._backend.wrap(slot.device[:count])
 
     def __enter__(self) -> Self:
-        """Return the intake itself."""
+        """Return the staging memory itself."""
         return self
 
     def __exit__(self, *error: object) -> None:
