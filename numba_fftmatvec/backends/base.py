@@ -115,6 +115,30 @@ class Workspace(Protocol):
         """Return the buffer of this name, shape and dtype; the first call allocates it as zeros."""
 
 
+class Launchers:
+    """The launchers of kernels on one target, each of which is built once.
+
+    They belong to a backend, since a launcher queues its kernel on the stream of its target.
+
+    Parameters
+    ----------
+    target : Target
+        Where the kernels run.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._built: dict[tuple[Any, ...], Callable[..., None]] = {}
+
+    def __call__(self, build: Callable[..., Callable[..., None]], *arguments: Any) -> Callable[..., None]:
+        """Return ``build(target, *arguments)``, such as ``launcher(map_launcher, "scale")``."""
+        key = build, arguments
+        found = self._built.get(key)
+        if found is None:
+            found = self._built[key] = build(self._target, *arguments)
+        return found
+
+
 Transform = Callable[[Buffer], Buffer]
 Program = Callable[[Buffer | None, Buffer | None], None]
 
@@ -151,6 +175,8 @@ class Backend(Protocol):
         ``"cpu"`` or ``"cuda"``.
     target : Target
         Where kernels run.
+    launcher : Launchers
+        The launchers of kernels on `target`.
     device : int or None
         Index of the GPU, None on the CPU.
     stream : cupy.cuda.Stream or None
@@ -161,6 +187,7 @@ class Backend(Protocol):
 
     name: str
     target: Target
+    launcher: Launchers
     device: int | None
     stream: Any
     threads: int

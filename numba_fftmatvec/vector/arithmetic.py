@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 from typing import Any, Self
 
 from ..arguments import positive_int
 from ..backends.base import DOUBLE
 from ..errors import ArgumentTypeError, ShapeError
-from ..kernels import Target
 from ..kernels.elementwise import map_launcher
 from ..kernels.padding import copy_launcher
 from .data import VectorData, check_operand
@@ -31,7 +28,7 @@ class VectorArithmetic(VectorData):
         result = self.from_layout(self.comm, self.layout) if out is None else out
         if self._memory is not None:
             views = [vector._memory.flat.view for vector in (result, self, *others)]
-            _launcher(self.comm.backend.target, name)(*views, a=a, b=b)
+            self.comm.backend.launcher(map_launcher, name)(*views, a=a, b=b)
         result._initialized = True
         return result
 
@@ -254,7 +251,8 @@ class VectorArithmetic(VectorData):
     def _copy_blocks(self, other: VectorArithmetic) -> None:
         """Copy the first values of each block, as many as both vectors have, and mark the other one as initialised."""
         if self.buffer is not None and other.buffer is not None:
-            copy_launcher(self.comm.backend.target, DOUBLE, DOUBLE, DOUBLE)(other.buffer.view, self.buffer.view)
+            copy = self.comm.backend.launcher(copy_launcher, DOUBLE, DOUBLE, DOUBLE)
+            copy(other.buffer.view, self.buffer.view)
         other.init_vec()
 
 
@@ -262,8 +260,3 @@ def _scalar(value: object) -> float:
     if not isinstance(value, numbers.Real):
         raise ArgumentTypeError(f"scalar: expected a real number, found {type(value).__name__}")
     return float(value)
-
-
-@cache
-def _launcher(target: Target, name: str) -> Callable[..., None]:
-    return map_launcher(target, name)

@@ -253,7 +253,7 @@ class VectorData:
     def _fill(self, formula: str, value: float = 0.0) -> None:
         self.check_open()
         layout = self.layout
-        launch = fill_launcher(self.comm.backend.target, formula)
+        launch = self.comm.backend.launcher(fill_launcher, formula)
         for vector, run in enumerate(self._runs(layout.num_vecs)):
             launch(run, (vector * layout.num_blocks + layout.blocks.start) * layout.block_size, value)
         self._initialized = True

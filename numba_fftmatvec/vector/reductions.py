@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from ..backends.base import DOUBLE
 from ..errors import ArgumentError
-from ..kernels import Target
 from ..kernels.reductions import PARTIALS, reduce_launcher
 from .data import VectorData
 
@@ -125,14 +123,9 @@ class VectorReductions(VectorData):
             partials = backend.empty((runs, PARTIALS + 1), DOUBLE)
             second = self if other is None else other
             for i, (x, y) in enumerate(zip(self._runs(runs), second._runs(runs), strict=True)):
-                _launcher(backend.target, name)(partials.view[i], x, y, factors[i])
+                backend.launcher(reduce_launcher, name)(partials.view[i], x, y, factors[i])
             mine = backend.download(partials.array[:, PARTIALS])
         return self.comm.stack(mine)
-
-
-@cache
-def _launcher(target: Target, name: str) -> Callable[..., None]:
-    return reduce_launcher(target, name)
 
 
 def _sums(parts: Floats) -> Floats:

@@ -20,7 +20,7 @@ import scipy.fft
 from ...kernels import Target
 from ...kernels.formats import Format
 from ...layout import MatrixLayout
-from ..base import Buffer, Program, Transform, Workspace
+from ..base import Buffer, Launchers, Program, Transform, Workspace
 from ..cores import share_of_cores
 from .memory import available_bytes
 from .transforms import Pieces, RealTransforms
@@ -67,6 +67,7 @@ class CpuBackend:
 
     def __init__(self, node_size: int = 1) -> None:
         self._node_size = node_size
+        self.launcher = Launchers(self.target)
         # Numba's pool reads this when it starts. By default its idle threads spin and slow transforms down.
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
         self.threads = min(numba.config.NUMBA_NUM_THREADS, share_of_cores(node_size))

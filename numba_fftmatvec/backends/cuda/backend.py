@@ -17,7 +17,7 @@ from ...errors import CapacityError
 from ...kernels.formats import COMPLEX64, Format
 from ...kernels.jit import require_cuda
 from ...layout import MatrixLayout
-from ..base import Buffer, Program, Transform, Workspace
+from ..base import Buffer, Launchers, Program, Transform, Workspace
 from .graphs import UNCAPTURABLE_STREAMS, GraphReplay
 from .staging import CudaStaging
 from .transforms import Lane, PairedTransforms
@@ -88,6 +88,7 @@ class CudaBackend:
         self.stream = cupy.cuda.Stream(non_blocking=False) if stream is None else stream
         self._lanes = [Lane(self.stream)]
         self.target = self._lanes[0].target
+        self.launcher = Launchers(self.target)
         capability = self._device.compute_capability
         self._strong_double = (int(capability[:-1]), int(capability[-1])) in STRONG_DOUBLE
         self._pinned: dict[int, np.ndarray] = {}

@@ -58,3 +58,28 @@ def test_the_callers_stream() -> None:
         assert comm.get_stream() is stream
     with fm.Comm(MPI.COMM_SELF, backend="cuda") as comm:
         assert not comm.has_external_stream()
+
+
+@pytest.mark.gpu
+def test_each_comm_queues_its_vectors_work_on_its_own_stream() -> None:
+    """While one Comm's stream is busy the other's arithmetic and reductions go on."""
+    import cupy
+
+    wait = cupy.RawKernel(
+        'extern "C" __global__ void wait() { for (int i = 0; i < 500; i++) __nanosleep(1000000); }', "wait"
+    )
+    streams = [cupy.cuda.Stream(non_blocking=True) for _ in range(2)]
+    comms = [fm.Comm(MPI.COMM_SELF, backend="cuda", stream=stream) for stream in streams]
+    first, second = (fm.Vector(comm, 3, 4, "col", global_sizes=True) for comm in comms)
+    for vector in (first, second):
+        vector.init_vec_ones()
+        vector.scale(2.0)
+        assert vector.norm(1) == 24.0
+    with streams[0]:
+        wait((1,), (1,), ())
+    second.scale(3.0)
+    assert second.norm(1) == 72.0
+    assert not streams[0].done
+    streams[0].synchronize()
+    for comm in comms:
+        comm.close()
