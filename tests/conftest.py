@@ -98,13 +98,13 @@ def grid_results(tmp_path_factory: pytest.TempPathFactory) -> GridResults:
 @pytest.fixture(scope="session")
 def bad_input_results(tmp_path_factory: pytest.TempPathFactory) -> GridResults:
     """Return a function that runs all cases of `support.bad_input` on a grid, once, and returns each rank's errors."""
-    from support import bad_input
+    from support.bad_files import prepare
     from support.harness import run_ranks
 
     @once
     def run(grid: tuple[int, int], backend: str) -> list[dict[str, Any]]:
         folder = tmp_path_factory.mktemp(f"bad{grid[0]}x{grid[1]}-{backend}")
-        bad_input.prepare(folder)
+        prepare(folder)
         return run_ranks(
             grid[0] * grid[1], "support.bad_input:run_cases", (grid, backend, folder), timeout=GRID_SECONDS / 2
         )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from support import bad_input
+from support.bad_files import prepare
 
 
 @pytest.fixture(
@@ -15,7 +16,7 @@ from support import bad_input
 )
 def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     folder: Path = tmp_path_factory.mktemp("bad-input")
-    bad_input.prepare(folder)
+    prepare(folder)
     return bad_input.run_cases(((1, 1), request.param, folder))
 
 
