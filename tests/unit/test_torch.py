@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import doctest
 import gc
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,33 +17,29 @@ from mpi4py import MPI
 import numba_fftmatvec as fm
 from numba_fftmatvec import errors
 from support import reference
-from support.harness import clean_environment, run_ranks
-from support.tasks import build, operands, vector
+from support.harness import clean_environment
+from support.tasks import build, vector
+from support.tensors import (
+    BACKENDS,
+    NEEDS_TORCH,
+    PRODUCTS,
+    F,
+    G,
+    Nd,
+    Nm,
+    Nt,
+    X,
+    apply,
+    bridge,
+    check,
+    device,
+    host,
+    source,
+    tensor,
+    torch,
+)
 
-try:
-    import torch
-
-    from numba_fftmatvec import torch as bridge
-except ImportError:  # the tests must be collected, so that they skip with a reason or fail
-    if os.environ.get("FFTMATVEC_REQUIRE_TORCH", "0") not in ("", "0"):
-        raise
-    torch = None
-
-SHAPE = (5, 7, 4)
-Nd, Nm, Nt = SHAPE
-F, G, X = operands(SHAPE)
-BACKENDS = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
-PRODUCTS = {
-    "F": ("matvec", False),
-    "F*": ("transpose_matvec", False),
-    "G": ("matvec", True),
-    "G*": ("transpose_matvec", True),
-}
-
-pytestmark = [
-    pytest.mark.torch,
-    pytest.mark.skipif(torch is None, reason="PyTorch is not installed (extra `torch`)"),
-]
+pytestmark = NEEDS_TORCH
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -61,34 +56,6 @@ def matrix(comm: Any) -> Any:
 @pytest.fixture
 def x(matrix: Any) -> Any:
     return vector(matrix, "col", X["col"])
-
-
-def device(comm: Any) -> Any:
-    return torch.device("cpu") if comm.backend.name == "cpu" else torch.device("cuda", comm.device)
-
-
-def tensor(comm: Any, values: Any, dtype: Any = None, requires_grad: bool = False) -> Any:
-    return torch.tensor(values, dtype=dtype or torch.float64, device=device(comm), requires_grad=requires_grad)
-
-
-def host(values: Any) -> Any:
-    return values.detach().cpu().numpy()
-
-
-def apply(matrix: Any, name: str, operand: Any) -> Any:
-    """Return one of the differentiable products."""
-    method, aux = PRODUCTS[name]
-    return getattr(bridge, method)(matrix, operand, use_aux_mat=aux)
-
-
-def source(name: str) -> Any:
-    return X[reference.PRODUCTS[name].source]
-
-
-def check(found: Any, name: str, operand: Any, roundoff: float = 2.0**-53) -> None:
-    """Assert that a product of a global operand is right."""
-    error = np.linalg.norm(host(found) - reference.product(name, F, G, operand))
-    assert error <= reference.error_bound(name, F, G, operand, roundoff)
 
 
 class TestToTorch:
@@ -402,89 +369,3 @@ def test_examples() -> None:
 def test_is_imported_lazily() -> None:
     code = "import numba_fftmatvec, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], env=clean_environment(), check=True, timeout=60)
-
-
-# On grids: each rank's part of a loss and of a gradient, with tensors without elements off the grids.
-
-
-def on_grid(setting: tuple[tuple[int, int], str]) -> dict[str, Any]:
-    """Return this rank's parts of products, gradients and Hessian-vector products, and errors met on one rank."""
-    grid, backend = setting
-    with fm.Comm(MPI.COMM_WORLD, *grid, backend=backend, collectives="mpi") as comm:
-        matrix = build(comm, F, G)
-        return {
-            "exchange": exchange(matrix),
-            "nothing off the grid": gradients(matrix, none=True),
-            "empty off the grid": gradients(matrix, none=False),
-            "curvature": curvature(matrix),
-            "error": error_on_one_rank(matrix),
-        }
-
-
-def part(matrix: Any, space: str, requires_grad: bool = True) -> Any:
-    """Return this rank's part of an operand; a tensor without elements on ranks without values."""
-    made = vector(matrix, space)
-    rows = X[space][made.blocks.start : made.blocks.stop] if made.on_grid() else np.empty((0, Nt))
-    return tensor(matrix.comm, rows, requires_grad=requires_grad)
-
-
-def exchange(matrix: Any) -> Any:
-    x, mine = vector(matrix, "col"), part(matrix, "col")
-    x.from_torch(mine if x.on_grid() else None)
-    found = x.to_torch()
-    return x.is_initialized(), x.on_grid(), None if found is None else host(found)
-
-
-def gradients(matrix: Any, none: bool) -> Any:
-    """Return results and gradients of F and F*; gradients are wanted by the owners only where `none` is set."""
-    results = {}
-    for name, space in {"F": "col", "F*": "row"}.items():
-        operand: Any = part(matrix, space)
-        if none and operand.numel() == 0:
-            operand = None
-        found = apply(matrix, name, operand)
-        ((found**2).sum() / 2).backward()
-        results[name] = host(found), np.empty((0, Nt)) if operand is None else host(operand.grad)
-    return results
-
-
-def curvature(matrix: Any) -> Any:
-    """Return F*F v as the gradient of <gradient, v>, v = 1: backward through backward."""
-    x = part(matrix, "col")
-    loss = (bridge.matvec(matrix, x) ** 2).sum() / 2
-    (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
-    gradient.sum().backward()
-    return host(x.grad)
-
-
-def error_on_one_rank(matrix: Any) -> str:
-    comm = matrix.comm
-    x = part(matrix, "col")
-    if comm.world_rank == comm.world_size - 1:
-        x = torch.ones(Nm * Nt + 1, dtype=torch.float64, device=device(comm))
-    try:
-        bridge.matvec(matrix, x)
-    except errors.ShapeError as error:
-        return str(error)
-    return "no error"
-
-
-@pytest.mark.mpi
-@pytest.mark.parametrize("grid", [(1, 1), (1, 3), (2, 2), (3, 1)], ids=lambda grid: f"{grid[0]}x{grid[1]}")
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_on_grids(grid: tuple[int, int], backend: str) -> None:
-    results = run_ranks(grid[0] * grid[1], "unit.test_torch:on_grid", (grid, backend), timeout=240)
-
-    def collected(parts: Any) -> Any:
-        return torch.from_numpy(np.concatenate(list(parts)))
-
-    exchanged = [result["exchange"] for result in results]
-    assert all(initialized for initialized, _, _ in exchanged)
-    assert [found is not None for _, _, found in exchanged] == [owns for _, owns, _ in exchanged]
-    assert np.array_equal(collected(found for _, _, found in exchanged if found is not None), X["col"])
-    for case in ("nothing off the grid", "empty off the grid"):
-        for name, gradient in {"F": "F*F", "F*": "FF*"}.items():
-            check(collected(result[case][name][0] for result in results), name, source(name))
-            check(collected(result[case][name][1] for result in results), gradient, source(name))
-    check(collected(result["curvature"] for result in results), "F*F", np.ones((Nm, Nt)))
-    assert all(f"found shape ({Nm * Nt + 1},)" in result["error"] for result in results)
