@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("support.hdf5", "support.suites", "support.tensors")
+pytest.register_assert_rewrite("support.hdf5", "support.spectra", "support.suites", "support.tensors")
 
 # Enough to compile every kernel on a slow machine; a grid takes some ten seconds once they are cached.
 GRID_SECONDS = 240
