@@ -239,7 +239,7 @@ def test_after_close(comm: Any, x: Any, use: Callable[[Any], Any]) -> None:
 
 def test_without_torch(x: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.delitem(sys.modules, "numba_fftmatvec.torch", raising=False)
+    monkeypatch.delitem(sys.modules, "numba_fftmatvec.vector.tensors", raising=False)
     for use in (x.to_torch, lambda: x.from_torch(None)):
         with pytest.raises(errors.BackendError, match=r"numba-fftmatvec\[torch\]"):
             use()
