@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from .errors import ArgumentError
 from .layout import Space
 
 
@@ -100,6 +101,19 @@ PRODUCTS = {
         Product.of("G*", "F"),
     )
 }
+
+
+def product_named(name: object) -> Product:
+    """Return the product of a name.
+
+    Raises
+    ------
+    ArgumentError
+        `name` is not the name of a product.
+    """
+    if not isinstance(name, str) or name not in PRODUCTS:
+        raise ArgumentError(f"product: expected one of {', '.join(PRODUCTS)}, found {name!r}")
+    return PRODUCTS[name]
 
 
 @dataclass(frozen=True)

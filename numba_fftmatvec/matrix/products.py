@@ -11,7 +11,7 @@ from ..errors import ArgumentError, UninitializedError
 from ..layout import MatrixLayout, Space, VectorLayout
 from ..plan import Timer
 from ..plan.pipeline import Pipeline, Planner
-from ..products import BY_FLAGS, PRODUCTS, Product
+from ..products import BY_FLAGS, PRODUCTS, Product, product_named
 from ..vector import Vector
 from ..vector.data import check_operand
 from .description import MatrixDescription
@@ -135,13 +135,13 @@ class MatrixProducts(MatrixDescription):
         """Compute ``x = F* y`` for all right-hand sides of `y`, as `transpose_matmat` does."""
         self.apply_product(PRODUCTS["F*"], y, x)
 
-    def apply_product(self, product: Product, X: Vector, Y: Vector, *, timer: Timer | None = None) -> None:
+    def apply_product(self, product: Product | str, X: Vector, Y: Vector, *, timer: Timer | None = None) -> None:
         """Compute a product for all right-hand sides of `X`, as `matmat` and `transpose_matmat` do.
 
         Parameters
         ----------
-        product : Product
-            One of `numba_fftmatvec.products.PRODUCTS`, such as ``PRODUCTS["G*F"]``.
+        product : Product or str
+            One of the eight products or its name, such as ``"G*F"``.
         X, Y : Vector
             The operand, in the product's input space, and the result, in its output space.
         timer : Timer, optional
@@ -149,9 +149,12 @@ class MatrixProducts(MatrixDescription):
 
         Raises
         ------
+        ArgumentError
+            `product` is not one of the eight.
         SpaceError, ShapeError, ArgumentTypeError, ArgumentError, UninitializedError
             As for `matvec`.
         """
+        product = product_named(product.name if isinstance(product, Product) else product)
         self._check(product, X, Y, getattr(X, "num_vecs", 1))
         for first in range(0, X.num_vecs, MAX_VECS):
             count = min(MAX_VECS, X.num_vecs - first)
@@ -206,9 +209,7 @@ class MatrixProducts(MatrixDescription):
             A matrix of the product has no values.
         """
         self.check_open()
-        if name not in PRODUCTS:
-            raise ArgumentError(f"plan: expected one of {', '.join(PRODUCTS)}, found {name!r}")
-        self._check_values(PRODUCTS[name])
+        self._check_values(product_named(name))
         return self._pipelines(1)[name]
 
     def _ends(self, product: Product, num_vecs: int) -> Ends:

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "progress": set(),
     "arguments": {"errors"},
     "layout": {"arguments", "errors"},
-    "products": {"layout"},
+    "products": {"errors", "layout"},
     "precision": {"errors", "kernels.formats"},
     "kernels": set(),
     "backends": GROUND | {"kernels"},

@@ -179,6 +179,18 @@ def test_timer(comm: Any, name: str) -> None:
     assert timer.seconds() == {phase: [] for phase in PHASES}
 
 
+def test_products_by_name(comm: Any) -> None:
+    """Any of the eight, as an object or by its name; no other, even if its factors are those of the matrix."""
+    matrix = build(comm, F, G)
+    x, y = vector(matrix, "col", X["col"]), matrix.get_vec("input")
+    for product in ("G*F", fm.products.PRODUCTS["G*F"]):
+        matrix.apply_product(product, x, y)
+        check(y, "G*F", F, G, X["col"])
+    for other in ("H", None, fm.products.PRODUCTS["G*F"].adjoint):
+        with pytest.raises(fm.ArgumentError, match=r"product: expected one of F, F\*, F\*F, FF\*, G, .*, found"):
+            matrix.apply_product(other, x, y)
+
+
 def test_timed_plans_are_built_for_the_first_timer(comm: Any) -> None:
     """A matrix without a timer has no buffers for one, and results have the same bits with and without it."""
     matrix = fm.Matrix.from_array(comm, F)
@@ -206,7 +218,7 @@ def test_a_plan_can_be_printed(comm: Any) -> None:
     assert (ends[0][0], ends[-1][1]) == ("operand float64", "result float64")
     assert ends[len(phases) - 1][1].startswith("intermediate.row float64")
     assert "spectrum.col complex64" in str(matrix.plan("F"))
-    with pytest.raises(fm.ArgumentError, match=r"expected one of F, F\*, .*, found 'H'"):
+    with pytest.raises(fm.ArgumentError, match=r"product: expected one of F, F\*, .*, found 'H'"):
         matrix.plan("H")
     with pytest.raises(fm.UninitializedError):
         fm.Matrix(comm, 2, 2, 2).plan("F")
