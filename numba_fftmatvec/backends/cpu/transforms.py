@@ -7,7 +7,7 @@ over all blocks, so that each can be timed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cached_property
 from typing import Any
 
@@ -46,7 +46,10 @@ class Pieces:
         self.threads = threads
 
     def run(self, transform: RowTransform, row_bytes: int, source: Array, destination: Array) -> None:
-        """Transform all rows; `row_bytes` is the size of a row during its transform."""
+        """Transform all rows; `row_bytes` is the size of a row during its transform.
+
+        After an error or an interrupt no thread runs on.
+        """
         rows = len(source)
         callers = max(1, min(self.threads, MAX_CALLERS, rows * row_bytes // PIECE_BYTES))
         workers = self.threads // callers if callers == MAX_CALLERS else 1
@@ -57,14 +60,36 @@ class Pieces:
             for first in range(caller * step, rows, callers * step):
                 transform(source[first : first + step], destination[first : first + step], workers)
 
-        others = [self._callers.submit(share, caller) for caller in range(1, callers)]
-        share(0)
-        for other in others:
-            other.result()
+        others: list[Future[None]] = []
+        try:
+            for caller in range(1, callers):
+                others.append(self._callers.submit(share, caller))
+            share(0)
+            for other in others:
+                other.result()
+        except BaseException:
+            _finish(others)
+            raise
 
     @cached_property
     def _callers(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(MAX_CALLERS, thread_name_prefix="fft")
+
+
+def _finish(futures: list[Future[None]]) -> None:
+    """Wait for all futures in spite of interrupts, then raise the last interrupt if there was one.
+
+    A thread that still ran would write into the buffers of the next product.
+    """
+    interrupt: BaseException | None = None
+    while True:
+        try:
+            wait(futures)
+            break
+        except BaseException as caught:
+            interrupt = caught
+    if interrupt is not None:
+        raise interrupt
 
 
 def pad_and_rfft(length: int, rounding: np.dtype[Any], real: np.dtype[Any]) -> RowTransform:

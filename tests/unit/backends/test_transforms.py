@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from itertools import product
 
 import numpy as np
@@ -70,3 +72,31 @@ def test_an_error_on_another_thread_is_raised(pieces) -> None:
     spectrum = np.zeros((100, 7), np.complex128)  # of another length
     with pytest.raises(ValueError, match="broadcast"):
         pieces.run(pad_and_rfft(10, np.float64, np.float64), 80, np.zeros((100, 5)), spectrum)
+
+
+@pytest.mark.parametrize("interrupts", [0, 2])
+def test_no_thread_writes_after_an_error(monkeypatch: pytest.MonkeyPatch, interrupts: int) -> None:
+    """The caller waits for all threads, in spite of interrupts meanwhile, before it raises."""
+    monkeypatch.setattr(transforms, "PIECE_BYTES", 200)
+    pending = [KeyboardInterrupt() for _ in range(interrupts)]
+    wait = transforms.wait
+
+    def interrupted(futures: object) -> None:
+        if pending:
+            raise pending.pop()
+        wait(futures)
+
+    monkeypatch.setattr(transforms, "wait", interrupted)
+    finished = threading.Event()
+
+    def transform(source: np.ndarray, destination: np.ndarray, workers: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            raise ZeroDivisionError
+        time.sleep(0.2)
+        destination[...] = 1
+        finished.set()
+
+    rows = np.zeros((10, 5))
+    with pytest.raises(KeyboardInterrupt if interrupts else ZeroDivisionError):
+        Pieces(2).run(transform, 80, rows, rows)
+    assert finished.is_set()
