@@ -223,10 +223,10 @@ def plan() -> str:
 
 
 def _buffer(drawing: Drawing, y: float, name: str, dtype: str, note: str, *, slot: bool) -> None:
-    drawing.box(310, y, 200, 32, LIGHT_BLUE if slot else LIGHT_GREY, BLUE if slot else GREY, dashed=slot)
+    drawing.box(310, y, 214, 32, LIGHT_BLUE if slot else LIGHT_GREY, BLUE if slot else GREY, dashed=slot)
     drawing.text(320, y + 21, name, bold=True)
-    drawing.text(500, y + 21, dtype, at="end")
-    drawing.text(524, y + 21, note, size=12, fill=FAINT)
+    drawing.text(514, y + 21, dtype, at="end")
+    drawing.text(534, y + 21, note, size=12, fill=FAINT)
 
 
 def _factors(drawing: Drawing, y: float) -> None:
