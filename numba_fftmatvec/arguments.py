@@ -1,10 +1,14 @@
-"""Checks of arguments that several modules share: integers and shapes."""
+"""Checks of arguments that several modules share: integers, shapes and arrays of numbers."""
 
 from __future__ import annotations
 
 import numbers
 import operator
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from .errors import ArgumentError, ArgumentTypeError, ShapeError
 
@@ -40,6 +44,21 @@ def checksum_number(value: object, what: str) -> int:
     if not 0 <= number <= LARGEST_INTEGER:
         raise ArgumentError(f"{what}: expected an integer of 0 .. 2^63 - 1, found {value!r}")
     return number
+
+
+def real_array(value: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
+    """Return `value` as a NumPy array; an ArgumentTypeError names `what` unless it has real numbers and no mask."""
+    check_unmasked(value, what)
+    values = np.asarray(value)
+    if values.dtype.kind not in "buif":
+        raise ArgumentTypeError(f"{what}: expected real numbers, found dtype {values.dtype}")
+    return values
+
+
+def check_unmasked(value: object, what: str) -> None:
+    """Raise an ArgumentTypeError that names `what` if `value` is an array whose mask hides a value."""
+    if isinstance(value, np.ma.MaskedArray) and (hidden := int(np.ma.getmaskarray(value).sum())):
+        raise ArgumentTypeError(f"{what}: expected values without a mask, found {hidden} of {value.size} masked")
 
 
 def check_shape(found: Sequence[int], expected: Sequence[int], what: str) -> None:

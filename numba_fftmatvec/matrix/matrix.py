@@ -6,10 +6,9 @@ import os
 from dataclasses import replace
 from typing import Any, Self, overload
 
-import numpy as np
 import numpy.typing as npt
 
-from ..arguments import positive_int
+from ..arguments import positive_int, real_array
 from ..backends.workspace import MemoryUsage, Workspace
 from ..comm import Comm
 from ..errors import ArgumentTypeError, FileFormatError, ShapeError, UninitializedError
@@ -171,7 +170,7 @@ class Matrix(MatrixValues, MatrixFiles):
         """
         comm.check_open()
         with comm.agreement("creating a matrix from an array"):
-            values = np.asarray(blocks)
+            values = real_array(blocks, "blocks")
             if values.ndim != 3:
                 raise ShapeError(f"blocks: expected an array of shape (Nd, Nm, Nt), found shape {values.shape}")
             Nd, Nm, Nt = values.shape

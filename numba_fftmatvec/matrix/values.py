@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import numpy.typing as npt
 
-from ..arguments import check_shape
+from ..arguments import check_shape, real_array
 from ..errors import ChecksumError, FileFormatError, UninitializedError
 from ..io import MatrixMeta, check_block_row, read_meta
 from ..progress import show_progress
@@ -53,7 +52,7 @@ class MatrixValues(MatrixProducts):
         layout, what = self._layout, "taking a matrix from an array"
         with self.comm.agreement(what):
             if not callable(blocks):
-                values = np.asarray(blocks)
+                values = real_array(blocks, "blocks")
                 check_shape(values.shape, layout.sizes, "blocks")
                 blocks = values.__getitem__
         self._load(from_rows(self.comm.backend, layout, blocks), matrix_name(aux_mat), what)

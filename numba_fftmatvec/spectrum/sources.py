@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arguments import check_shape
+from ..arguments import check_shape, real_array
 from ..backends import Backend, Buffer
 from ..backends.base import Staging
-from ..errors import ArgumentTypeError
 from ..io import MatrixMeta, read_block_row
 from ..kernels import ceil_div
 from ..kernels.elementwise import fill_launcher
@@ -52,10 +51,8 @@ def from_rows(backend: Backend, layout: MatrixLayout, rows: Callable[[int], npt.
 
     @lru_cache(maxsize=1)
     def block_row(row: int) -> npt.NDArray[Any]:
-        values = np.asarray(rows(row))
+        values = real_array(rows(row), f"block row {row}")
         check_shape(values.shape, (layout.Nm, layout.Nt), f"block row {row}")
-        if values.dtype.kind not in "buif":
-            raise ArgumentTypeError(f"block row {row}: expected real numbers, found dtype {values.dtype}")
         return values
 
     def source(row: int, cols: range, staging: Staging) -> Buffer:

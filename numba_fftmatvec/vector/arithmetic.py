@@ -38,6 +38,14 @@ class VectorArithmetic(VectorData):
         self.copy_to(result)
         return result
 
+    def __copy__(self) -> Self:
+        """Return a new vector with the same values, or without values if this one has none."""
+        return self.copy() if self.is_initialized() else self.from_layout(self.comm, self.layout)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a new vector with the same values; it belongs to the same Comm."""
+        return self.__copy__()
+
     def scale(self, alpha: float) -> None:
         """Set ``x = alpha x``."""
         self._map("scale", out=self, a=_scalar(alpha))

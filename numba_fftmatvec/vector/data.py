@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from ..arguments import integer, positive_int
+from ..arguments import integer, positive_int, real_array
 from ..backends import Buffer
 from ..backends.base import DOUBLE
 from ..comm import Comm
@@ -193,6 +193,10 @@ class VectorData:
         vector._initialized = self._initialized
         return vector
 
+    def __reduce__(self) -> NoReturn:
+        """Raise an ArgumentTypeError, since a vector belongs to a Comm."""
+        raise ArgumentTypeError("pickle: expected its values (gather, to_numpy) or a file (save), found a Vector")
+
     # Checks
 
     def check_open(self) -> None:
@@ -290,9 +294,7 @@ class VectorData:
         """
         self.check_open()
         with self.comm.agreement("scattering a vector"):
-            values = np.asarray(array)
-            if values.dtype.kind not in "buif":
-                raise ArgumentTypeError(f"scattered array: expected real numbers, found dtype {values.dtype}")
+            values = real_array(array, "scattered array")
             if values.shape not in (self.shape, (math.prod(self.shape),)):
                 raise ShapeError(f"scattered array: expected shape {self.shape}, found {values.shape}")
         mine = values.reshape(self.shape)[..., self.blocks.start : self.blocks.stop, :]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import check_unmasked, real_array
 from ..backends.base import DOUBLE
 from ..errors import ArgumentError, ArgumentTypeError, BackendError, ShapeError
 from ..layout import Space, in_words
@@ -169,6 +170,7 @@ class VectorInterop(VectorData):
             raise ArgumentTypeError(
                 f"from_dlpack: expected an object with __dlpack__ and __dlpack_device__, found {type(source).__name__}"
             )
+        check_unmasked(source, "from_dlpack")
         backend = self.comm.backend
         kind, index = source.__dlpack_device__()
         if kind not in _DEVICE_KINDS[backend.name] or (backend.device is not None and index != backend.device):
@@ -252,7 +254,7 @@ class VectorInterop(VectorData):
         """
         self.check_open()
         if self.on_grid():
-            values = np.asarray(array)
+            values = real_array(array, "from_numpy")
             shape = self.array.shape
             self._check_values(values, "from_numpy")
             if values.shape not in (shape, (math.prod(shape),)):
