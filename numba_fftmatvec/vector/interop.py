@@ -208,7 +208,10 @@ class VectorInterop(VectorData):
     # NumPy
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        """Return this rank's values, of `array`'s shape, on the host, as NumPy 2's protocol defines it.
+        """Return the values, of `array`'s shape, on the host, as NumPy 2's protocol defines it.
+
+        The vector must be on one rank. Of a vector that is spread over several ranks, NumPy's functions would take a
+        part for the whole.
 
         Parameters
         ----------
@@ -222,9 +225,14 @@ class VectorInterop(VectorData):
         UninitializedError
             The vector has no values.
         ArgumentError
-            This rank is off the vector's grid; or a copy is needed and `copy` is False.
+            The vector is spread over several ranks, this rank holds no data, or a copy is needed and `copy` is False.
         """
         array = self._shared("__array__")
+        if (parts := self.comm.axis(self.layout.space).parts) > 1:
+            raise ArgumentError(
+                f"__array__: expected a vector on one rank, found one that is spread over {parts}; "
+                "gather() returns the global values, to_numpy() this rank's"
+            )
         on_host = isinstance(array, np.ndarray)
         wanted = DOUBLE if dtype is None else np.dtype(dtype)
         if copy is False and not (on_host and wanted == DOUBLE):
