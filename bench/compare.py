@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=100)
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
+    if not options.json.absolute().parent.is_dir():  # before the work, whose results would be lost
+        parser.error(f"--json: expected a file in a folder that exists, found {options.json}")
     before, after = [], []
     with tempfile.TemporaryDirectory() as name:
         for _ in range(options.rounds):

@@ -160,7 +160,7 @@ class Comm:
 
     def axis(self, space: str) -> Axis:
         """Return the axis of a space, ``"col"`` or ``"row"``: the split of its vectors and their communication."""
-        return self._axes[Space(space)]
+        return self._axes[Space.of(space)]
 
     def barrier(self) -> None:
         """Wait until every rank has called this."""

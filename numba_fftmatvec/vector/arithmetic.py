@@ -40,6 +40,7 @@ class VectorArithmetic(VectorData):
 
     def __copy__(self) -> Self:
         """Return a new vector with the same values, or without values if this one has none."""
+        self.check_open()
         return self.copy() if self.is_initialized() else self.from_layout(self.comm, self.layout)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:

@@ -83,3 +83,11 @@ def test_each_comm_queues_its_vectors_work_on_its_own_stream() -> None:
     streams[0].synchronize()
     for comm in comms:
         comm.close()
+
+
+def test_axes_have_the_names_of_the_spaces() -> None:
+    with fm.Comm(MPI.COMM_SELF, backend="cpu") as comm:
+        assert [comm.axis(space).space for space in ("col", "row")] == ["col", "row"]
+        for name in ("diagonal", None, ["col"]):
+            with pytest.raises(fm.SpaceError, match="expected 'row' or 'col', found"):
+                comm.axis(name)  # type: ignore[arg-type]

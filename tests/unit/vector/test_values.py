@@ -51,6 +51,9 @@ def test_copies_share_no_memory(comm: Any, duplicate: Any) -> None:
     y.scale(2.0)
     np.testing.assert_array_equal(y.gather(), 2 * x.gather())
     assert duplicate([x, x])[0].layout == x.layout
+    x.close()
+    with pytest.raises(fm.ClosedError):
+        duplicate(x)
 
 
 def test_vectors_are_not_pickled(comm: Any) -> None:
