@@ -23,12 +23,12 @@ FIELDS = ("op", "shape", "precision", "num_vecs")
 FIGURES = ("median_ms", "queued_ms", "peak_bytes")
 
 
-def measure(checkout: Path, backend: str, repetitions: int, folder: Path) -> dict[str, Any]:
+def measure(checkout: Path, commit: str | None, backend: str, repetitions: int, folder: Path) -> dict[str, Any]:
     """Return the results of one process of a checkout's bench/products.py."""
     path = folder / "products.json"
     command = [sys.executable, "bench/products.py", "--backend", backend, "--repetitions", str(repetitions)]
     paths = os.pathsep.join([str(checkout), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"PYTHONPATH": paths}
+    environment = os.environ | {"PYTHONPATH": paths} | ({"FFTMATVEC_COMMIT": commit} if commit else {})
     subprocess.run(
         [*command, "--json", str(path)], cwd=checkout, env=environment, check=True, stdout=subprocess.DEVNULL
     )
@@ -65,6 +65,7 @@ def main() -> None:
     """Measure both checkouts in turn, print the ratios, write them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--before", type=Path, required=True, help="the checkout to compare with")
+    parser.add_argument("--before-commit", help="its commit, if it is a copy without its repository")
     parser.add_argument("--backend", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--rounds", type=int, default=3, help="processes of each checkout")
     parser.add_argument("--repetitions", type=int, default=100)
@@ -75,8 +76,11 @@ def main() -> None:
     before, after = [], []
     with tempfile.TemporaryDirectory() as name:
         for _ in range(options.rounds):
-            for checkout, runs in ((options.before.resolve(), before), (ROOT, after)):
-                runs.append(measure(checkout, options.backend, options.repetitions, Path(name)))
+            for checkout, commit, runs in (
+                (options.before.resolve(), options.before_commit, before),
+                (ROOT, None, after),
+            ):
+                runs.append(measure(checkout, commit, options.backend, options.repetitions, Path(name)))
     records = ratios(before, after)
     for record in records:
         line = "{op:>3} {shape} {precision} R={num_vecs}: median {median_ms_ratio:.4f}, queued {queued_ms_ratio:.4f}"
