@@ -6,9 +6,8 @@ import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mpi4py import MPI
-
 from ..errors import RemoteError
+from .library import MPI
 
 
 @contextmanager

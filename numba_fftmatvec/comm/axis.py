@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpi4py import MPI
-
 from ..layout import Space, VectorLayout, block_range
 from .collectives import Collectives
+from .library import MPI
 
 
 class Axis:

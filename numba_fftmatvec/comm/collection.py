@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from mpi4py import MPI
 
 from ..layout import VectorLayout, block_ranges
+from .library import MPI
 
 T = TypeVar("T")
 Values = npt.NDArray[np.float64]

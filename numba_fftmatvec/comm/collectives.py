@@ -6,9 +6,8 @@ import importlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from mpi4py import MPI
-
 from ..backends import Backend
+from .library import MPI
 
 
 class Collectives(Protocol):

@@ -10,7 +10,6 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
-from mpi4py import MPI
 
 from ..arguments import positive_int
 from ..backends import Backend
@@ -21,6 +20,7 @@ from .agreement import agreement
 from .axis import Axis
 from .collection import Parts, collect
 from .collectives import Collectives, select_collectives
+from .library import MPI
 
 T = TypeVar("T")
 

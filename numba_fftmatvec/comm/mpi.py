@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mpi4py import MPI
-
 from ..backends import Backend
+from .library import MPI
 
 
 class MpiCollectives:

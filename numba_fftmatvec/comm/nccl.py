@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 from cupy.cuda import nccl
-from mpi4py import MPI
 
 from ..backends import Backend
+from .library import MPI
 
 _TYPES = {np.dtype(np.float64): nccl.NCCL_FLOAT64, np.dtype(np.float32): nccl.NCCL_FLOAT32}
 

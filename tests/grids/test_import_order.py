@@ -1,4 +1,4 @@
-"""The package and mpi4py can be imported in either order."""
+"""The package and mpi4py can be imported in either order, and the package alone starts no MPI."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from support.harness import clean_environment
+from support.harness import clean_environment, mpiexec
 
 IMPORTS = ("import numba_fftmatvec as pyFFTMatvec", "from mpi4py import MPI")
 PRODUCT = """
@@ -29,3 +29,17 @@ def test_import_order(imports: tuple[str, str]) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[3.0, 6.0, 9.0, 12.0]"
+
+
+def test_a_child_of_an_mpi_program_imports_the_package() -> None:
+    child = "import sys, numba_fftmatvec, numba_fftmatvec.cli; sys.exit('mpi4py.MPI' in sys.modules)"
+    script = f"""
+import subprocess, sys
+import numba_fftmatvec as fm
+comm = fm.Comm(backend="cpu")
+print(subprocess.run([sys.executable, "-c", {child!r}]).returncode)
+"""
+    command = [mpiexec(), "-n", "2", sys.executable, "-c", script]
+    done = subprocess.run(command, env=clean_environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["0", "0"]
