@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from ..arguments import check_shape, real_array
 from ..backends import Backend, Buffer
 from ..backends.base import Staging
+from ..backends.workers import Workers
 from ..io import MatrixMeta, read_block_row
 from ..kernels import ceil_div
 from ..kernels.elementwise import fill_launcher
@@ -84,7 +84,7 @@ class ParallelCopy:
 
     def __init__(self, threads: int) -> None:
         self._threads = min(threads, MOST_THREADS)
-        self._pool = ThreadPoolExecutor(self._threads)
+        self._workers = Workers(self._threads - 1)
 
     def __call__(self, destination: npt.NDArray[Any], source: npt.NDArray[Any]) -> None:
         """Copy `source` to `destination`, of the same shape, and convert the values to its dtype."""
@@ -93,6 +93,5 @@ class ParallelCopy:
             np.copyto(destination[rows.start : rows.stop], source[rows.start : rows.stop], casting="same_kind")
 
         total = len(destination)
-        parts = min(self._threads, total, ceil_div(destination.nbytes, LEAST_BYTES))
-        ranges = block_ranges(total, parts)
-        list(map(copy, ranges) if parts == 1 else self._pool.map(copy, ranges))
+        parts = max(1, min(self._threads, total, ceil_div(destination.nbytes, LEAST_BYTES)))
+        self._workers.run([partial(copy, rows) for rows in block_ranges(total, parts)])

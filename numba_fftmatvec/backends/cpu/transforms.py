@@ -7,8 +7,7 @@ over all blocks, so that each can be timed.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import cached_property
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from ...layout import MatrixLayout, Space
 from ...precision import Precision
 from ..base import Buffer, End, Stage, Workspace
 from ..rows import CopyRows
+from ..workers import Workers
 
 # Size of the rows that one thread transforms at a time. Their transform stays in a core's cache until it is copied.
 # With smaller pieces, waking a second thread takes longer than its work.
@@ -44,6 +44,7 @@ class Pieces:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
+        self._workers = Workers(MAX_CALLERS - 1)
 
     def run(self, transform: RowTransform, row_bytes: int, source: Array, destination: Array) -> None:
         """Transform all rows; `row_bytes` is the size of a row during its transform.
@@ -60,36 +61,7 @@ class Pieces:
             for first in range(caller * step, rows, callers * step):
                 transform(source[first : first + step], destination[first : first + step], workers)
 
-        others: list[Future[None]] = []
-        try:
-            for caller in range(1, callers):
-                others.append(self._callers.submit(share, caller))
-            share(0)
-            for other in others:
-                other.result()
-        except BaseException:
-            _finish(others)
-            raise
-
-    @cached_property
-    def _callers(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(MAX_CALLERS, thread_name_prefix="fft")
-
-
-def _finish(futures: list[Future[None]]) -> None:
-    """Wait for all futures in spite of interrupts, then raise the last interrupt if there was one.
-
-    A thread that still ran would write into the buffers of the next product.
-    """
-    interrupt: BaseException | None = None
-    while True:
-        try:
-            wait(futures)
-            break
-        except BaseException as caught:
-            interrupt = caught
-    if interrupt is not None:
-        raise interrupt
+        self._workers.run([partial(share, caller) for caller in range(callers)])
 
 
 def pad_and_rfft(length: int, rounding: np.dtype[Any], real: np.dtype[Any]) -> RowTransform:

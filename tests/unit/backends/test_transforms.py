@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
+from numba_fftmatvec.backends import workers
 from numba_fftmatvec.backends.cpu import transforms
 from numba_fftmatvec.backends.cpu.transforms import Pieces, irfft_and_unpad, pad_and_rfft
 
@@ -79,14 +80,14 @@ def test_no_thread_writes_after_an_error(monkeypatch: pytest.MonkeyPatch, interr
     """The caller waits for all threads, in spite of interrupts meanwhile, before it raises."""
     monkeypatch.setattr(transforms, "PIECE_BYTES", 200)
     pending = [KeyboardInterrupt() for _ in range(interrupts)]
-    wait = transforms.wait
+    wait = workers._Job.wait
 
-    def interrupted(futures: object) -> None:
+    def interrupted(job: workers._Job) -> None:
         if pending:
             raise pending.pop()
-        wait(futures)
+        wait(job)
 
-    monkeypatch.setattr(transforms, "wait", interrupted)
+    monkeypatch.setattr(workers._Job, "wait", interrupted)
     finished = threading.Event()
 
     def transform(source: np.ndarray, destination: np.ndarray, workers: int) -> None:

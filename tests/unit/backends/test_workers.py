@@ -1,0 +1,55 @@
+"""Threads that share the work of one call."""
+
+from __future__ import annotations
+
+import _thread
+import threading
+import time
+from functools import partial
+
+import pytest
+
+from numba_fftmatvec.backends.workers import Workers, _Job
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 9])
+def test_each_function_runs_once(count: int) -> None:
+    workers, ran = Workers(3), []
+    for _ in range(50):
+        workers.run([partial(ran.append, i) for i in range(count)])
+        assert sorted(ran) == list(range(count))
+        ran.clear()
+
+
+def test_the_first_error_is_raised_after_all_functions_ended() -> None:
+    ended = threading.Event()
+
+    def slow() -> None:
+        time.sleep(0.1)
+        ended.set()
+
+    with pytest.raises(ZeroDivisionError):
+        Workers(2).run([slow, lambda: 1 // 0, slow])
+    assert ended.is_set()
+
+
+def test_a_job_that_is_queued_twice_runs_once() -> None:
+    ran: list[int] = []
+    job = _Job(partial(ran.append, 1))
+    job.run()
+    job.run()
+    job.wait()
+    assert ran == [1]
+
+
+def test_threads_end_with_their_object() -> None:
+    before = _thread._count()  # threads of `_thread` are in no list
+    workers = Workers(4)
+    workers.run([partial(time.sleep, 0.05)] * 5)
+    assert _thread._count() == before + 4
+    del workers
+    for _ in range(100):
+        if _thread._count() == before:
+            break
+        time.sleep(0.01)
+    assert _thread._count() == before
