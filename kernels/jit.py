@@ -13,10 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache, partial
 from hashlib import blake2s
+from threading import Lock
 from typing import Any, Literal, ParamSpec
 
 import numpy as np
-from numba import config, from_dtype, njit
+from numba import config, from_dtype, get_num_threads, njit, threading_layer
 from numba import types as nbtypes
 
 try:
@@ -195,6 +196,15 @@ class Nest(ABC):
         """Return the function that launches the compiled loop nest."""
 
 
+_turn = Lock()
+
+
+def _in_turn(compiled: Any, *arguments: Any) -> None:
+    """Run a loop nest on numba's layer "workqueue", which ends the process if two threads use it at a time."""
+    with _turn:
+        compiled(*arguments)
+
+
 @dataclass(frozen=True)
 class CpuNest(Nest):
     """A loop nest for the CPU. It runs on all cores; sums may contract into fused multiply-adds."""
@@ -213,8 +223,9 @@ class CpuNest(Nest):
         return kernel
 
     def launcher(self, compiled: Any, stream: Any) -> Callable[..., None]:
-        """Return the compiled loop nest itself."""
-        return compiled  # type: ignore[no-any-return]
+        """Return the compiled loop nest itself, or one that callers run in turn if numba's threads require that."""
+        get_num_threads()  # starts numba's threads, so that their layer is known
+        return partial(_in_turn, compiled) if threading_layer() == "workqueue" else compiled
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,10 @@ class ClosedError(FFTMatvecError, RuntimeError):
     """An object is used after it or its Comm was closed."""
 
 
+class ForkedError(FFTMatvecError, RuntimeError):
+    """A Comm is used in a child process that was forked from its own; MPI, threads and devices do not work there."""
+
+
 class BackendError(FFTMatvecError, RuntimeError):
     """The requested backend or collectives cannot work on this machine."""
 

@@ -183,6 +183,8 @@ class Backend(Protocol):
         The stream, None on the CPU.
     threads : int
         This rank's share of the host's cores.
+    calling_thread : context manager
+        Makes a thread's calls go to this backend's device and to its share of the cores. It is reentrant.
     """
 
     name: str
@@ -191,6 +193,7 @@ class Backend(Protocol):
     device: int | None
     stream: Any
     threads: int
+    calling_thread: AbstractContextManager[Any]
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
         """Allocate without initialising."""

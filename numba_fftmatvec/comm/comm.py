@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, TypeVar, cast
+from weakref import WeakSet
 
 import numpy as np
 import numpy.typing as npt
@@ -14,13 +17,13 @@ import numpy.typing as npt
 from ..arguments import positive_int
 from ..backends import Backend
 from ..backends.select import cuda_devices, requested_backend, select_backend
-from ..errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError, GridError
+from ..errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError, ForkedError, GridError
 from ..layout import Space, VectorLayout
 from .agreement import agreement
 from .axis import Axis
 from .collection import Parts, collect
 from .collectives import Collectives, select_collectives
-from .library import MPI
+from .library import MPI, check_process
 
 T = TypeVar("T")
 
@@ -55,6 +58,8 @@ class Comm:
         ``proc_rows * proc_cols`` is not the number of ranks.
     BackendError
         The requested backend or collectives cannot work here.
+    ForkedError
+        This process was forked from one that had started MPI.
     ArgumentError, ArgumentTypeError
         Another argument is outside its domain.
 
@@ -75,11 +80,14 @@ class Comm:
         collectives: str = "auto",
         stream: Any = None,
     ) -> None:
+        check_process()
         if comm is None:
             comm = MPI.COMM_WORLD
         if not isinstance(comm, MPI.Intracomm) or comm == MPI.COMM_NULL:
             raise ArgumentTypeError(f"comm: expected an mpi4py.MPI.Intracomm, found {comm!r}")
-        self._closed = False
+        #: The lock of the threads that use this Comm; see `exclusive`.
+        self.lock = threading.RLock()
+        self._closed = self._forked = False
         self.global_comm: MPI.Intracomm = comm.Dup()
         with self.agreement("checking the process grid"):
             self.proc_rows, self.proc_cols = _grid(self.global_comm.size, proc_rows, proc_cols)
@@ -101,6 +109,7 @@ class Comm:
         self._axes = {
             space: Axis(space, parts, copies, kind(copies, self.backend)) for space, (parts, copies) in lines.items()
         }
+        _comms.add(self)
 
     def _choose_backend(self, name: str, stream: Any) -> Backend:
         node = self.global_comm.Split_type(MPI.COMM_TYPE_SHARED, self.world_rank)
@@ -148,7 +157,12 @@ class Comm:
         return agreement(self.global_comm, phase)
 
     def check_open(self) -> None:
-        """Raise a ClosedError if `close` was called."""
+        """Raise a ClosedError if `close` was called, a ForkedError in a forked child process."""
+        if self._forked:
+            raise ForkedError(
+                f"comm: expected the process that created it, found its forked child {os.getpid()}; the start method "
+                "'spawn' of multiprocessing makes processes that can create a Comm"
+            )
         if self._closed:
             raise ClosedError("comm: expected an open Comm, found one that was closed")
 
@@ -211,9 +225,10 @@ class Comm:
     def close(self) -> None:
         """Free the communicators. Collective. It may be called twice, and after MPI was finalised.
 
-        Matrices and vectors may still be open; from now on they raise a ClosedError.
+        In a forked child process it does nothing. Matrices and vectors may still be open; from now on they raise a
+        ClosedError.
         """
-        if self._closed:
+        if self._closed or self._forked:
             return
         self._closed = True
         if MPI.Is_finalized():
@@ -308,3 +323,16 @@ def _grid(ranks: int, proc_rows: int, proc_cols: int | None) -> tuple[int, int]:
     if rows * cols != ranks:
         raise GridError(f"process grid: expected proc_rows * proc_cols = {ranks} ranks, found {rows} x {cols}")
     return rows, cols
+
+
+_comms: WeakSet[Comm] = WeakSet()
+
+
+def _after_fork() -> None:
+    """Mark the Comms of the parent, whose locks other threads may have held."""
+    for comm in _comms:
+        comm._forked = True
+        comm.lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)

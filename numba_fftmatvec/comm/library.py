@@ -7,7 +7,11 @@ libraries end a child process that a rank has spawned and that starts MPI again.
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
+
+from ..errors import ForkedError
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -25,4 +29,23 @@ else:
 
     MPI = _Library()
 
-__all__ = ["MPI"]
+__all__ = ["MPI", "check_process"]
+
+_started_by_parent = False
+
+
+def _after_fork() -> None:
+    global _started_by_parent
+    _started_by_parent = "mpi4py.MPI" in sys.modules
+
+
+def check_process() -> None:
+    """Raise a ForkedError in a child process that was forked after MPI was started: no library of MPI works there."""
+    if _started_by_parent:
+        raise ForkedError(
+            f"process {os.getpid()}: expected one that starts MPI itself, found a child that was forked from a process "
+            "with MPI; the start method 'spawn' of multiprocessing makes processes that can use a Comm"
+        )
+
+
+os.register_at_fork(after_in_child=_after_fork)

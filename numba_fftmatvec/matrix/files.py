@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..comm.collection import Parts
+from ..comm.exclusive import exclusive
 from ..errors import UninitializedError
 from ..io import MatrixMeta, block_row_writer, remove_meta, write_meta
 from ..layout import Space
@@ -12,6 +13,7 @@ from .description import MatrixDescription, Path_
 class MatrixFiles(MatrixDescription):
     """The files of a `Matrix`."""
 
+    @exclusive
     def save(self, path: Path_) -> None:
         """Write the matrix to a directory in the pyFFTMatvec format. Collective.
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..arguments import positive_int, real_array
 from ..backends.workspace import MemoryUsage, Workspace
 from ..comm import Comm
+from ..comm.exclusive import exclusive
 from ..errors import ArgumentTypeError, FileFormatError, ShapeError, UninitializedError
 from ..layout import MatrixLayout, global_blocks
 from ..precision import MatvecPrecisionConfig
@@ -97,6 +98,7 @@ class Matrix(MatrixValues, MatrixFiles):
         from_directory = "path" in kwargs or bool(args and isinstance(args[0], str | os.PathLike))
         (self._from_directory if from_directory else self._from_sizes)(*args, **kwargs)
 
+    @exclusive
     def _from_sizes(
         self,
         cols: int,
@@ -112,6 +114,7 @@ class Matrix(MatrixValues, MatrixFiles):
             Nd = global_blocks(rows, comm.proc_rows, global_sizes=global_sizes, what="rows")
             self._setup((Nd, Nm, positive_int(block_size, "block_size")), QoI, 0, p_config)
 
+    @exclusive
     def _from_directory(
         self,
         path: Path_,
@@ -178,6 +181,7 @@ class Matrix(MatrixValues, MatrixFiles):
         matrix.init_mat_from_array(values)
         return matrix
 
+    @exclusive
     def close(self) -> None:
         """Release the spectra, the plans and their buffers. Local; safe to call twice."""
         self._closed = True
@@ -193,6 +197,7 @@ class Matrix(MatrixValues, MatrixFiles):
         """Close the matrix."""
         self.close()
 
+    @exclusive
     def with_precision(self, p_config: MatvecPrecisionConfig) -> Matrix:
         """Return a matrix with the same values in another precision config. Collective.
 
@@ -239,6 +244,7 @@ class Matrix(MatrixValues, MatrixFiles):
         """Bytes of the spectra that this rank stores."""
         return self._spectra.nbytes
 
+    @exclusive
     def memory_usage(self) -> MemoryUsage:
         """Return the bytes that this matrix holds on this rank, by purpose.
 

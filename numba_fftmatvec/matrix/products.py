@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ..arguments import integer, positive_int
 from ..backends import Buffer
 from ..backends.workspace import Workspace
+from ..comm.exclusive import exclusive
 from ..errors import ArgumentError, UninitializedError
 from ..layout import MatrixLayout, Space, VectorLayout
 from ..plan import Timer
@@ -135,6 +136,7 @@ class MatrixProducts(MatrixDescription):
         """Compute ``x = F* y`` for all right-hand sides of `y`, as `transpose_matmat` does."""
         self.apply_product(PRODUCTS["F*"], y, x)
 
+    @exclusive
     def apply_product(self, product: Product | str, X: Vector, Y: Vector, *, timer: Timer | None = None) -> None:
         """Compute a product for all right-hand sides of `X`, as `matmat` and `transpose_matmat` do.
 
@@ -158,18 +160,18 @@ class MatrixProducts(MatrixDescription):
         self._check(product, X, Y, getattr(X, "num_vecs", 1))
         for first in range(0, X.num_vecs, MAX_VECS):
             count = min(MAX_VECS, X.num_vecs - first)
-            self._run(product, count, _part(X, first, count), _part(Y, first, count), timer)
+            pipeline = self._pipelines(count)[product.name]
+            Y.drop_values()
+            pipeline.run(_part(X, first, count), _part(Y, first, count), timer)
         Y.init_vec()
 
+    @exclusive
     def _apply(self, product: Product, x: Vector, y: Vector, timer: Timer | None) -> None:
         self._check(product, x, y, 1)
-        self._run(product, 1, x.buffer, y.buffer, timer)
+        pipeline = self._pipelines(1)[product.name]
+        y.drop_values()
+        pipeline.run(x.buffer, y.buffer, timer)
         y.init_vec()
-
-    def _run(
-        self, product: Product, count: int, operand: Buffer | None, result: Buffer | None, timer: Timer | None
-    ) -> None:
-        self._pipelines(count)[product.name].run(operand, result, timer)
 
     def _pipelines(self, count: int) -> dict[str, Pipeline]:
         """Return the pipelines for `count` right-hand sides. Collective if they are not built yet."""
@@ -193,6 +195,7 @@ class MatrixProducts(MatrixDescription):
             missing = "auxiliary matrix" if "F" in self._spectra else "matrix"
             raise UninitializedError(f"{product.name} x: expected an initialised {missing}, found one without values")
 
+    @exclusive
     def plan(self, name: str) -> Pipeline:
         """Return the plan of a product with one right-hand side; ``print`` shows its stages and their buffers.
 
@@ -223,6 +226,7 @@ class MatrixProducts(MatrixDescription):
         planner = Planner(self.comm, self._layout, self._config, self._workspace, self._spectra, num_vecs)
         return planner.pipelines()
 
+    @exclusive
     def get_vec(self, which: str, *, num_vecs: int = 1) -> Vector:
         """Return a new uninitialised vector: for ``"input"`` in parameter space, for ``"output"`` in data space.
 

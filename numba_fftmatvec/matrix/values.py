@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy.typing as npt
 
 from ..arguments import check_shape, real_array
+from ..comm.exclusive import exclusive
 from ..errors import ChecksumError, FileFormatError, UninitializedError
 from ..io import MatrixMeta, check_block_row, read_meta
 from ..progress import show_progress
@@ -24,14 +25,17 @@ Blocks = npt.ArrayLike | Callable[[int], npt.ArrayLike]
 class MatrixValues(MatrixProducts):
     """The values of a `Matrix`. All `init_mat_*` are collective."""
 
+    @exclusive
     def init_mat_ones(self, aux_mat: bool = False) -> None:
         """Set every value of the first block column to 1."""
         self._load(filled(self.comm.backend, self._layout, "constant", 1.0), matrix_name(aux_mat), "filling a matrix")
 
+    @exclusive
     def init_mat_doubles(self, aux_mat: bool = False) -> None:
         """Set every value to `generate_double` of its global index in the (Nd, Nm, Nt) array."""
         self._load(filled(self.comm.backend, self._layout, "doubles"), matrix_name(aux_mat), "filling a matrix")
 
+    @exclusive
     def init_mat_from_array(self, blocks: Blocks, aux_mat: bool = False) -> None:
         """Set the first block column from memory.
 
@@ -57,6 +61,7 @@ class MatrixValues(MatrixProducts):
                 blocks = values.__getitem__
         self._load(from_rows(self.comm.backend, layout, blocks), matrix_name(aux_mat), what)
 
+    @exclusive
     def init_mat_from_file(self, dirname: Path_, aux_mat: bool = False) -> None:
         """Set the first block column from a matrix directory.
 
@@ -100,6 +105,7 @@ class MatrixValues(MatrixProducts):
             check_block_row(directory, meta, self._layout.block_rows.start)
         self._load(from_directory(Path(directory), meta), name, f"reading {directory}")
 
+    @exclusive
     def _load(self, source: BlockRowSource, name: str, what: str) -> None:
         """Load F or G. It is uninitialised until all its values are loaded, so no product uses incomplete values."""
         comm, spectra, precision = self.comm, self._spectra, self._config.sbgemv

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from ..arguments import positive_int
 from ..backends.base import DOUBLE
+from ..comm.exclusive import exclusive
 from ..errors import ArgumentTypeError, ShapeError
 from ..kernels.elementwise import map_launcher
 from ..kernels.padding import copy_launcher
@@ -19,6 +20,7 @@ class VectorArithmetic(VectorData):
 
     # Elementwise arithmetic. Every rank checks the operands; only ranks on the vector's grid compute.
 
+    @exclusive
     def _map(self, name: str, *others: Any, out: Any, a: float = 0.0, b: float = 0.0) -> Self:
         """Apply a map to this vector and others. If `out` is None, the result is a new vector."""
         self.check_initialized(name)
@@ -26,12 +28,14 @@ class VectorArithmetic(VectorData):
             check_operand(other, self.comm, self.layout, name)
             other.check_initialized(name)
         result = self.from_layout(self.comm, self.layout) if out is None else out
+        result.drop_values()
         if self._memory is not None:
             views = [vector._memory.flat.view for vector in (result, self, *others)]
             self.comm.backend.launcher(map_launcher, name)(*views, a=a, b=b)
         result._initialized = True
         return result
 
+    @exclusive
     def copy(self) -> Self:
         """Return a new vector with the same values."""
         result = self.from_layout(self.comm, self.layout)
@@ -225,6 +229,7 @@ class VectorArithmetic(VectorData):
         """Return the vector with longer or shorter blocks, as `extend` and `shrink` do."""
         return self._resized(target, "resize", longer=True, shorter=True)
 
+    @exclusive
     def _resized(self, target: int | Self, what: str, *, longer: bool, shorter: bool) -> Self:
         self.check_initialized(what)
         if isinstance(target, VectorData):
@@ -246,6 +251,7 @@ class VectorArithmetic(VectorData):
         self._copy_blocks(result)
         return result
 
+    @exclusive
     def copy_to(self, other: VectorArithmetic) -> None:
         """Copy the values to another vector of the same space, sizes and Comm, and mark it as initialised.
 
@@ -259,6 +265,7 @@ class VectorArithmetic(VectorData):
 
     def _copy_blocks(self, other: VectorArithmetic) -> None:
         """Copy the first values of each block, as many as both vectors have, and mark the other one as initialised."""
+        other.drop_values()
         if self.buffer is not None and other.buffer is not None:
             copy = self.comm.backend.launcher(copy_launcher, DOUBLE, DOUBLE, DOUBLE)
             copy(other.buffer.view, self.buffer.view)

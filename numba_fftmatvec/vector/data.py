@@ -13,6 +13,7 @@ from ..arguments import integer, positive_int, real_array
 from ..backends import Buffer
 from ..backends.base import DOUBLE
 from ..comm import Comm
+from ..comm.exclusive import exclusive
 from ..errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -83,6 +84,12 @@ class VectorData:
         self._initialized = False
         self._closed = False
         self._memory: Memory | None = None
+        self._take_memory(values)
+
+    @exclusive
+    def _take_memory(self, values: Any) -> None:
+        """Allocate this rank's memory, or take `values`, if the rank owns a part."""
+        comm, layout = self.comm, self.layout
         if comm.axis(layout.space).owns:
             backend = comm.backend
             shape = layout.rows, layout.block_size
@@ -165,6 +172,7 @@ class VectorData:
         """Return the number of vectors."""
         return self.num_vecs
 
+    @exclusive
     def get_vector(self, index: int) -> Self:
         """Return one of the vectors as a `Vector` that shares its memory: a value written to one changes the other.
 
@@ -238,6 +246,10 @@ class VectorData:
         """Mark the vector as initialised, after its memory was written through `array`."""
         self._initialized = True
 
+    def drop_values(self) -> None:
+        """Mark the vector as uninitialised. Writers do so first: no interrupted write may pass for values."""
+        self._initialized = False
+
     def init_vec_zeros(self) -> None:
         """Set every value to 0."""
         self._fill("constant", 0.0)
@@ -254,8 +266,10 @@ class VectorData:
         """Set every value to `generate_double` of its global index: a value in [1, 2) that no float32 represents."""
         self._fill("doubles")
 
+    @exclusive
     def _fill(self, formula: str, value: float = 0.0) -> None:
         self.check_open()
+        self.drop_values()
         layout = self.layout
         launch = self.comm.backend.launcher(fill_launcher, formula)
         for vector, run in enumerate(self._runs(layout.num_vecs)):
@@ -270,12 +284,15 @@ class VectorData:
         size = flat.array.size // count
         return [flat.view[i * size : (i + 1) * size] for i in range(count)]
 
+    @exclusive
     def _assign(self, values: npt.NDArray[np.float64]) -> None:
         """Copy this rank's values from a host array of the shape of `array`; the vector is then initialised. Local."""
+        self.drop_values()
         if self._memory is not None:
             self.comm.backend.upload(self._memory.shaped.array, values)
         self._initialized = True
 
+    @exclusive
     def scatter(self, array: npt.ArrayLike) -> None:
         """Set the values from a global array. Collective.
 
@@ -300,6 +317,7 @@ class VectorData:
         mine = values.reshape(self.shape)[..., self.blocks.start : self.blocks.stop, :]
         self._assign(np.ascontiguousarray(mine, DOUBLE))
 
+    @exclusive
     def to_numpy(self) -> npt.NDArray[np.float64] | None:
         """Return a host copy of this rank's values, of the shape of `array`; None off the grid.
 
@@ -311,6 +329,7 @@ class VectorData:
         self.check_initialized("to_numpy")
         return None if self._memory is None else self.comm.backend.download(self.array)
 
+    @exclusive
     def gather(self) -> npt.NDArray[np.float64]:
         """Return the global values on every rank, as a NumPy array of shape `shape`. Collective.
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..comm.collection import Parts
+from ..comm.exclusive import exclusive
 from ..io import read_vector, vector_writer
 from .data import VectorData
 
@@ -15,6 +16,7 @@ from .data import VectorData
 class VectorFiles(VectorData):
     """The files of a `Vector`."""
 
+    @exclusive
     def init_vec_from_file(self, filename: str | os.PathLike[str], checksum: int = 0, QoI: bool = False) -> None:
         """Set the values from a file in the pyFFTMatvec format. Collective; each owner reads its part.
 
@@ -39,6 +41,7 @@ class VectorFiles(VectorData):
                 read_vector(filename, self.layout, values, checksum=checksum, qoi=QoI)
         self._assign(values)
 
+    @exclusive
     def save(self, filename: str | os.PathLike[str], QoI: bool = False, *, checksum: int = 0) -> None:
         """Write the values to a file in the pyFFTMatvec format. Collective; rank 0 writes, one owner's part at a time.
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from ..arguments import check_unmasked, real_array
 from ..backends.base import DOUBLE
+from ..comm.exclusive import exclusive
 from ..errors import ArgumentError, ArgumentTypeError, BackendError, ShapeError
 from ..layout import Space, in_words
 from .data import VectorData
@@ -35,6 +36,7 @@ class VectorInterop(VectorData):
 
     # PyTorch
 
+    @exclusive
     def to_torch(self, dtype: Any = None) -> Any:
         """Return this rank's values as a tensor of `array`'s shape on the vector's device; None off the grid.
 
@@ -62,6 +64,7 @@ class VectorInterop(VectorData):
         self.check_initialized("to_torch")
         return None if not self.on_grid() else _tensors().share(self.comm.backend, self.array, dtype)
 
+    @exclusive
     def from_torch(self, tensor: Any) -> None:
         """Copy this rank's values from a tensor, and initialise the vector by that.
 
@@ -86,11 +89,13 @@ class VectorInterop(VectorData):
         """
         self.check_open()
         if self.on_grid():
+            self.drop_values()
             _tensors().assign(self.comm.backend, self.array, tensor)
         self.init_vec()
 
     # DLPack
 
+    @exclusive
     def __dlpack__(
         self,
         *,
@@ -135,6 +140,7 @@ class VectorInterop(VectorData):
         kind, index = self._own("__dlpack_device__").__dlpack_device__()
         return int(kind), int(index)
 
+    @exclusive
     def from_dlpack(self, source: Any) -> None:
         """Copy this rank's values from an object that speaks DLPack, and initialise the vector by that.
 
@@ -207,6 +213,7 @@ class VectorInterop(VectorData):
 
     # NumPy
 
+    @exclusive
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         """Return the values, of `array`'s shape, on the host, as NumPy 2's protocol defines it.
 
@@ -244,6 +251,7 @@ class VectorInterop(VectorData):
             return np.array(array, wanted, copy=copy)
         return self.comm.backend.download(array).astype(wanted, copy=False)
 
+    @exclusive
     def from_numpy(self, array: npt.ArrayLike) -> None:
         """Copy this rank's values from the host, and initialise the vector by that. `scatter` takes the global ones.
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends.base import DOUBLE
+from ..comm.exclusive import exclusive
 from ..errors import ArgumentError
 from ..kernels.reductions import PARTIALS, reduce_launcher
 from .data import VectorData
@@ -76,11 +77,13 @@ class VectorReductions(VectorData):
 
     # These methods reduce equal runs of the values: one run of all values, or one for each vector.
 
+    @exclusive
     def _dots(self, other: VectorReductions, runs: int, what: str) -> Floats:
         self.check_like(other, what)
         other.check_initialized(what)
         return _sums(self._reduce("dot", runs, other))
 
+    @exclusive
     def _norms(self, order: float, runs: int, what: str) -> Floats:
         self.check_initialized(what)
         norms: dict[float, Callable[[int], Floats]] = {

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 import numba
@@ -33,6 +34,25 @@ def cpu_model() -> str:
     except OSError:
         found = None
     return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+class CallingThread:
+    """Limits the kernels of the calling thread to this rank's share of the cores; numba has a limit for each thread."""
+
+    def __init__(self, cores: int) -> None:
+        self._cores = cores
+        self._limited = 0
+        self.__enter__()
+
+    def __enter__(self) -> None:
+        """Set the limit, if another thread called last."""
+        thread = get_ident()
+        if thread != self._limited:
+            numba.set_num_threads(self._cores)
+            self._limited = thread
+
+    def __exit__(self, *error: object) -> None:
+        """Do nothing: the limit stays."""
 
 
 class CpuStaging:
@@ -71,7 +91,7 @@ class CpuBackend:
         # Numba's pool reads this when it starts. By default its idle threads spin and slow transforms down.
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
         self.threads = min(numba.config.NUMBA_NUM_THREADS, share_of_cores(node_size))
-        numba.set_num_threads(self.threads)
+        self.calling_thread: AbstractContextManager[Any] = CallingThread(self.threads)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
         """Allocate without initialising."""

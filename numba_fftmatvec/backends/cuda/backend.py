@@ -82,6 +82,7 @@ class CudaBackend:
         self._sharing = sharing
         self._device = cupy.cuda.Device(device)
         self._device.use()
+        self.calling_thread: AbstractContextManager[Any] = self._device
         numba_cuda = require_cuda()
         numba_cuda.select_device(device)
         self._as_kernel_array = numba_cuda.as_cuda_array

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Any
+
+import cupy
 
 from ..base import Buffer, Program
 
@@ -30,10 +33,10 @@ class GraphReplay:
         """Run the program on the stream."""
         key = _address(source), _address(destination)
         if key not in self._graphs:
-            self._graphs[key] = None
+            self._program(source, destination)
+            self._graphs[key] = None  # the run is complete, so everything is loaded
             if len(self._graphs) > self.LIMIT:
                 self._graphs.popitem(last=False)
-            self._program(source, destination)
             return
         self._graphs.move_to_end(key)
         if self._graphs[key] is None:
@@ -45,13 +48,16 @@ class GraphReplay:
         self._graphs.clear()
 
     def _capture(self, source: Buffer | None, destination: Buffer | None) -> Any:
+        """Record the program. After an error the recording ends too, since a stream that records runs nothing."""
         with self._stream:
             self._stream.begin_capture()
             try:
                 self._program(source, destination)
-            finally:
-                graph = self._stream.end_capture()
-        return graph
+            except BaseException:
+                with suppress(cupy.cuda.runtime.CUDARuntimeError):  # a part of a program is no valid graph
+                    self._stream.end_capture()
+                raise
+            return self._stream.end_capture()
 
 
 def _address(buffer: Buffer | None) -> int:

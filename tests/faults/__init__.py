@@ -1,0 +1,1 @@
+"""Tests of faults: interrupts, damaged files, errors on one rank."""
