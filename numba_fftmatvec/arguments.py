@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from .errors import ArgumentError, ArgumentTypeError, ShapeError
 
+_HOST = 1  # kDLCPU, as DLPack numbers the kinds of memory
+
 LARGEST_INTEGER = 2**63 - 1  # of a 64-bit HDF5 attribute and of a file offset
 
 
@@ -49,6 +51,8 @@ def checksum_number(value: object, what: str) -> int:
 def real_array(value: npt.ArrayLike, what: str) -> npt.NDArray[Any]:
     """Return `value` as a NumPy array; an ArgumentTypeError names `what` unless it has real numbers and no mask."""
     check_unmasked(value, what)
+    if getattr(value, "__dlpack_device__", _host)()[0] != _HOST:
+        raise ArgumentTypeError(f"{what}: expected values on the host, found {type(value).__name__} on a device")
     values = np.asarray(value)
     if values.dtype.kind not in "buif":
         raise ArgumentTypeError(f"{what}: expected real numbers, found dtype {values.dtype}")
@@ -65,6 +69,10 @@ def check_shape(found: Sequence[int], expected: Sequence[int], what: str) -> Non
     """Raise a ShapeError that names `what` unless the two shapes are equal."""
     if tuple(found) != tuple(expected):
         raise ShapeError(f"{what}: expected shape {tuple(expected)}, found {tuple(found)}")
+
+
+def _host() -> tuple[int, int]:
+    return _HOST, 0
 
 
 def _index(value: object) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from .arguments import natural_int, positive_int
 from .comm import Comm
-from .errors import ArgumentError, ArgumentTypeError, PrecisionError, UninitializedError
+from .errors import ArgumentError, ArgumentTypeError, NonFiniteError, PrecisionError, UninitializedError
 from .layout import Space
 from .matrix import Matrix
 from .plan import time_runs
@@ -238,7 +238,7 @@ def _measure_group(
         return {}
     try:
         base = F.with_precision(_finest(stored))
-    except MemoryError as error:
+    except (MemoryError, NonFiniteError) as error:
         return dict.fromkeys(codes, str(error))
     with base:
         return {code: _measure(base, code, trials, repetitions) for code in codes}

@@ -204,6 +204,13 @@ class Backend(Protocol):
     def wrap(self, array: Any) -> Buffer:
         """Return a Buffer of an array, or of a view of one, of this backend's library."""
 
+    def from_dlpack(self, source: Any) -> Any:
+        """Return an array of this backend's library that shares the memory of an object with ``__dlpack__``.
+
+        The object's memory lies on this backend's device. Work that the producer has queued on its stream is complete
+        before work that is queued on `stream` from now on.
+        """
+
     def upload(self, destination: Any, source: np.ndarray) -> None:
         """Copy a host array into one of this backend; the source may be reused on return."""
 

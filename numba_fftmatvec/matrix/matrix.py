@@ -6,9 +6,8 @@ import os
 from dataclasses import replace
 from typing import Any, Self, overload
 
-import numpy.typing as npt
-
-from ..arguments import positive_int, real_array
+from ..arguments import positive_int
+from ..backends.exchange import real_values
 from ..backends.workspace import MemoryUsage, Workspace
 from ..comm import Comm
 from ..comm.exclusive import exclusive
@@ -29,8 +28,8 @@ class Matrix(MatrixValues, MatrixFiles):
     Comm's stream. All constructors and `init_mat_*` are collective.
 
     ``Matrix(comm, cols, rows, block_size, global_sizes=False, QoI=False, p_config=None)`` has no values yet.
-    ``Matrix(comm, path, aux_path="", QoI=False, p_config=None)`` reads the matrix from a directory, and with `aux_path`
-    its auxiliary matrix from a second one.
+    ``Matrix(comm, path, aux_path="", QoI=False, p_config=None, *, allow_nonfinite=False)`` reads the matrix from a
+    directory, and with `aux_path` its auxiliary matrix from a second one.
 
     Parameters
     ----------
@@ -48,6 +47,8 @@ class Matrix(MatrixValues, MatrixFiles):
         Whether the matrix maps to quantities of interest; the metadata of a directory must have the same flag.
     p_config : MatvecPrecisionConfig, optional
         Precision of each stage, which the matrix copies; double in every stage by default.
+    allow_nonfinite : bool
+        Whether NaN and infinities in the files are accepted, as by `init_mat_from_array`.
 
     Raises
     ------
@@ -88,6 +89,8 @@ class Matrix(MatrixValues, MatrixFiles):
         aux_path: Path_ = "",
         QoI: bool = False,
         p_config: MatvecPrecisionConfig | None = None,
+        *,
+        allow_nonfinite: bool = False,
     ) -> None: ...
 
     def __init__(self, comm: Comm, *args: Any, **kwargs: Any) -> None:
@@ -121,6 +124,8 @@ class Matrix(MatrixValues, MatrixFiles):
         aux_path: Path_ = "",
         QoI: bool = False,
         p_config: MatvecPrecisionConfig | None = None,
+        *,
+        allow_nonfinite: bool = False,
     ) -> None:
         meta = self._read_meta(path)
         with self.comm.agreement(f"reading {path}"):
@@ -131,9 +136,9 @@ class Matrix(MatrixValues, MatrixFiles):
                     f"{path}: expected is_p2q = {int(QoI)}, since QoI={QoI}, found {int(meta.is_p2q)}"
                 )
             self._setup((meta.Nd, meta.Nm, meta.Nt), meta.is_p2q, meta.checksum, p_config)
-        self._load_directory(path, meta, "F")
+        self._load_directory(path, meta, "F", allow_nonfinite=allow_nonfinite)
         if os.fspath(aux_path):
-            self.init_mat_from_file(aux_path, aux_mat=True)
+            self.init_mat_from_file(aux_path, aux_mat=True, allow_nonfinite=allow_nonfinite)
 
     def _setup(
         self, sizes: tuple[int, int, int], qoi: bool, checksum: int, p_config: MatvecPrecisionConfig | None
@@ -154,7 +159,14 @@ class Matrix(MatrixValues, MatrixFiles):
         self._closed = False
 
     @classmethod
-    def from_array(cls, comm: Comm, blocks: npt.ArrayLike, p_config: MatvecPrecisionConfig | None = None) -> Matrix:
+    def from_array(
+        cls,
+        comm: Comm,
+        blocks: Any,
+        p_config: MatvecPrecisionConfig | None = None,
+        *,
+        allow_nonfinite: bool = False,
+    ) -> Matrix:
         """Return the matrix with the given first block column. Collective.
 
         Parameters
@@ -162,23 +174,28 @@ class Matrix(MatrixValues, MatrixFiles):
         comm : Comm
             The process grid.
         blocks : array_like
-            Global real values of shape (Nd, Nm, Nt), given on every rank; each rank copies its share.
+            Global real values of shape (Nd, Nm, Nt), given on every rank; each rank copies its share. They are on the
+            host, or on the Comm's GPU in an array that supports DLPack.
         p_config : MatvecPrecisionConfig, optional
             Precision of each stage, which the matrix copies; double in every stage by default.
+        allow_nonfinite : bool
+            Whether NaN and infinities are accepted, as by `init_mat_from_array`.
 
         Raises
         ------
-        ShapeError, ArgumentTypeError
-            The array does not have three dimensions, or its values are not real numbers.
+        ShapeError, ArgumentTypeError, ArgumentError
+            The array does not have three dimensions, its values are not real numbers, or it is on another device.
+        NonFiniteError
+            A block's transform has a NaN or an infinity, which is not allowed or cannot be represented.
         """
         comm.check_open()
         with comm.agreement("creating a matrix from an array"):
-            values = real_array(blocks, "blocks")
+            values = real_values(comm.backend, blocks, "blocks")
             if values.ndim != 3:
                 raise ShapeError(f"blocks: expected an array of shape (Nd, Nm, Nt), found shape {values.shape}")
             Nd, Nm, Nt = values.shape
         matrix = cls(comm, Nm, Nd, Nt, global_sizes=True, p_config=p_config)
-        matrix.init_mat_from_array(values)
+        matrix.init_mat_from_array(values, allow_nonfinite=allow_nonfinite)
         return matrix
 
     @exclusive

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy.typing as npt
 
-from ..arguments import check_shape, real_array
+from ..arguments import check_shape
+from ..backends.exchange import real_values
 from ..comm.exclusive import exclusive
 from ..errors import ChecksumError, FileFormatError, UninitializedError
 from ..io import MatrixMeta, check_block_row, read_meta
@@ -36,7 +38,7 @@ class MatrixValues(MatrixProducts):
         self._load(filled(self.comm.backend, self._layout, "doubles"), matrix_name(aux_mat), "filling a matrix")
 
     @exclusive
-    def init_mat_from_array(self, blocks: Blocks, aux_mat: bool = False) -> None:
+    def init_mat_from_array(self, blocks: Blocks, aux_mat: bool = False, *, allow_nonfinite: bool = False) -> None:
         """Set the first block column from memory.
 
         Parameters
@@ -44,25 +46,34 @@ class MatrixValues(MatrixProducts):
         blocks : array_like or callable
             Global real values of shape (Nd, Nm, Nt), given on every rank; each rank copies its share. Or a function
             that takes the global index of a block row and returns the row's (Nm, Nt) values. The function is called for
-            this rank's block rows.
+            this rank's block rows. Values may be on the host, or on the Comm's GPU in an array that supports DLPack.
         aux_mat : bool
             Whether to set the auxiliary matrix G instead of F.
+        allow_nonfinite : bool
+            Whether NaN and infinities are accepted, if `p_config.sbgemv` can represent them. They spread to all
+            products with their block.
 
         Raises
         ------
-        ShapeError, ArgumentTypeError
-            The values have another shape, or are not real numbers.
+        ShapeError, ArgumentTypeError, ArgumentError
+            The values have another shape, are not real numbers, or are on another device.
+        NonFiniteError
+            A block's transform has a NaN or an infinity, which is not allowed or cannot be represented.
         """
         layout, what = self._layout, "taking a matrix from an array"
         with self.comm.agreement(what):
-            if not callable(blocks):
-                values = real_array(blocks, "blocks")
+            rows: Callable[[int], Any]
+            if callable(blocks):
+                rows = blocks
+            else:
+                values = real_values(self.comm.backend, blocks, "blocks")
                 check_shape(values.shape, layout.sizes, "blocks")
-                blocks = values.__getitem__
-        self._load(from_rows(self.comm.backend, layout, blocks), matrix_name(aux_mat), what)
+                rows = values.__getitem__
+        source = from_rows(self.comm.backend, layout, rows)
+        self._load(source, matrix_name(aux_mat), what, allow_nonfinite=allow_nonfinite)
 
     @exclusive
-    def init_mat_from_file(self, dirname: Path_, aux_mat: bool = False) -> None:
+    def init_mat_from_file(self, dirname: Path_, aux_mat: bool = False, *, allow_nonfinite: bool = False) -> None:
         """Set the first block column from a matrix directory.
 
         Parameters
@@ -71,6 +82,8 @@ class MatrixValues(MatrixProducts):
             The directory of a matrix of the same sizes.
         aux_mat : bool
             Whether to set the auxiliary matrix G instead of F. G must have the checksum of F.
+        allow_nonfinite : bool
+            Whether NaN and infinities are accepted, as by `init_mat_from_array`.
 
         Raises
         ------
@@ -87,7 +100,7 @@ class MatrixValues(MatrixProducts):
                 )
             if meta.is_p2q != self._is_p2q:
                 raise FileFormatError(f"{dirname}: expected is_p2q = {int(self._is_p2q)}, found {int(meta.is_p2q)}")
-        self._load_directory(dirname, meta, matrix_name(aux_mat))
+        self._load_directory(dirname, meta, matrix_name(aux_mat), allow_nonfinite=allow_nonfinite)
         if not aux_mat:
             self._checksum = meta.checksum
 
@@ -99,14 +112,15 @@ class MatrixValues(MatrixProducts):
                 meta = read_meta(Path(directory))
         return self.comm.bcast(meta)  # type: ignore[return-value]
 
-    def _load_directory(self, directory: Path_, meta: MatrixMeta, name: str) -> None:
+    def _load_directory(self, directory: Path_, meta: MatrixMeta, name: str, *, allow_nonfinite: bool = False) -> None:
         # Check one block row against the metadata before allocating memory or discarding the present values.
         with self.comm.agreement(f"reading {directory}"):
             check_block_row(directory, meta, self._layout.block_rows.start)
-        self._load(from_directory(Path(directory), meta), name, f"reading {directory}")
+        source = from_directory(Path(directory), meta, allow_nonfinite=allow_nonfinite)
+        self._load(source, name, f"reading {directory}", allow_nonfinite=allow_nonfinite)
 
     @exclusive
-    def _load(self, source: BlockRowSource, name: str, what: str) -> None:
+    def _load(self, source: BlockRowSource, name: str, what: str, *, allow_nonfinite: bool = False) -> None:
         """Load F or G. It is uninitialised until all its values are loaded, so no product uses incomplete values."""
         comm, spectra, precision = self.comm, self._spectra, self._config.sbgemv
         self.check_open()
@@ -124,11 +138,11 @@ class MatrixValues(MatrixProducts):
         try:
             with comm.agreement(what):
                 loaded = reused or Spectrum(comm.backend, self._layout, precision)
-                loaded.load(source, progress)
+                loaded.load(source, progress, allow_nonfinite=allow_nonfinite)
                 for other, spectrum in (others | {name: loaded}).items():
                     spectra.replace(other, spectrum)
                 self._plans[1] = self._plan(1)
-        except Exception:  # raised on every rank, including those that did not fail
+        except BaseException:  # raised on every rank, including those that did not fail
             spectra.remove(*others, name)
             self._plans.clear()
             raise

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arguments import check_shape, real_array
+from ..arguments import check_shape
 from ..backends import Backend, Buffer
 from ..backends.base import Staging
+from ..backends.exchange import on_device, real_values
 from ..backends.workers import Workers
 from ..io import MatrixMeta, read_block_row
 from ..kernels import ceil_div
@@ -42,31 +43,38 @@ def filled(backend: Backend, layout: MatrixLayout, formula: str, value: float = 
     return source
 
 
-def from_rows(backend: Backend, layout: MatrixLayout, rows: Callable[[int], npt.ArrayLike]) -> BlockRowSource:
+def from_rows(backend: Backend, layout: MatrixLayout, rows: Callable[[int], Any]) -> BlockRowSource:
     """Return the source that copies this rank's columns of the global (Nm, Nt) block rows from a function.
 
-    The function takes the global index of a block row, and is called once for each row.
+    The function takes the global index of a block row, and is called once for each row. It returns values on the host
+    or on the backend's GPU.
     """
     copy = ParallelCopy(backend.threads)
 
     @lru_cache(maxsize=1)
-    def block_row(row: int) -> npt.NDArray[Any]:
-        values = real_array(rows(row), f"block row {row}")
+    def block_row(row: int) -> Any:
+        values = real_values(backend, rows(row), f"block row {row}")
         check_shape(values.shape, (layout.Nm, layout.Nt), f"block row {row}")
         return values
 
     def source(row: int, cols: range, staging: Staging) -> Buffer:
         mine = block_row(row)[cols.start : cols.stop]
+        if on_device(mine):
+            staged = staging.on_device(len(cols))
+            with backend.active():
+                staged.array[...] = mine
+            return staged
         return staging.from_host(len(cols), partial(copy, source=mine))
 
     return source
 
 
-def from_directory(directory: Path, meta: MatrixMeta) -> BlockRowSource:
+def from_directory(directory: Path, meta: MatrixMeta, *, allow_nonfinite: bool = False) -> BlockRowSource:
     """Return the source that reads this rank's columns from the files of a matrix directory."""
 
     def source(row: int, cols: range, staging: Staging) -> Buffer:
-        return staging.from_host(len(cols), lambda host: read_block_row(directory, meta, row, cols, host))
+        read = partial(read_block_row, directory, meta, row, cols, allow_nonfinite=allow_nonfinite)
+        return staging.from_host(len(cols), lambda host: read(host))
 
     return source
 

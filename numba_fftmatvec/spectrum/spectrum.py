@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 from weakref import WeakSet
@@ -52,6 +53,7 @@ class Spectrum:
         self.precision = precision
         self.format = precision.format
         self.owners: WeakSet[Any] = WeakSet()
+        self._allow_nonfinite = False
         values, scales = self.format.shapes(layout.nd, layout.nm, layout.frequencies)
         self._values: Buffer = backend.zeros(values, self.format.part)
         self._scales: Buffer = backend.zeros(scales, DOUBLE)
@@ -67,7 +69,13 @@ class Spectrum:
         layout = self._layout
         return self.format.nbytes(layout.nd, layout.nm, layout.frequencies)
 
-    def load(self, source: BlockRowSource, progress: Callable[[range], Iterable[int]] = iter) -> None:
+    def load(
+        self,
+        source: BlockRowSource,
+        progress: Callable[[range], Iterable[int]] = iter,
+        *,
+        allow_nonfinite: bool = False,
+    ) -> None:
         """Transform and store every block row of this rank, in pieces of columns that bound the memory.
 
         Parameters
@@ -76,12 +84,15 @@ class Spectrum:
             Source of the values, which is called for each piece in order.
         progress : callable
             A function that wraps the iteration over the rows and shows its progress.
+        allow_nonfinite : bool
+            Whether NaN and infinities are accepted, if the format can represent them.
 
         Raises
         ------
         NonFiniteError
-            A block has a NaN or an infinity, which the format cannot represent.
+            The transform of a block has a NaN or an infinity, which the caller or the format does not allow.
         """
+        self._allow_nonfinite = allow_nonfinite
         self._fill(source, progress)
         self._backend.trim()  # the plans of products, which follow, need other memory
         self._check_finite()
@@ -90,13 +101,16 @@ class Spectrum:
         backend, layout = self._backend, self._layout
         pieces = column_pieces(layout)
         largest = len(pieces[0])
-        with backend.active(), backend.staging((largest, layout.Nt)) as staging:
-            transform = self._transform(largest)
-            encode = encode_launcher(backend.target, self.format, 1.0 / layout.padded_size)
+        # The source may call the caller's function, whose stream must stay the current one.
+        with backend.staging((largest, layout.Nt)) as staging:
+            with backend.active():
+                transform = self._transform(largest)
+                encode = encode_launcher(backend.target, self.format, 1.0 / layout.padded_size)
             for row in progress(layout.block_rows):
                 for cols in pieces:
-                    transforms = transform(source(row, cols, staging))
-                    encode(*self._part(row, cols), transforms.view)
+                    values = source(row, cols, staging)
+                    with backend.active():
+                        encode(*self._part(row, cols), transform(values).view)
             backend.synchronize()
 
     def _transform(self, rows: int) -> Callable[[Buffer], Buffer]:
@@ -124,21 +138,34 @@ class Spectrum:
         return StoredArrays(self._backend.wrap(self._values.array[place]).view, scales)
 
     def _check_finite(self) -> None:
-        """Raise a NonFiniteError if a scale is not finite, which the encoder leaves for a NaN or an infinity."""
-        if not self.format.is_fixed:
+        """Raise a NonFiniteError that names a block whose stored values are not all finite, unless that is allowed.
+
+        In the fixed-point formats the scales are not finite, since the encoder leaves that for a NaN or an infinity.
+        """
+        fixed = self.format.is_fixed
+        if self._allow_nonfinite and not fixed:
             return
-        backend = self._backend
-        with backend.active():
-            scales, partials = backend.wrap(self._scales.array.reshape(-1)), backend.empty((PARTIALS + 1,), DOUBLE)
-            reduce_launcher(backend.target, "max_magnitude")(partials.view, scales.view, scales.view)
-        if np.isfinite(backend.download(partials.array[PARTIALS:])).all():
+        stored = (self._scales if fixed else self._values).array
+        pieces = [stored] if stored.dtype == DOUBLE else stored  # other dtypes are converted, row by row
+        if all(math.isfinite(self._largest(piece)) for piece in pieces):
             return
-        row, col, _ = np.argwhere(~np.isfinite(backend.download(self._scales.array)))[0]
+        finite = np.array([np.isfinite(self._backend.download(row)).all(axis=-1) for row in stored])
+        row, col = np.argwhere(~finite)[0]
         block = f"block (row {self._layout.block_rows[row]}, column {self._layout.block_cols[col]})"
+        allowing = "" if fixed else " (allow_nonfinite=True accepts them)"
         raise NonFiniteError(
             f"{block}: expected values with a finite transform, to be stored as {self.precision.name}, "
-            "found NaN or infinity"
+            f"found NaN or infinity{allowing}"
         )
+
+    def _largest(self, array: Any) -> float:
+        """Return the largest magnitude of an array, NaN if it has one."""
+        backend = self._backend
+        with backend.active():
+            values = backend.wrap(array.reshape(-1).astype(DOUBLE, copy=False))
+            partials = backend.empty((PARTIALS + 1,), DOUBLE)
+            backend.launcher(reduce_launcher, "max_magnitude")(partials.view, values.view, values.view)
+        return float(backend.download(partials.array[PARTIALS:])[0])
 
     def converted(self, precision: Precision) -> Spectrum:
         """Return a spectrum of the values that this one represents, in a precision. Local.
@@ -164,6 +191,7 @@ class Spectrum:
             return self
         check_capacity(self._backend, self._layout, precision, "converting a spectrum")
         result = Spectrum(self._backend, self._layout, precision)
+        result._allow_nonfinite = self._allow_nonfinite
         self._convert(result)
         self._backend.trim()
         result._check_finite()
@@ -202,5 +230,6 @@ class Spectrum:
         parts = backend.download(self._values.array[index])
         scales = backend.download(self._scales.array[index if self.format.is_fixed else 0])
         stored = decode(self.format, parts, scales)[:, : layout.frequencies]
-        values = np.fft.irfft(stored, layout.padded_size, axis=-1, norm="forward")
+        with np.errstate(invalid="ignore"):  # the matrix may have infinities
+            values = np.fft.irfft(stored, layout.padded_size, axis=-1, norm="forward")
         return np.ascontiguousarray(values[:, : layout.Nt])

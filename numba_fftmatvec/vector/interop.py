@@ -10,15 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..arguments import check_unmasked, real_array
+from ..arguments import real_array
 from ..backends.base import DOUBLE
+from ..backends.exchange import imported
 from ..comm.exclusive import exclusive
 from ..errors import ArgumentError, ArgumentTypeError, BackendError, ShapeError
 from ..layout import Space, in_words
 from .data import VectorData
-
-# The kinds of memory that each backend can read, as DLPack numbers them: kDLCPU; kDLCUDA and kDLCUDAManaged.
-_DEVICE_KINDS = {"cpu": {1}, "cuda": {2, 13}}
 
 
 class VectorInterop(VectorData):
@@ -161,32 +159,15 @@ class VectorInterop(VectorData):
         """
         self.check_open()
         if self.on_grid():
-            mine = self.array
-            with self.comm.backend.active():
-                values = self._import(source)
-                self._check_values(values, "from_dlpack")
+            mine, backend = self.array, self.comm.backend
+            values = imported(backend, source, "from_dlpack")
+            self._check_values(values, "from_dlpack")
+            self.drop_values()
+            with backend.active():
                 mine[...] = values.reshape(mine.shape)
             # The source's owner may reuse its memory after `values` is deleted.
-            self.comm.backend.synchronize()
+            backend.synchronize()
         self.init_vec()
-
-    def _import(self, source: Any) -> Any:
-        """Return an array of this backend's library that shares the source's memory, ready on the Comm's stream."""
-        if not hasattr(source, "__dlpack__") or not hasattr(source, "__dlpack_device__"):
-            raise ArgumentTypeError(
-                f"from_dlpack: expected an object with __dlpack__ and __dlpack_device__, found {type(source).__name__}"
-            )
-        check_unmasked(source, "from_dlpack")
-        backend = self.comm.backend
-        kind, index = source.__dlpack_device__()
-        if kind not in _DEVICE_KINDS[backend.name] or (backend.device is not None and index != backend.device):
-            here = "the host" if backend.device is None else f"GPU {backend.device}"
-            raise ArgumentError(f"from_dlpack: expected memory of {here}, found DLPack device ({kind:d}, {index})")
-        library = importlib.import_module(type(self.array).__module__)
-        try:
-            return library.from_dlpack(source)
-        except (BufferError, RuntimeError, TypeError) as error:
-            raise ArgumentTypeError(f"from_dlpack: expected an array that can be exported, found: {error}") from error
 
     # CUDA array interface
 
@@ -275,6 +256,7 @@ class VectorInterop(VectorData):
             self._check_values(values, "from_numpy")
             if values.shape not in (shape, (math.prod(shape),)):
                 raise ShapeError(f"from_numpy: expected shape {shape}, or the same flat, found {values.shape}")
+            self.drop_values()
             self.comm.backend.upload(self.array, values.reshape(shape))
         self.init_vec()
 

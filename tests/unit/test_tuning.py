@@ -203,9 +203,11 @@ def test_each_matrix_is_closed_and_each_format_made_once(monkeypatch: pytest.Mon
 
 
 def test_a_result_that_overflows_is_skipped() -> None:
-    result = tune(make(blocks=1e200 * BLOCKS), 1e-6, codes=("ddddd", "ddsdd"), repetitions=1)
+    result = tune(make(blocks=1e200 * BLOCKS), 1e-6, codes=("ddddd", "ddsdd", "dddsd"), repetitions=1)
     assert [candidate.code for candidate in result.candidates] == ["ddddd"]
-    assert result.skipped == {"ddsdd": "a result is not finite"}
+    assert result.skipped.keys() == {"ddsdd", "dddsd"}
+    assert "finite transform, to be stored as SINGLE" in result.skipped["ddsdd"]
+    assert result.skipped["dddsd"] == "a result is not finite"
 
 
 def test_no_candidate_is_within_the_tolerance() -> None:
@@ -267,7 +269,7 @@ def test_a_matrix_that_is_not_finite_is_refused(value: float) -> None:
     blocks = BLOCKS.copy()
     blocks[1, 2, 3] = value
     with pytest.raises(ArgumentError, match=r"^tune: expected a matrix with finite products, found F x of norm "):
-        tune(make(blocks=blocks), 1e-3, codes=("ddddd",))
+        tune(fm.Matrix.from_array(fm.Comm(backend="cpu"), blocks, allow_nonfinite=True), 1e-3, codes=("ddddd",))
 
 
 def test_the_example_of_the_guide_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

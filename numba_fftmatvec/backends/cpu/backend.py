@@ -105,6 +105,10 @@ class CpuBackend:
         """Return a Buffer of a NumPy array."""
         return Buffer(array, array)
 
+    def from_dlpack(self, source: Any) -> Any:
+        """Return a NumPy array of the memory."""
+        return np.from_dlpack(source)
+
     def upload(self, destination: Any, source: np.ndarray) -> None:
         """Copy a host array."""
         np.copyto(destination, source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
@@ -22,6 +23,8 @@ from .graphs import UNCAPTURABLE_STREAMS, GraphReplay
 from .staging import CudaStaging
 from .transforms import Lane, PairedTransforms
 
+# The legacy default stream, whose handle is 0, as DLPack names it.
+LEGACY_STREAM = 1
 # Compute capabilities of GPUs that run double arithmetic at half the rate of single.
 STRONG_DOUBLE = {(6, 0), (7, 0), (8, 0), (9, 0), (10, 0)}
 
@@ -33,6 +36,20 @@ def device_count() -> tuple[int, str]:
         return cupy.cuda.runtime.getDeviceCount(), ""
     except Exception as error:  # the driver's and numba-cuda's errors have no common base
         return 0, f"{type(error).__name__}: {error}"
+
+
+@dataclass(frozen=True)
+class _Exported:
+    """A DLPack capsule and its device, for a consumer that takes an object with these methods."""
+
+    capsule: Any
+    device: tuple[int, int]
+
+    def __dlpack__(self, **request: Any) -> Any:
+        return self.capsule
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.device
 
 
 class _Range:
@@ -115,6 +132,16 @@ class CudaBackend:
     def wrap(self, array: Any) -> Buffer:
         """Return a Buffer of a CuPy array."""
         return Buffer(array, self._as_kernel_array(array, sync=False))
+
+    def from_dlpack(self, source: Any) -> Any:
+        """Return a CuPy array of the memory.
+
+        A producer makes the consumer's stream wait for its own current stream. With CuPy's arrays that is CuPy's
+        current stream, so the export takes place before this backend's stream becomes the current one.
+        """
+        exported = _Exported(source.__dlpack__(stream=self.stream.ptr or LEGACY_STREAM), source.__dlpack_device__())
+        with self.active():
+            return cupy.from_dlpack(exported)
 
     def upload(self, destination: Any, source: np.ndarray) -> None:
         """Copy a host array to the device."""

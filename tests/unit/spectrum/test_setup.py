@@ -115,23 +115,56 @@ def test_copies_of_several_threads() -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("code", CODES)
-def test_values_that_are_not_finite(comm: Any, columns: int, code: str, bad: float) -> None:
-    """Fixed point has no such numbers; the floating-point formats store them."""
+@pytest.mark.parametrize("allowed", [False, True])
+def test_values_that_are_not_finite(comm: Any, columns: int, code: str, bad: float, allowed: bool) -> None:
+    """They are refused unless the caller allows them; fixed point has no such numbers."""
     values = F.copy()
     values[2, 7, 5] = bad
     matrix = matrix_of(comm, F, code)
-    if not STORED[code].is_fixed:
-        matrix.init_mat_from_array(values)
-        with np.errstate(invalid="ignore"):
-            found = np.isfinite(values_of(matrix)).all(axis=2)
+    if allowed and not STORED[code].is_fixed:
+        matrix.init_mat_from_array(values, allow_nonfinite=True)
+        found = np.isfinite(values_of(matrix)).all(axis=2)
         assert np.argwhere(~found).tolist() == [[2, 7]]
         return
     says = rf"block \(row 2, column 7\).*{PRECISIONS[code].name}.*NaN or infinity"
-    with pytest.raises(fm.NonFiniteError, match=says):
-        matrix.init_mat_from_array(values)
+    with pytest.raises(fm.NonFiniteError, match=says) as caught:
+        matrix.init_mat_from_array(values, allow_nonfinite=allowed)
+    assert ("allow_nonfinite" in str(caught.value)) == (not STORED[code].is_fixed)
     assert not matrix.is_initialized()
     matrix.init_mat_from_array(F)  # the failure leaves no state behind
     check_values(values_of(matrix), F, code)
+
+
+@pytest.mark.parametrize("code", ["ddddd", "ddsdd"])
+def test_values_whose_transform_overflows(comm: Any, code: str) -> None:
+    """The values alternate, so the transform overflows at a high frequency alone."""
+    largest = {"ddddd": 1e308, "ddsdd": 8e38}[code]
+    values = largest * np.where(np.arange(F.shape[2]) % 2, -1.0, 1.0) * np.ones_like(F)
+    config = fm.MatvecPrecisionConfig.from_code(code)
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(fm.NonFiniteError, match="finite transform"):
+        fm.Matrix.from_array(comm, values, config)
+
+
+def test_files_with_values_that_are_not_finite(comm: Any, tmp_path: Any) -> None:
+    values = F.copy()
+    values[2, 7, 5] = np.nan
+    fm.Matrix.from_array(comm, values, allow_nonfinite=True).save(tmp_path / "F")
+    with pytest.raises(fm.FileFormatError, match="finite values, found nan"):
+        fm.Matrix(comm, tmp_path / "F")
+    matrix = fm.Matrix(comm, tmp_path / "F", tmp_path / "F", allow_nonfinite=True)
+    matrix.init_mat_from_file(tmp_path / "F", allow_nonfinite=True)
+    assert np.argwhere(np.isnan(values_of(matrix)).all(axis=2)).tolist() == [[2, 7]]
+
+
+def test_converted_values_that_are_not_finite(comm: Any) -> None:
+    """What the caller allowed stays allowed in another precision, except in fixed point."""
+    values = F.copy()
+    values[2, 7, 5] = np.inf
+    matrix = fm.Matrix.from_array(comm, values, allow_nonfinite=True)
+    single = matrix.with_precision(fm.MatvecPrecisionConfig.from_code("ddsdd"))
+    assert not np.isfinite(values_of(single)).all()
+    with pytest.raises(fm.NonFiniteError, match="FIXED32"):
+        matrix.with_precision(fm.MatvecPrecisionConfig.from_code("ddidd"))
 
 
 # Shared spectra
@@ -203,7 +236,7 @@ def test_a_conversion_is_what_loading_makes(comm: Any, target: Any) -> None:
 def test_conversions_are_refused_as_loads_are(comm: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     values = F.copy()
     values[3, 1] = np.nan
-    source = matrix_of(comm, values).spectra["F"]
+    source = fm.Matrix.from_array(comm, values, allow_nonfinite=True).spectra["F"]
     with pytest.raises(fm.NonFiniteError, match=r"block \(row 3, column 1\)"):
         source.converted(fm.Precision.FIXED32)
     monkeypatch.setattr(comm.backend, "free_bytes", lambda: 7)
