@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
@@ -358,6 +359,25 @@ class TestStreams:
             result, gradient = host(found), host(operand.grad)
         check(torch.from_numpy(result), "F", X["col"])
         check(torch.from_numpy(gradient / 2), "F*F", X["col"])
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_threads(comm: Any, threads: int) -> None:
+    """Each thread has its own tensors, and all have one matrix."""
+    matrix = fm.Matrix(comm, 60, 20, 128, global_sizes=True)
+    matrix.init_mat_doubles()
+
+    def gradient(seed: int) -> Any:
+        values = np.random.default_rng(seed).standard_normal((60, 128))
+        x = tensor(comm, values, requires_grad=True)
+        (bridge.matvec(matrix, x) ** 2).sum().backward()
+        return host(x.grad)
+
+    seeds = range(100)
+    expected = [gradient(seed) for seed in seeds]
+    with ThreadPoolExecutor(threads) as pool:
+        found = list(pool.map(gradient, seeds))
+    assert sum(not np.array_equal(a, b) for a, b in zip(expected, found, strict=True)) == 0
 
 
 def test_examples() -> None:
