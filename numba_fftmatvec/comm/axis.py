@@ -39,7 +39,7 @@ class Axis:
         self.size: int = copies.size
         #: Whether this rank owns its part.
         self.owns: bool = copies.rank == 0
-        #: Whether a CUDA graph can contain the communication: it is queued on the backend's stream, or unnecessary.
+        #: Whether a CUDA graph can contain the communication: it is queued on the current stream, or unnecessary.
         self.queued: bool = self.size == 1 or collectives.queued
 
     def share(self, num_blocks: int) -> range:

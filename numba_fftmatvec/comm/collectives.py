@@ -13,7 +13,7 @@ from .library import MPI
 class Collectives(Protocol):
     """Collective operations among the ranks of one row or column of the process grid, on arrays of a backend.
 
-    `queued` is True if they are queued on the backend's stream, so that a CUDA graph can contain them.
+    `queued` is True if they are queued on the current stream, so that a CUDA graph can contain them.
     """
 
     queued: bool

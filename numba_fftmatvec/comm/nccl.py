@@ -1,9 +1,10 @@
-"""Collectives of NCCL, queued on the backend's stream. Each rank must have its own GPU."""
+"""Collectives of NCCL, queued on CuPy's current stream. Each rank must have its own GPU."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import cupy
 import numpy as np
 from cupy.cuda import nccl
 
@@ -19,7 +20,6 @@ class NcclCollectives:
     queued = True
 
     def __init__(self, comm: MPI.Intracomm, backend: Backend) -> None:
-        self._backend = backend
         identity = comm.bcast(nccl.get_unique_id() if comm.rank == 0 else None)
         comm.Barrier()
         self._nccl = nccl.NcclCommunicator(comm.size, identity, comm.rank)
@@ -27,13 +27,14 @@ class NcclCollectives:
     def broadcast(self, array: Any, root: int) -> None:
         """Copy the root's array to all ranks."""
         pointer = array.data.ptr
-        self._nccl.broadcast(pointer, pointer, array.size, _TYPES[array.dtype], root, self._backend.stream.ptr)
+        stream = cupy.cuda.get_current_stream().ptr
+        self._nccl.broadcast(pointer, pointer, array.size, _TYPES[array.dtype], root, stream)
 
     def reduce(self, send: Any, receive: Any, root: int) -> None:
         """Sum the arrays."""
         output = send.data.ptr if receive is None else receive.data.ptr
         kind = _TYPES[send.dtype]
-        stream = self._backend.stream.ptr
+        stream = cupy.cuda.get_current_stream().ptr
         self._nccl.reduce(send.data.ptr, output, send.size, kind, nccl.NCCL_SUM, root, stream)
 
     def close(self) -> None:

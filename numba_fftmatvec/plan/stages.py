@@ -14,15 +14,16 @@ from ..kernels.sbgemv.problem import Problem
 
 
 class Broadcast(Stage):
-    """Send the owner's part of a vector to the ranks that need a copy."""
+    """Send rows of the owner's part of a vector to the ranks that need a copy."""
 
-    def __init__(self, axis: Axis, end: End) -> None:
+    def __init__(self, axis: Axis, end: End, rows: slice) -> None:
         super().__init__("broadcast", end, end)
         self._axis = axis
+        self._rows = rows
 
     def run(self) -> None:
-        """Broadcast the owner's array."""
-        self._axis.broadcast(self.source.array)
+        """Broadcast the rows of the owner's array."""
+        self._axis.broadcast(self.source.array[self._rows])
 
 
 class SpectrumProduct(Stage):
@@ -47,12 +48,14 @@ class SpectrumProduct(Stage):
 
 
 class Reduce(Stage):
-    """Sum the ranks' partial results in the owner's destination, which is unbound on the other ranks."""
+    """Sum rows of the ranks' partial results in the owner's destination, which is unbound on the other ranks."""
 
-    def __init__(self, axis: Axis, source: End, destination: End) -> None:
+    def __init__(self, axis: Axis, source: End, destination: End, rows: slice) -> None:
         super().__init__("reduce", source, destination)
         self._axis = axis
+        self._rows = rows
 
     def run(self) -> None:
         """Sum in the dtype of the partial results."""
-        self._axis.reduce(self.source.array, self.destination.array)
+        total = self.destination.array
+        self._axis.reduce(self.source.array[self._rows], None if total is None else total[self._rows])

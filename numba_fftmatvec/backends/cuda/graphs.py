@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import suppress
 from typing import Any
 
 import cupy
@@ -48,16 +47,30 @@ class GraphReplay:
         self._graphs.clear()
 
     def _capture(self, source: Buffer | None, destination: Buffer | None) -> Any:
-        """Record the program. After an error the recording ends too, since a stream that records runs nothing."""
+        """Record the program. After an error or an interrupt the stream does not record any more."""
         with self._stream:
-            self._stream.begin_capture()
             try:
+                self._stream.begin_capture()
                 self._program(source, destination)
+                return self._stream.end_capture()
             except BaseException:
-                with suppress(cupy.cuda.runtime.CUDARuntimeError):  # a part of a program is no valid graph
-                    self._stream.end_capture()
+                self._end_capture()
                 raise
-            return self._stream.end_capture()
+
+    def _end_capture(self) -> None:
+        """End the recording of a part of a program, in spite of interrupts: a stream that records runs nothing."""
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                if self._stream.is_capturing():
+                    self._stream.end_capture()
+                break
+            except cupy.cuda.runtime.CUDARuntimeError:  # a part of a program is no valid graph
+                break
+            except BaseException as caught:
+                interrupt = caught
+        if interrupt is not None:
+            raise interrupt
 
 
 def _address(buffer: Buffer | None) -> int:

@@ -5,7 +5,7 @@ Pairs are transformed in chunks, which bound the memory. The chunks alternate be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -18,7 +18,7 @@ from ...kernels.jit import require_cuda
 from ...kernels.pairs import pack_launcher, unpack_launcher
 from ...layout import MatrixLayout, Space
 from ...precision import Precision
-from ..base import Backend, Buffer, End, Stage, Workspace
+from ..base import Backend, Buffer, End, Stage, Travel, Workspace
 
 # A batched cuFFT plan addresses its elements with 32 bits.
 MAX_PLAN_ELEMENTS = 2**31 - 1
@@ -167,6 +167,11 @@ class Chunk(NamedTuple):
     time: Buffer
     spectrum: Buffer
 
+    @property
+    def rows(self) -> slice:
+        """The blocks of the pairs, if the rows of a pair are neighbours."""
+        return slice(2 * self.first, 2 * (self.first + len(self.time.array)))
+
 
 class PairedTransforms:
     """Plans the transforms of a matrix's vectors. See `Transforms` for the methods.
@@ -205,34 +210,61 @@ class PairedTransforms:
         return self._get(f"spectrum.{space}", (self._pairs(space), self._length), precision.complex)
 
     def forward(
-        self, space: Space, source: End, rounding: np.dtype[Any], precision: Precision, *, timed: bool
+        self,
+        space: Space,
+        source: End,
+        rounding: np.dtype[Any],
+        precision: Precision,
+        arrival: Travel,
+        *,
+        timed: bool,
     ) -> tuple[Stage, ...]:
-        """Return pad and FFT of every chunk; the padded rows' tails stay zero."""
-        stride = self._stride(space)
-        chunks: list[tuple[Stage, ...]] = [
+        """Return pad and FFT of every chunk; the padded rows' tails stay zero.
+
+        If the blocks can arrive in parts, each chunk's arrive while the chunk before is transformed.
+        """
+        chunks, stride = self._chunks("padded", space, precision, timed), self._stride(space)
+        in_parts = self._in_parts(arrival, chunks, timed)
+        stages = [
             (
+                *(arrival.of(chunk.rows) if in_parts else ()),
                 PackPairs(chunk.lane.target, source, rounding, chunk.time, chunk.first, stride),
                 TransformPairs("fft", chunk.lane, self._length, chunk.time, chunk.spectrum),
             )
-            for chunk in self._chunks("padded", space, precision, timed)
+            for chunk in chunks
         ]
-        return self._joined("fft", chunks, timed)
+        before = arrival.local if in_parts else (*arrival.local, *arrival.of())
+        return *before, *self._joined("fft", stages, timed)
 
     def inverse(
-        self, space: Space, precision: Precision, rounding: np.dtype[Any], destination: End, *, timed: bool
+        self,
+        space: Space,
+        precision: Precision,
+        rounding: np.dtype[Any],
+        destination: End,
+        departure: Travel,
+        *,
+        timed: bool,
     ) -> tuple[Stage, ...]:
-        """Return IFFT and unpad of every chunk."""
-        stride = self._stride(space)
-        chunks: list[tuple[Stage, ...]] = [
+        """Return IFFT and unpad of every chunk, whose blocks depart in parts as those of `forward` arrive."""
+        chunks, stride = self._chunks("time", space, precision, timed), self._stride(space)
+        in_parts = self._in_parts(departure, chunks, timed)
+        stages = [
             (
                 TransformPairs("ifft", chunk.lane, self._length, chunk.spectrum, chunk.time),
                 UnpackPairs(chunk.lane.target, chunk.time, rounding, destination, chunk.first, stride),
+                *(departure.of(chunk.rows) if in_parts else ()),
             )
-            for chunk in self._chunks("time", space, precision, timed)
+            for chunk in chunks
         ]
-        return self._joined("ifft", chunks, timed)
+        after = departure.local if in_parts else (*departure.of(), *departure.local)
+        return *self._joined("ifft", stages, timed), *after
 
-    def _joined(self, phase: str, chunks: list[tuple[Stage, ...]], timed: bool) -> tuple[Stage, ...]:
+    def _in_parts(self, travel: Travel, chunks: Sequence[Chunk], timed: bool) -> bool:
+        """Return whether each chunk's blocks travel apart. With several vectors a chunk's blocks are not adjacent."""
+        return travel.in_parts and not timed and len(chunks) > 1 and self._num_vecs == 1
+
+    def _joined(self, phase: str, chunks: Sequence[tuple[Stage, ...]], timed: bool) -> tuple[Stage, ...]:
         if timed or len(chunks) == 1:
             return tuple(stage for stages in chunks for stage in stages)
         return (Overlapped(phase, (self._lane(0), self._lane(1)), chunks),)
@@ -245,14 +277,15 @@ class PairedTransforms:
         stride = self._stride(space)
         return ceil_div(self._layout.vector(space, self._num_vecs).rows, 2 * stride) * stride
 
-    def _chunks(self, name: str, space: Space, precision: Precision, timed: bool) -> Iterator[Chunk]:
-        """Yield the chunks. They alternate between the lanes; the chunks of a lane share its rows in time."""
+    def _chunks(self, name: str, space: Space, precision: Precision, timed: bool) -> list[Chunk]:
+        """Return the chunks. They alternate between the lanes; the chunks of a lane share its rows in time."""
         pairs = self._pairs(space)
         step = min(pairs, max(1, CHUNK_BYTES // (self._length * precision.complex.itemsize)))
-        spectrum = self.spectrum(space, precision)
+        spectrum, chunks = self.spectrum(space, precision), []
         for turn, first in enumerate(range(0, pairs, step)):
             lane = 0 if timed else turn % 2
             rows = self._get(f"{name}.{space}.{lane}", (step, self._length), precision.complex)
             part = spectrum.array[first : first + step]
             time = self._wrap(rows.array[: len(part)])._replace(name=rows.name)
-            yield Chunk(self._lane(lane), first, time, self._wrap(part)._replace(name=spectrum.name))
+            chunks.append(Chunk(self._lane(lane), first, time, self._wrap(part)._replace(name=spectrum.name)))
+        return chunks
