@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from mpi4py import MPI
 
 import numba_fftmatvec as fm
+from numba_fftmatvec.products import PRODUCTS
 from support.harness import run_ranks
 from support.suites import GridSuite, section
 
@@ -52,3 +56,56 @@ def test_a_comm_may_close_before_its_matrices(gpu_each: Any, grid: tuple[int, in
     first, other = run_ranks(2, "gpu.test_nccl:close_before_the_matrix", grid, timeout=120)
     # Each of 4 blocks is 6 (1, 2, ..., 8), and the squares of 1 to 8 sum to 204.
     assert first == other == pytest.approx([2 * 6 * 204**0.5] * 3, rel=1e-14)
+
+
+SIZES = (37, 23, 32)  # Nm, Nd, Nt: odd numbers of blocks, so that the last pair of a chunk is a single block
+TOLERANCES = {"ddddd": 1e-13, "dssdd": 2e-6, "sssss": 2e-6}
+
+
+def products_in_chunks(grid: tuple[int, int]) -> dict[Any, Any]:
+    """Return products whose blocks travel in chunks of two pairs, eager, recorded and replayed, and the plans."""
+    from numba_fftmatvec.backends.cuda import transforms
+
+    transforms.CHUNK_BYTES = 2 * 2 * SIZES[2] * 16
+    found: dict[Any, Any] = {}
+    with fm.Comm(MPI.COMM_WORLD, *grid, backend="cuda", collectives="nccl") as comm:
+        for code, num_vecs in itertools.product(TOLERANCES, (1, 3)):
+            config = fm.MatvecPrecisionConfig.from_code(code)
+            with fm.Matrix(comm, *SIZES, global_sizes=True, p_config=config) as F:
+                F.init_mat_doubles()
+                for name in ("F", "F*", "F*F"):
+                    found[code, num_vecs, name] = [product.tolist() for product in repeated(F, name, num_vecs)]
+                found[code, "plan"] = str(F.plan("F")) + str(F.plan("F*"))
+    return found
+
+
+def repeated(F: fm.Matrix, name: str, num_vecs: int) -> Iterator[Any]:
+    product = PRODUCTS[name]
+    x, y = (
+        fm.Vector.from_layout(F.comm, F.layout.vector(space, num_vecs))
+        for space in (product.input_space, product.output_space)
+    )
+    for i in range(4):
+        x.scatter(np.random.default_rng(i).standard_normal(x.shape))
+        y.init_vec_zeros()
+        F.apply_product(product, x, y)
+        yield y.gather()
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_blocks_travel_in_chunks(gpu_each: Any, grid: tuple[int, int]) -> None:
+    gpu_each(grid)
+    found, *others = run_ranks(grid[0] * grid[1], "gpu.test_nccl:products_in_chunks", grid, timeout=240)
+    with fm.Comm(MPI.COMM_SELF, backend="cpu") as comm, fm.Matrix(comm, *SIZES, global_sizes=True) as F:
+        F.init_mat_doubles()
+        for (code, num_vecs, name), results in ((key, found[key]) for key in found if key[1] != "plan"):
+            assert all(other[code, num_vecs, name] == results for other in others)
+            for result, expected in zip(results, repeated(F, name, num_vecs), strict=True):
+                error = np.linalg.norm(np.array(result) - expected) / np.linalg.norm(expected)
+                assert error < TOLERANCES[code], (code, num_vecs, name)
+    plan = found["ddddd", "plan"]
+    if grid[0] > 1:
+        assert "broadcast: operand float64 -> operand float64 (chunk 1)" in plan
+    if grid[1] > 1:
+        assert "reduce: wire" in plan
+        assert "(chunk 1)" in plan[plan.index("reduce: wire") :]
