@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ..errors import FFTMatvecError, RemoteError, VerificationError
 from . import launcher, run
@@ -46,7 +47,8 @@ def _main(arguments: Sequence[str]) -> int:
     except RemoteError:
         raise
     except FFTMatvecError as error:
-        if prints:
-            print(f"fftmatvec: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        if prints and sys.stderr is not None:
+            with suppress(OSError, ValueError):  # a closed error output does not change the status
+                print(f"fftmatvec: error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
         return CHECK_FAILED if isinstance(error, VerificationError) else BAD_ARGUMENTS
     return 0

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..comm import Comm
-from ..errors import ArgumentError, FFTMatvecError
+from ..errors import ArgumentError
+from . import launcher
 from .arguments import one_of, positive
 
 
@@ -28,7 +27,7 @@ class GridOptions:
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `GridOptions`; sizes default to None, which distinguishes them from given ones."""
     flag = parser.add_argument
-    flag("-n", dest="ranks", type=positive, metavar="RANKS", help="run on RANKS ranks under this environment's mpiexec")
+    flag("-n", dest="ranks", type=positive, metavar="RANKS", help="start RANKS ranks on this machine")
     flag("-pr", dest="proc_rows", type=positive, metavar="ROWS", help="rows of the process grid (default 1)")
     flag("-pc", dest="proc_cols", type=positive, metavar="COLS", help="columns (default 1; all ranks without -pr)")
     flag("--backend", type=one_of("auto", "cpu", "cuda"), default="auto", metavar="NAME", help="auto, cpu or cuda")
@@ -39,7 +38,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 def process_grid(options: GridOptions) -> Iterator[Comm]:
     """Open the Comm of the options for the body, and close it afterwards; collective.
 
-    An unexpected exception on one of several ranks aborts all ranks, since the others would not end.
+    An error that the ranks did not agree on may be one rank's alone. It aborts all ranks, since the others would wait
+    for that rank forever.
 
     Raises
     ------
@@ -48,17 +48,13 @@ def process_grid(options: GridOptions) -> Iterator[Comm]:
     """
     unset = options.proc_rows is None and options.proc_cols is None
     shape = (1, None) if unset else (options.proc_rows or 1, options.proc_cols or 1)
-    with Comm(None, *shape, backend=options.backend, collectives=options.collectives) as comm:
-        try:
-            if options.ranks not in (None, comm.world_size):
-                raise ArgumentError(f"-n: expected the launcher's {comm.world_size} ranks, found {options.ranks}")
+    try:
+        with Comm(None, *shape, backend=options.backend, collectives=options.collectives) as comm:
+            with comm.agreement("counting the ranks"):
+                if options.ranks not in (None, comm.world_size):
+                    raise ArgumentError(f"-n: expected the launcher's {comm.world_size} ranks, found {options.ranks}")
             yield comm
-        except FFTMatvecError:
-            raise  # every rank raises it
-        except Exception:
-            if comm.world_size == 1:
-                raise
-            traceback.print_exc()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            comm.abort(1)
+    except BaseException as error:
+        if not getattr(error, "agreed", False):
+            launcher.abort_ranks(error)
+        raise

@@ -229,8 +229,9 @@ def _compare(matrix: Matrix, result: Vector, path: Path, tolerance: float) -> fl
     expected.init_vec_from_file(str(path))
     exact = expected.gather()
     error = float(np.linalg.norm(result.gather() - exact) / (np.linalg.norm(exact) or 1.0))
-    if not error <= tolerance:
-        raise VerificationError(f"{path}: expected a relative error of at most {tolerance:.2e}, found {error:.2e}")
+    with matrix.comm.agreement("comparing the output"):
+        if not error <= tolerance:
+            raise VerificationError(f"{path}: expected a relative error of at most {tolerance:.2e}, found {error:.2e}")
     return error
 
 

@@ -37,6 +37,7 @@ def agreement(ranks: MPI.Intracomm, phase: str) -> Iterator[None]:
     if ranks.rank != failed or error is None:
         error = _rebuild(name, message, kind)
     error.add_note(f"(on rank {failed}, while {phase})")
+    error.agreed = True  # type: ignore[attr-defined]  # every rank raises it, so the runner need not abort
     try:
         raise error
     finally:

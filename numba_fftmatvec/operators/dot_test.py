@@ -61,8 +61,9 @@ def dot_test(
     if tolerance is None:
         stages = 1 + math.log2(2 * operator.domain.block_size)
         tolerance = 8 * math.sqrt(3) * operator.unit_roundoff * stages
-    if not error <= tolerance:
-        raise VerificationError(f"dot test: expected <F x, y> = <x, F* y> to {tolerance:.2e}, found {error:.2e}")
+    with x.comm.agreement("comparing the inner products"):
+        if not error <= tolerance:
+            raise VerificationError(f"dot test: expected <F x, y> = <x, F* y> to {tolerance:.2e}, found {error:.2e}")
     return error
 
 

@@ -295,28 +295,108 @@ def test_ranks_that_a_launcher_started_are_counted() -> None:
     assert done.stderr == "fftmatvec: error: -n: expected the launcher's 2 ranks, found 3\n"
 
 
-DYING = """
+ALLOCATION = {"SLURM_JOB_ID": "1", "SLURM_NODELIST": "node[1-2]", "SLURM_NNODES": "2", "SLURM_TASKS_PER_NODE": "1(x2)"}
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLURM_PROCID": "0", "SLURM_STEP_ID": "0"},
+        {"PMI_RANK": "0", "PMI_SIZE": "1"},
+        ALLOCATION,
+        ALLOCATION | {"SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "2"},
+        {"PBS_JOBID": "1", "PBS_ENVIRONMENT": "PBS_BATCH", "PBS_NODEFILE": "/absent", "HYDRA_LAUNCHER": "ssh"},
+    ],
+    ids=["interactive step", "alone", "SLURM job", "SLURM shell", "PBS job"],
+)
+def test_ranks_start_in_a_job(environment: dict[str, str]) -> None:
+    done = start(*RUNNER, "-n", "2", "-t", "-N", "2", **environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("1 x 2 ranks") == 2
+
+
+@pytest.mark.mpi
+def test_a_process_that_a_launcher_started_alone_starts_ranks() -> None:
+    mpiexec = launcher.find_mpiexec(sys.executable)
+    done = start(mpiexec, "-n", "1", *RUNNER, "-n", "2", "-N", "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("1 x 2 ranks") == 2
+
+
+# Rank 1 alone raises an error in a function of the library.
+FAILING = """
 import sys
 from mpi4py import MPI
 import numba_fftmatvec as fm
 from numba_fftmatvec import cli
-apply = fm.Matrix.apply_product
-def die(self, *operands, **options):
+place, name, error = sys.argv[1:4]
+place = eval(place)
+function = getattr(place, name)
+def fail(*arguments, **options):
     if MPI.COMM_WORLD.rank == 1:
-        raise RuntimeError("one rank alone")
-    apply(self, *operands, **options)
-fm.Matrix.apply_product = die
-sys.exit(cli.main(sys.argv[1:]))
+        raise eval(error)
+    return function(*arguments, **options)
+setattr(place, name, fail)
+sys.exit(cli.main(sys.argv[4:]))
 """
 
 
+def start_failing(folder: Path, place: str, error: str, shell: str = "") -> subprocess.CompletedProcess[str]:
+    """Run the runner on two ranks of which the second raises an error in a place; `shell` redirects its outputs."""
+    script = folder / "failing.py"
+    script.write_text(FAILING)
+    owner, _, name = place.rpartition(".")
+    mpiexec = launcher.find_mpiexec(sys.executable)
+    program = [sys.executable, str(script), owner, name, error, "-N", "2"]
+    if shell:
+        program = ["sh", "-c", f'exec "$@" {shell}', "sh", *program]
+    return start(mpiexec, "-n", "2", *program)
+
+
 @pytest.mark.mpi
-def test_an_exception_on_one_rank_ends_all(tmp_path: Path) -> None:
-    script = tmp_path / "dying.py"
-    script.write_text(DYING)
-    done = start(launcher.find_mpiexec(sys.executable), "-n", "2", sys.executable, str(script), "-N", "2")
+@pytest.mark.parametrize(
+    "error",
+    ["RuntimeError('one rank alone')", "fm.ShapeError('one rank alone')", "KeyboardInterrupt('one rank alone')"],
+)
+@pytest.mark.parametrize(
+    "place", ["fm.Matrix.apply_product", "fm.Comm._choose_collectives", "fm.Matrix.get_block_size"]
+)
+def test_an_error_on_one_rank_ends_all(tmp_path: Path, place: str, error: str) -> None:
+    done = start_failing(tmp_path, place, error)
     assert done.returncode != 0
-    assert "RuntimeError: one rank alone" in done.stderr
+    assert f"{error.partition('(')[0].removeprefix('fm.')}: one rank alone" in done.stderr
+
+
+@pytest.mark.mpi
+def test_an_error_on_one_rank_ends_all_without_an_error_output(tmp_path: Path) -> None:
+    done = start_failing(tmp_path, "fm.Matrix.apply_product", "fm.ShapeError('one rank alone')", shell="2>&-")
+    assert done.returncode != 0
+
+
+@pytest.mark.mpi
+def test_an_error_that_all_ranks_agreed_on_is_printed_once(tmp_path: Path) -> None:
+    place = "sys.modules['numba_fftmatvec.comm.comm'].select_backend"
+    done = start_failing(tmp_path, place, "fm.CapacityError('on one rank')")
+    assert (done.returncode, done.stderr) == (2, "fftmatvec: error: on one rank\n")
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("line", ["-t", "-t -rand", "--path matrix --input m.h5 --expect wrong.h5"])
+def test_a_failed_check_is_printed_once_by_several_ranks(tmp_path: Path, line: str) -> None:
+    write_problem(tmp_path)
+    script = tmp_path / "strict.py"
+    script.write_text(
+        "import sys, numba_fftmatvec as fm; from numba_fftmatvec import cli, testing\n"
+        "testing.ones_tolerance = lambda *arguments: -1.0\n"
+        "fm.Matrix.unit_roundoff = -1.0\n"
+        "sys.exit(cli.main())\n"
+    )
+    arguments = [str(tmp_path / word) if (tmp_path / word).exists() else word for word in line.split()]
+    done = start(launcher.find_mpiexec(sys.executable), "-n", "2", sys.executable, str(script), "-N", "2", *arguments)
+    assert done.returncode == 1
+    (error,) = done.stderr.splitlines()
+    assert error.startswith("fftmatvec: error: ")
 
 
 @pytest.mark.mpi

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,24 +12,46 @@ import pytest
 from numba_fftmatvec.cli import launcher
 from numba_fftmatvec.errors import BackendError
 
+STEP = {"SLURM_PROCID": "0", "SLURM_STEP_ID": "0"}
+
 
 @pytest.mark.parametrize(
     ("environ", "rank"),
     [
         ({"PMI_RANK": "3", "PMI_SIZE": "4"}, 3),
+        ({"PMI_RANK": "0", "PMI_SIZE": "4"}, 0),
         ({"PMIX_RANK": "2"}, 2),
+        ({"PMIX_RANK": "0"}, 0),
+        ({"PALS_RANKID": "1"}, 1),
         ({"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2"}, 1),
+        ({"MV2_COMM_WORLD_RANK": "1", "MV2_COMM_WORLD_SIZE": "2"}, 1),
         ({"SLURM_PROCID": "5", "SLURM_STEP_ID": "0"}, 5),
+        (STEP | {"SLURM_STEP_NUM_TASKS": "4"}, 0),
+        (STEP | {"SLURM_STEP_NUM_TASKS": "4", "PMIX_RANK": "0"}, 0),
+        (STEP | {"SLURM_STEP_NUM_TASKS": "1", "PMI_RANK": "2", "PMI_SIZE": "3"}, 2),
         ({"MPI_LOCALNRANKS": "2"}, 0),
     ],
 )
-def test_launchers_are_recognised(environ: dict[str, str], rank: int) -> None:
+def test_launchers_of_several_ranks_are_recognised(environ: dict[str, str], rank: int) -> None:
     assert launcher.is_launched(environ)
     assert launcher.launched_rank(environ) == rank
 
 
-@pytest.mark.parametrize("environ", [{}, {"HOME": "/root"}, {"SLURM_PROCID": "5", "SLURM_JOB_ID": "1"}])
-def test_a_shell_is_no_launcher(environ: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"HOME": "/root"},
+        {"SLURM_PROCID": "5", "SLURM_JOB_ID": "1"},
+        {"PBS_JOBID": "1", "PBS_ENVIRONMENT": "PBS_BATCH"},
+        STEP,
+        STEP | {"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8"},
+        STEP | {"PMIX_RANK": "0"},
+        {"PMI_RANK": "0", "PMI_SIZE": "1", "MPI_LOCALNRANKS": "1"},
+        {"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"},
+    ],
+)
+def test_a_shell_and_a_process_alone_may_start_ranks(environ: dict[str, str]) -> None:
     assert not launcher.is_launched(environ)
     assert launcher.launched_rank(environ) == 0
 
@@ -43,6 +67,25 @@ def test_one_thread_a_rank_unless_told() -> None:
     assert {environ[name] for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")} == {"1"}
     assert environ["OMPI_MCA_rmaps_base_oversubscribe"] == "1"
     assert environ["PRTE_MCA_rmaps_default_mapping_policy"] == ":oversubscribe"
+
+
+def test_ranks_start_on_this_machine() -> None:
+    ours = {"SLURMD_NODENAME", "SLURM_JOB_ID", "SRUN_DEBUG", "PBS_NODEFILE", "LSB_HOSTS", "PE_HOSTFILE", "PMI_FD"}
+    ours |= {"PMIX_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_SIZE", "OMPI_MCA_ess", "HYDRA_HOST_FILE", "HYDRA_RMK"}
+    others = {"HOME", "PATH", "OMPI_ALLOW_RUN_AS_ROOT", "OMPI_MCA_btl", "PRTE_MCA_rmaps_default_mapping_policy"}
+    environ = launcher.launch_environment(dict.fromkeys(ours | others, "x") | {"HYDRA_LAUNCHER": "slurm"})
+    assert not ours & environ.keys()
+    assert all(environ[name] == "x" for name in others)
+    assert environ["HYDRA_LAUNCHER"] == environ["I_MPI_HYDRA_BOOTSTRAP"] == "fork"
+
+
+@pytest.mark.parametrize("stream", [None, "closed"])
+def test_outputs_that_are_not_open_are_flushed_silently(monkeypatch: pytest.MonkeyPatch, stream: str | None) -> None:
+    closed = io.StringIO()
+    closed.close()
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, closed if stream else None)
+    launcher.flush()
 
 
 def make_executable(path: Path) -> Path:
