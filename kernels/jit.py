@@ -205,6 +205,27 @@ def _in_turn(compiled: Any, *arguments: Any) -> None:
         compiled(*arguments)
 
 
+def _cached_on_disk(compiled: Callable[[bool], Any]) -> Any:
+    """Return ``compiled(True)``, which uses the disk cache; ``compiled(False)`` where no folder can hold the cache."""
+    try:
+        return compiled(True)
+    except (OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "cannot cache function" not in str(error):
+            raise
+        kernel = compiled(False)
+        _warn_without_cache()
+        return kernel
+
+
+@cache  # once in a process
+def _warn_without_cache() -> None:
+    warnings.warn(
+        "compiled kernels: expected a folder for numba's disk cache that can be written, found none, so every process "
+        "compiles them anew; the environment variable NUMBA_CACHE_DIR names such a folder",
+        stacklevel=2,
+    )
+
+
 @dataclass(frozen=True)
 class CpuNest(Nest):
     """A loop nest for the CPU. It runs on all cores; sums may contract into fused multiply-adds."""
@@ -218,9 +239,13 @@ class CpuNest(Nest):
 
     def compile(self, function: Any) -> Any:
         """Compile for one signature; only cache files with a single one are safe for concurrent processes."""
-        kernel = njit(parallel=True, cache=True, nogil=True, fastmath={"contract"})(function)
-        kernel.compile(tuple(self.signature))
-        return kernel
+
+        def compiled(cache: bool) -> Any:
+            kernel = njit(parallel=True, cache=cache, nogil=True, fastmath={"contract"})(function)
+            kernel.compile(tuple(self.signature))
+            return kernel
+
+        return _cached_on_disk(compiled)
 
     def launcher(self, compiled: Any, stream: Any) -> Callable[..., None]:
         """Return the compiled loop nest itself, or one that callers run in turn if numba's threads require that."""
@@ -248,7 +273,7 @@ class CudaNest(Nest):
 
     def compile(self, function: Any) -> Any:
         """Compile for the current device."""
-        return require_cuda().jit(nbtypes.void(*self.signature), cache=True)(function)
+        return _cached_on_disk(lambda cache: require_cuda().jit(nbtypes.void(*self.signature), cache=cache)(function))
 
     def launcher(self, compiled: Any, stream: Any) -> Callable[..., None]:
         """Return `launch` with the compiled loop nest as its first argument."""

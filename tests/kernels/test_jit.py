@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import numpy as np
 import pytest
 from numba import float64, int64, prange
+from numba.core import caching
 
+from numba_fftmatvec.kernels import jit
 from numba_fftmatvec.kernels.jit import Called, CpuNest, Free, Kernel, Target, array_type, free_names, specialise
 
 formula, FACTOR, zeros = Free("formula"), Free("FACTOR"), Free("zeros")
@@ -83,3 +88,39 @@ def test_names_tell_specialisations_apart() -> None:
     ]
     assert len({each.function("cpu").__name__ for each in kernels}) == len(kernels)
     assert kernel(FACTOR=1.5).function("cpu").__name__ == kernels[0].function("cpu").__name__
+
+
+@pytest.fixture
+def without_warning():
+    jit._warn_without_cache.cache_clear()
+    yield
+    jit._warn_without_cache.cache_clear()
+
+
+@pytest.mark.usefixtures("without_warning")
+@pytest.mark.parametrize("place", ["nowhere", "a full disk"])
+def test_kernels_compile_where_no_folder_can_hold_the_disk_cache(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if place == "nowhere":
+        monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    else:
+        monkeypatch.setattr(caching.IndexDataCacheFile, "save", fail)
+        monkeypatch.setattr(caching.IndexDataCacheFile, "load", lambda *arguments: None)
+    with pytest.warns(UserWarning, match="found none.*NUMBA_CACHE_DIR names such a folder") as found:
+        results = [filled(kernel(FACTOR=factor)) for factor in (3.25, 3.5)]
+    assert results == [[6.5] * 3, [7.0] * 3]
+    assert len(found) == 1
+
+
+def test_an_error_of_the_compiler_is_no_error_of_the_disk_cache() -> None:
+    calls = []
+
+    def compiled(cache):
+        calls.append(cache)
+        raise RuntimeError("expected a compiler, found none")
+
+    with pytest.raises(RuntimeError, match="expected a compiler"):
+        jit._cached_on_disk(compiled)
+    assert calls == [True]

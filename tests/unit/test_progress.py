@@ -1,0 +1,64 @@
+"""The progress bar: where it appears, and error outputs on which it cannot."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+import pytest
+
+from numba_fftmatvec import progress
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        super().isatty()  # raises a ValueError after close()
+        return True
+
+
+class WithoutIsatty:
+    def write(self, text: str) -> int:
+        raise AssertionError(text)
+
+    def flush(self) -> None:
+        raise AssertionError("flushed")
+
+
+def closed() -> io.StringIO:
+    stream = Terminal()
+    stream.close()
+    return stream
+
+
+def rows(*, enabled: bool = True) -> list[int]:
+    return list(progress.show_progress(range(3), "reading rows", enabled=enabled))
+
+
+@pytest.mark.parametrize("stream", [None, closed(), WithoutIsatty(), io.StringIO()], ids=lambda s: type(s).__name__)
+def test_no_bar_without_an_open_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stream: Any
+) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", -1.0)
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert rows() == [0, 1, 2]
+    assert capsys.readouterr().out == ""
+    assert not isinstance(stream, io.StringIO) or stream.closed or stream.getvalue() == ""
+
+
+def test_the_bar_is_on_the_error_output(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", -1.0)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert rows() == [0, 1, 2]
+    assert "reading rows" in terminal.getvalue()
+    assert capsys.readouterr().out == ""
+
+
+def test_no_bar_on_other_ranks_and_in_short_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert rows() == [0, 1, 2]
+    monkeypatch.setattr(progress, "PATIENCE", -1.0)
+    assert rows(enabled=False) == [0, 1, 2]
+    assert terminal.getvalue() == ""
