@@ -3,7 +3,7 @@
 A script written for pyFFTMatvec runs with ``import numba_fftmatvec as pyFFTMatvec``.
 """
 
-from .comm import Comm
+from .comm import Comm, best_grid
 from .errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -69,6 +69,7 @@ __all__ = [
     "Vector",
     "VectorIndexError",
     "VerificationError",
+    "best_grid",
     "dot_test",
     "generate_double",
     "tune",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Literal
 
 from ..errors import ArgumentError
 from ..precision import MatvecPrecisionConfig
@@ -16,6 +17,15 @@ def positive(text: str) -> int:
         if (value := int(text)) > 0:
             return value
     raise argparse.ArgumentTypeError(f"expected a positive integer, found {text!r}")
+
+
+def positive_or_auto(text: str) -> int | Literal["auto"]:
+    """Return the positive integer of a text, or ``"auto"``."""
+    if text == "auto":
+        return "auto"
+    with suppress(argparse.ArgumentTypeError):
+        return positive(text)
+    raise argparse.ArgumentTypeError(f"expected a positive integer or auto, found {text!r}")
 
 
 def not_negative(text: str) -> float:

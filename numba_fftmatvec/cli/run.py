@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from ..comm import Comm
+from ..comm import Comm, best_grid
+from ..comm.grids import Machine
 from ..errors import ArgumentError, FileError, VerificationError
+from ..io import read_meta
 from ..matrix import Matrix
 from ..operators import dot_test
 from ..plan import PhaseTimer, Timer, time_runs
@@ -123,6 +126,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def _check_combination(given: Mapping[str, Any]) -> None:
     """Raise an ArgumentError for a flag that has no meaning together with the others."""
+    grid.check_combination(given)
     from_file, global_sizes = given["path"] is not None, given["global_sizes"]
     rules = (
         (("Nm", "Nd"), global_sizes, "with -g"),
@@ -136,6 +140,8 @@ def _check_combination(given: Mapping[str, Any]) -> None:
             if given[name] is not None and not allowed:
                 flag = f"--{name}" if len(name) > 2 else f"-{name}"
                 raise ArgumentError(f"{flag}: expected {where}, found {given[name]}")
+    if given["proc_rows"] == "auto" and not (from_file or global_sizes):
+        raise ArgumentError("-pr: expected a number of rows, or global sizes by -g or --path, found auto")
 
 
 def run(options: Options) -> None:
@@ -148,8 +154,22 @@ def run(options: Options) -> None:
     VerificationError
         A check failed, on every rank.
     """
-    with grid.process_grid(options) as comm:
+    with grid.process_grid(options, partial(_best_grid, options)) as comm:
         _run_on(comm, options)
+
+
+def _best_grid(options: Options, comm: Comm) -> tuple[int, int]:
+    """Return the grid of all ranks on which F and F* are the fastest; collective."""
+    sizes = options.rows, options.cols, options.block_size
+    if options.path is not None:
+        with comm.agreement(f"reading {options.path}"):
+            if comm.world_rank == 0:
+                meta = read_meta(options.path)
+                sizes = meta.Nd, meta.Nm, meta.Nt
+        sizes = comm.bcast(sizes)
+    machine = Machine.of(comm.backend.device_name(), comm.backend.name)
+    with comm.agreement("choosing the process grid"):
+        return best_grid(*sizes, comm.world_size, options.precision, machine=machine)
 
 
 def _run_on(comm: Comm, options: Options) -> None:

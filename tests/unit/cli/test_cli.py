@@ -13,7 +13,7 @@ import pytest
 
 import numba_fftmatvec as fm
 from numba_fftmatvec import cli
-from numba_fftmatvec.cli import launcher, results
+from numba_fftmatvec.cli import grid, launcher, results
 from numba_fftmatvec.errors import ArgumentError
 from numba_fftmatvec.products import Product
 from support.harness import _LAUNCHER_VARIABLES as LAUNCHER_VARIABLES
@@ -71,6 +71,9 @@ def test_every_flag_of_the_original() -> None:
         ("--collectives tcp", "--collectives: expected one of auto, mpi, nccl, found 'tcp'"),
         ("--path d --tol -1", "--tol: expected a number that is not negative, found '-1'"),
         ("--path d --tol nan", "--tol: expected a number that is not negative, found 'nan'"),
+        ("-pr many", "-pr: expected a positive integer or auto, found 'many'"),
+        ("-g -pr auto -pc 2", "-pc: expected without -pr auto, which sets the columns, found 2"),
+        ("-pr auto", "-pr: expected a number of rows, or global sizes by -g or --path, found auto"),
         ("-Nm 5", "-Nm: expected with -g, found 5"),
         ("-g -nd 5", "-nd: expected without -g, found 5"),
         ("--path d -Nt 5", "-Nt: expected without --path"),
@@ -271,9 +274,44 @@ def test_without_a_grid_all_ranks_are_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize(("sizes", "shape"), [("-Nm 600 -Nd 3", [1, 3]), ("-Nm 3 -Nd 600", [3, 1])])
+def test_the_grid_is_chosen_by_the_sizes(tmp_path: Path, sizes: str, shape: list[int]) -> None:
+    path = tmp_path / "results.json"
+    done = start(*RUNNER, *f"-n 3 -pr auto -g {sizes} -Nt 4 -N 2 --json".split(), str(path))
+    assert done.returncode == 0, done.stderr
+    assert [record["grid"] for record in results.read_results(path)["records"]] == [shape] * 2
+
+
+def test_the_grid_is_chosen_by_the_sizes_of_a_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def best_grid(*sizes: object, **options: object) -> tuple[int, int]:
+        asked.append(sizes[:4])
+        return fm.best_grid(*sizes, **options)  # type: ignore[arg-type]
+
+    matrix, _, _ = write_problem(tmp_path)
+    monkeypatch.setattr("numba_fftmatvec.cli.run.best_grid", best_grid)
+    assert run("-pr", "auto", "--path", str(matrix)) == 0
+    assert asked == [(3, 5, 8, 1)]
+    assert "Nm 5, Nd 3, Nt 8, ddddd, 1 x 1 ranks" in capsys.readouterr().out
+
+
+def test_no_grid_is_chosen_without_sizes() -> None:
+    with (
+        pytest.raises(ArgumentError, match="since no sizes are known, found auto"),
+        grid.process_grid(parse("-g", "-pr", "auto", "--backend", "cpu")),
+    ):
+        pass
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("-n 5 -pr auto -g -Nm 2 -Nd 3", "expected a block for each of 5 ranks, found 3 x 2 blocks"),
+        ("-n 2 -pr auto --path absent", "absent"),
         ("-n 2 -pr 2 -pc 2", "2"),
         ("-n 2 -g -Nm 1", "expected at least one block for each of 2 ranks, found 1 blocks"),
         ("-n 2 --path absent", "absent"),
