@@ -16,6 +16,8 @@ from typing import Any
 
 from numba_fftmatvec.cli.results import read_results
 
+from .chart import ideal_ms
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results"
 TEMPLATE = ROOT / "docs" / "performance.in.md"
@@ -218,6 +220,27 @@ def nccl(records: Iterable[Record], device: str) -> Iterator[Row]:
             yield grid | about(record) | {"ours ms": number(record["median_ms"])} | beside(record, device)
 
 
+def scaling(records: Iterable[Record], device: str) -> Iterator[Row]:
+    """Yield products on every process grid, compared with ideal scaling from one rank and with the model."""
+    found = list(of(records, "scaling"))
+    for record in found:
+        ideal = ideal_ms(record, found) if "median_ms" in record else None
+        ours, predicted = record.get("median_ms"), record.get("predicted_ms")
+        yield (
+            {"scaling": record["scaling"].replace("single", ""), "grid": " x ".join(map(str, record["grid"]))}
+            | about(record)
+            | {
+                "ours ms": number(ours),
+                "ideal ms": number(ideal),
+                "ideal / ours": "" if ideal is None else number(ideal / ours, ".1%"),
+                "model ms": number(predicted),
+                "model / ours": "" if predicted is None else number(predicted / ours, ".2f"),
+                "error": error_cell(record["rel_error"]) if "rel_error" in record else "",
+                "failed": record.get("error", ""),
+            }
+        )
+
+
 def vectors(records: Iterable[Record], device: str) -> Iterator[Row]:
     """Yield vector arithmetic, compared with a device copy and CuPy's fused kernels."""
     for record in of(records, "vectors"):
@@ -298,6 +321,7 @@ TABLES: dict[str, Callable[[Iterable[Record], str], Iterator[Row]]] = {
         kernels,
         peers,
         nccl,
+        scaling,
         vectors,
         overhead,
         counters,

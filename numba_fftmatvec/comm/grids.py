@@ -69,8 +69,8 @@ H100 = Machine(read=3.05e12, transform=4.1e11, overhead=20e-6, latency=13e-6, li
 #: NVIDIA H200 with NVLink, and NCCL; fitted to the products on one device, with the H100's collectives.
 H200 = Machine(read=4.46e12, transform=4.8e11, overhead=18e-6, latency=13e-6, link=263e9)
 
-#: A core for each rank, and MPI through shared memory; fitted to the products on two cores.
-CPU = Machine(read=8e9, transform=1e9, overhead=20e-6, latency=10e-6, link=4e9)
+#: A core for each rank: half the speeds of products on two cores. Latency and link are estimates of MPI on one machine.
+CPU = Machine(read=11e9, transform=1e9, overhead=50e-6, latency=10e-6, link=4e9)
 
 _DEVICES = {"NVIDIA H100 80GB HBM3": H100, "NVIDIA H200": H200}
 
