@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,8 @@ from numba_fftmatvec.cli.results import read_results
 from numba_fftmatvec.comm.grids import CPU, H100, H200, Machine, best_grid, grids_of, predict_seconds
 from numba_fftmatvec.errors import ArgumentError, GridError, ShapeError
 
-RESULTS = Path(__file__).resolve().parents[3] / "bench" / "results"
+ROOT = Path(__file__).resolve().parents[3]
+RESULTS, DOCS = ROOT / "bench" / "results", ROOT / "docs"
 SIZES = (100, 5000, 1000)  # Nd, Nm, Nt
 
 # Median milliseconds of F in double on up to four NVIDIA H100 with NVLink and NCCL, at commit e1b828c. Strong: the
@@ -132,3 +135,16 @@ def test_bad_arguments() -> None:
         best_grid(3, 1.5, 10, 2)  # type: ignore[arg-type]
     with pytest.raises(ArgumentError, match="product: expected one of"):
         best_grid(3, 5, 10, 2, products=["F**"])
+
+
+def test_the_examples_of_the_page_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("NUMBA_FFTMATVEC_BACKEND", "cpu")
+    examples = re.findall(r"```python\n(.*?)```", (DOCS / "grids.md").read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    for example in examples:
+        exec(compile(example, "grids.md", "exec"), names)
+    grid, seconds = capsys.readouterr().out.splitlines()
+    assert grid == str(best_grid(100, 5000, 1000, ranks=8, machine=names["mine"]))
+    assert 0 < float(seconds) < 1
+    assert (names["rows"], names["cols"]) == (1, 1)
+    names["comm"].close()
