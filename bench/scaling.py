@@ -108,8 +108,8 @@ def line(record: dict[str, Any]) -> str:
     return f"{place} failed: {record['error']}" if "error" in record else f"{place} {times.format(**record)}"
 
 
-def measure_all(options: argparse.Namespace) -> None:
-    """Measure every grid, print and write."""
+def measure_all(options: argparse.Namespace) -> bool:
+    """Measure every grid, print and write; return whether all grids have times."""
     options.json.parent.mkdir(parents=True, exist_ok=True)
     shape = tuple(options.shape) if options.shape else SHAPES[options.backend]
     records: list[dict[str, Any]] = []
@@ -121,6 +121,7 @@ def measure_all(options: argparse.Namespace) -> None:
             records += found
             print("\n".join(map(line, found)), flush=True)
             write_results(options.json, records, device)
+    return not any("error" in record for record in records)
 
 
 def main() -> None:
@@ -142,11 +143,12 @@ def main() -> None:
         parser.error("--backend: expected cpu or cuda with --json, found none")
     if options.draw and not options.svg:
         parser.error("--svg: expected a file with --draw, found none")
-    if options.json:
-        measure_all(options)
+    complete = not options.json or measure_all(options)
     if options.svg:
         results = read_results(options.draw or options.json)
         options.svg.write_text(draw(results["records"], results["device"]), encoding="utf-8")
+    if not complete:
+        sys.exit("expected the times of every grid, found errors")
 
 
 if __name__ == "__main__":

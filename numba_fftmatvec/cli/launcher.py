@@ -44,8 +44,12 @@ _PLACES = re.compile(
     r"|(OMPI|PRTE)_MCA_(orte|ess|pmix|plm|ras)|(PE_HOSTFILE|SGE_ROOT|HYDRA_HOST_FILE|HYDRA_RMK)$"
 )
 
-# MPICH and Intel MPI start ranks on this machine, whatever a site's settings say.
-_LOCAL = {"HYDRA_LAUNCHER": "fork", "HYDRA_BOOTSTRAP": "fork", "I_MPI_HYDRA_BOOTSTRAP": "fork"}
+# MPICH and Intel MPI start ranks on this machine, whatever a site's settings say. Open MPI (4, then 5) does not start
+# without a program that could reach other machines. It never runs this one, and a container often has no ssh.
+_LOCAL = {
+    **dict.fromkeys(("HYDRA_LAUNCHER", "HYDRA_BOOTSTRAP", "I_MPI_HYDRA_BOOTSTRAP"), "fork"),
+    **dict.fromkeys(("OMPI_MCA_plm_rsh_agent", "PRTE_MCA_plm_ssh_agent"), "sh"),
+}
 
 # Each rank gets one thread, since the thread pools of several ranks would compete for the cores.
 _THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

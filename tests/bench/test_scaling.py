@@ -82,7 +82,8 @@ def test_a_job_that_fails_leaves_its_error(tmp_path: Path, monkeypatch: pytest.M
     written = []
     monkeypatch.setattr(scaling, "write_results", lambda path, records, device: written.append(list(records)))
     monkeypatch.setattr(scaling, "cases", lambda ranks, shape: [("strong", (1, 2), shape), ("weak", (1, 2), (2, 1, 4))])
-    run(monkeypatch, *["--backend", "cpu", "--shape", "1", "1", "4", "--repetitions", "1", "--json"], str(path))
+    with pytest.raises(SystemExit, match="expected the times of every grid"):
+        run(monkeypatch, *["--backend", "cpu", "--shape", "1", "1", "4", "--repetitions", "1", "--json"], str(path))
     assert [len(records) for records in written] == [1, 3]
     failed, *others = written[-1]
     assert failed["error"].startswith("exit status 2: fftmatvec: error: ")

@@ -77,6 +77,7 @@ def test_ranks_start_on_this_machine() -> None:
     assert not ours & environ.keys()
     assert all(environ[name] == "x" for name in others)
     assert environ["HYDRA_LAUNCHER"] == environ["I_MPI_HYDRA_BOOTSTRAP"] == "fork"
+    assert environ["OMPI_MCA_plm_rsh_agent"] == environ["PRTE_MCA_plm_ssh_agent"] == "sh"
 
 
 @pytest.mark.parametrize("stream", [None, "closed"])
