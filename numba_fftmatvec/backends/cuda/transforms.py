@@ -129,27 +129,54 @@ class UnpackPairs(Stage):
         self._unpack(self.source.view, self.destination.view, *self._places)
 
 
-class Overlapped(Stage):
-    """A transform's chunks, alternating between two lanes: one lane's kernels fill the device as the other's end."""
+class ChunkStages(NamedTuple):
+    """The stages of a chunk: the message that brings its blocks, its transform, and the message that sends them on."""
 
-    def __init__(self, phase: str, lanes: tuple[Lane, Lane], chunks: Sequence[tuple[Stage, ...]]) -> None:
-        super().__init__(phase, chunks[0][0].source, chunks[-1][-1].destination)
-        self._lanes = lanes
+    arrival: tuple[Stage, ...]
+    work: tuple[Stage, ...]
+    departure: tuple[Stage, ...]
+
+
+class Overlapped(Stage):
+    """A transform's chunks, alternating between two lanes: one lane's kernels fill the device as the other's end.
+
+    Messages have a stream of their own, so that the links work while both lanes do.
+    """
+
+    def __init__(self, phase: str, lanes: tuple[Lane, Lane], messages: Any, chunks: Sequence[ChunkStages]) -> None:
+        stages = [stage for chunk in chunks for part in chunk for stage in part]
+        super().__init__(phase, stages[0].source, stages[-1].destination)
+        self._lanes = tuple(lane.stream for lane in lanes)
+        self._messages = messages
         self._chunks = chunks
 
     def run(self) -> None:
         """Run each chunk's stages in order, overlapped with the next chunk's."""
-        main, other = (lane.stream for lane in self._lanes)
-        _wait_for(main, other)
-        for turn, stages in enumerate(self._chunks):
-            with self._lanes[turn % 2].stream:
-                for stage in stages:
-                    stage.run()
-        _wait_for(other, main)
+        main, *others = self._lanes if self._messages is None else (*self._lanes, self._messages)
+        for other in others:
+            _wait_for(main, other)
+        for turn, chunk in enumerate(self._chunks):
+            lane = self._lanes[turn % 2]
+            if chunk.arrival:
+                _run_on(self._messages, chunk.arrival)
+                _wait_for(self._messages, lane)
+            _run_on(lane, chunk.work)
+            if chunk.departure:
+                _wait_for(lane, self._messages)
+                _run_on(self._messages, chunk.departure)
+        for other in others:
+            _wait_for(other, main)
 
     def __str__(self) -> str:
         """Return the stages of all chunks."""
-        return "\n".join(f"{stage} (chunk {i})" for i, stages in enumerate(self._chunks) for stage in stages)
+        numbered = enumerate(self._chunks)
+        return "\n".join(f"{stage} (chunk {i})" for i, chunk in numbered for part in chunk for stage in part)
+
+
+def _run_on(stream: Any, stages: tuple[Stage, ...]) -> None:
+    with stream:
+        for stage in stages:
+            stage.run()
 
 
 def _wait_for(first: Any, second: Any) -> None:
@@ -182,6 +209,8 @@ class PairedTransforms:
         The backend of the arrays.
     lane : callable
         ``lane(0)`` is the lane of the backend's stream, and ``lane(1)`` a second one, made at its first use.
+    messages : callable
+        ``messages()`` is the stream of messages beside the lanes, made at its first use.
     workspace : Workspace
         The memory of the buffers between stages.
     layout : MatrixLayout
@@ -194,12 +223,14 @@ class PairedTransforms:
         self,
         backend: Backend,
         lane: Callable[[int], Lane],
+        messages: Callable[[], Any],
         workspace: Workspace,
         layout: MatrixLayout,
         num_vecs: int,
     ) -> None:
         self._wrap = backend.wrap
         self._lane = lane
+        self._messages = messages
         self._get = workspace.get
         self._length = layout.padded_size
         self._layout = layout
@@ -226,10 +257,13 @@ class PairedTransforms:
         chunks, stride = self._chunks("padded", space, precision, timed), self._stride(space)
         in_parts = self._in_parts(arrival, chunks, timed)
         stages = [
-            (
-                *(arrival.of(chunk.rows) if in_parts else ()),
-                PackPairs(chunk.lane.target, source, rounding, chunk.time, chunk.first, stride),
-                TransformPairs("fft", chunk.lane, self._length, chunk.time, chunk.spectrum),
+            ChunkStages(
+                arrival.of(chunk.rows) if in_parts else (),
+                (
+                    PackPairs(chunk.lane.target, source, rounding, chunk.time, chunk.first, stride),
+                    TransformPairs("fft", chunk.lane, self._length, chunk.time, chunk.spectrum),
+                ),
+                (),
             )
             for chunk in chunks
         ]
@@ -250,10 +284,13 @@ class PairedTransforms:
         chunks, stride = self._chunks("time", space, precision, timed), self._stride(space)
         in_parts = self._in_parts(departure, chunks, timed)
         stages = [
-            (
-                TransformPairs("ifft", chunk.lane, self._length, chunk.spectrum, chunk.time),
-                UnpackPairs(chunk.lane.target, chunk.time, rounding, destination, chunk.first, stride),
-                *(departure.of(chunk.rows) if in_parts else ()),
+            ChunkStages(
+                (),
+                (
+                    TransformPairs("ifft", chunk.lane, self._length, chunk.spectrum, chunk.time),
+                    UnpackPairs(chunk.lane.target, chunk.time, rounding, destination, chunk.first, stride),
+                ),
+                departure.of(chunk.rows) if in_parts else (),
             )
             for chunk in chunks
         ]
@@ -264,10 +301,12 @@ class PairedTransforms:
         """Return whether each chunk's blocks travel apart. With several vectors a chunk's blocks are not adjacent."""
         return travel.in_parts and not timed and len(chunks) > 1 and self._num_vecs == 1
 
-    def _joined(self, phase: str, chunks: Sequence[tuple[Stage, ...]], timed: bool) -> tuple[Stage, ...]:
+    def _joined(self, phase: str, chunks: Sequence[ChunkStages], timed: bool) -> tuple[Stage, ...]:
         if timed or len(chunks) == 1:
-            return tuple(stage for stages in chunks for stage in stages)
-        return (Overlapped(phase, (self._lane(0), self._lane(1)), chunks),)
+            return tuple(stage for chunk in chunks for stage in chunk.work)
+        travels = any(chunk.arrival or chunk.departure for chunk in chunks)
+        messages = self._messages() if travels else None
+        return (Overlapped(phase, (self._lane(0), self._lane(1)), messages, chunks),)
 
     def _stride(self, space: Space) -> int:
         """Return the distance between a pair's rows: neighbouring blocks, or the same block of two vectors."""
