@@ -5,12 +5,14 @@ A script written for pyFFTMatvec runs with ``import numba_fftmatvec as pyFFTMatv
 
 from .comm import Comm, best_grid
 from .errors import (
+    AgreementError,
     ArgumentError,
     ArgumentTypeError,
     BackendError,
     CapacityError,
     ChecksumError,
     ClosedError,
+    CollectiveTimeout,
     FFTMatvecError,
     FileError,
     FileFormatError,
@@ -39,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PHASES",
     "AdjointOperator",
+    "AgreementError",
     "ArgumentError",
     "ArgumentTypeError",
     "BackendError",
@@ -46,6 +49,7 @@ __all__ = [
     "CapacityError",
     "ChecksumError",
     "ClosedError",
+    "CollectiveTimeout",
     "Comm",
     "FFTMatvecError",
     "FileError",

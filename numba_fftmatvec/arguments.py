@@ -40,6 +40,13 @@ def natural_int(value: object, what: str) -> int:
     return number
 
 
+def positive_number(value: object, what: str) -> float:
+    """Return `value` as a float; raise an ArgumentError that names `what` unless it is a positive number."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) > 0:
+        raise ArgumentError(f"{what}: expected a positive number, found {value!r}")
+    return float(value)
+
+
 def checksum_number(value: object, what: str) -> int:
     """Return `value` as an int; raise an ArgumentError that names `what` unless it is an integer of 0 .. 2^63 - 1."""
     number = _index(value)

@@ -11,6 +11,16 @@ class FFTMatvecError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
+def named_error(error: BaseException, phase: str) -> BaseException:
+    """Return a library's memory error as a CapacityError that names the phase; any other error as it is."""
+    if not isinstance(error, MemoryError) or isinstance(error, FFTMatvecError):
+        return error
+    found = str(error) or "no memory left"
+    named = CapacityError(f"{phase}: expected enough memory, found: {found}")
+    named.__cause__ = error
+    return named
+
+
 class ArgumentError(FFTMatvecError, ValueError):
     """An argument has a value outside its domain."""
 
@@ -61,6 +71,14 @@ class BackendError(FFTMatvecError, RuntimeError):
 
 class CapacityError(FFTMatvecError, MemoryError):
     """A request needs more memory than is available."""
+
+
+class AgreementError(ArgumentError):
+    """The ranks are in different calls, or in one call with different arguments."""
+
+
+class CollectiveTimeout(FFTMatvecError, TimeoutError):
+    """A rank did not arrive at a message within the time limit of its Comm."""
 
 
 class RemoteError(FFTMatvecError, RuntimeError):

@@ -73,6 +73,11 @@ class VectorLayout:
         return self.shape_of(len(self.blocks))
 
     @property
+    def description(self) -> dict[str, object]:
+        """The global sizes by name, for the comparison of a call's arguments on all ranks."""
+        return {"space": self.space, "shape": self.shape}
+
+    @property
     def rows(self) -> int:
         """Number of this rank's blocks in all vectors together."""
         return self.num_vecs * len(self.blocks)

@@ -103,11 +103,12 @@ class Tester:
         product = MatvecConfig(bool(conj), bool(full)).product
         layout = mat.layout
         result = layout.vector(product.output_space)
-        check_operand(out, comm, result, "check_ones_matvec")
-        exact = exact_ones_product(layout, product)
-        mine = out.to_numpy()
-        square = 0.0 if mine is None else float(np.sum((mine - exact) ** 2))
-        difference = math.sqrt(math.fsum(comm.allgather(square)))
+        with comm.agreement("check_ones_matvec", {"product": product.name}) as agreed:
+            check_operand(out, comm, result, "check_ones_matvec")
+            exact = exact_ones_product(layout, product)
+            mine = out.to_numpy()
+            agreed.share([0.0 if mine is None else float(np.sum((mine - exact) ** 2))])
+        difference = math.sqrt(math.fsum(agreed.stacked[:, 0]))
         error = difference / (math.sqrt(result.num_blocks) * float(np.linalg.norm(exact)))
         bound = ones_tolerance(layout, product, mat.precision_config)
         with comm.agreement("comparing the product of ones"):

@@ -156,12 +156,13 @@ def _multiply(F: Matrix, x: torch.Tensor | None, product: Product) -> torch.Tens
     owner = comm.axis(product.input_space).owns
     layout, device = F.layout.vector(product.input_space), tensor_device(comm.backend)
     shape = layout.rows if owner else 0, layout.block_size
-    with comm.agreement("taking the tensors of a product"):
+    with comm.agreement("taking the tensors of a product", {"product": product.name}) as agreed:
         if x is None and not owner:
             x = torch.empty(shape, dtype=torch.float64, device=device)
         check_tensor(x, shape[0] * shape[1], device, "operand")
-    assert x is not None
-    needed = any(comm.allgather(torch.is_grad_enabled() and x.requires_grad))
+        assert x is not None
+        agreed.share([torch.is_grad_enabled() and x.requires_grad])
+    needed = bool(agreed.stacked.any())
     anchor = torch.empty(0, dtype=x.dtype, device=device, requires_grad=needed)
     y: torch.Tensor = _Product.apply(x.reshape(shape), anchor, F, product)
     return y

@@ -143,9 +143,10 @@ def tune(
     """
     if not isinstance(F, Matrix):
         raise ArgumentTypeError(f"tune: expected a Matrix, found {type(F).__name__}")
-    F.check_open()
     stored = F.precision_config.sbgemv
-    with F.comm.agreement("tuning"):
+    arguments = {"tol": tol, "repetitions": repetitions, "seed": seed, "num_vecs": num_vecs}
+    with F.comm.agreement("tuning", arguments):
+        F.check_open()
         tol = _positive_number(tol, "tol")
         chosen = _check_products(F, products)
         wanted = _check_codes(stored, candidate_codes(stored) if codes is None else codes)
@@ -247,7 +248,10 @@ def _measure_group(
 def _measure(base: Matrix, code: str, trials: Sequence[_Trial], repetitions: int) -> Candidate | str:
     comm, seconds, errors = base.comm, 0.0, []
     try:
-        with base.with_precision(MatvecPrecisionConfig.from_code(code)) as matrix:
+        with (
+            comm.agreement(f"measuring {code}"),
+            base.with_precision(MatvecPrecisionConfig.from_code(code)) as matrix,
+        ):
             for trial in trials:
                 run = partial(trial.apply, matrix)
                 time_runs(comm, run, _WARM_UP_RUNS)

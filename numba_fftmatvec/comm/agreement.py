@@ -1,60 +1,252 @@
-"""Agreement on errors: a block of local work raises the same error on all ranks if it fails on any."""
+"""Agreement on errors: a block of work raises the same error on all ranks if it fails on any.
+
+Every block ends with one message of a fixed size from each rank to all others, its record: whether the rank failed, a
+digest of the call and its arguments, and up to six values that the block returns to all ranks. Blocks may contain
+blocks. A rank that fails between two messages sends its record as the next one, and so meets the others at whichever
+message they have reached.
+"""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
+import hashlib
+import json
+import numbers
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Any
 
-from ..errors import RemoteError
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import AgreementError, named_error
+from . import reports
 from .library import MPI
+from .watchdog import Watch, named_ranks
+
+Arguments = Mapping[str, object]
+
+# The 64-bit words of a record: length of the report of an error, or 0; digest; values.
+_REPORT, _DIGEST, _VALUES, _WORDS = 0, 1, 2, 8
+LONGEST_SHOWN = 200  # characters of an argument in a message
 
 
-@contextmanager
-def agreement(ranks: MPI.Intracomm, phase: str) -> Iterator[None]:
-    """Run a block on all ranks such that it fails on all of them if it fails on any.
-
-    The block must not communicate. Every rank raises the error of the lowest rank that failed: the same type, the
-    same message, with a note that names the rank and the phase.
+class Meeting:
+    """The agreements of the ranks of one communicator.
 
     Parameters
     ----------
     ranks : mpi4py.MPI.Intracomm
-        The ranks.
-    phase : str
-        The work of the block, for the note.
+        The communicator. Its other messages go through this object too.
+    timeout : float
+        The time limit of a message in seconds.
     """
-    error: Exception | None = None
-    try:
-        yield
-    except Exception as caught:  # the other ranks must raise it too, whatever its type
-        error = caught
-    failed = ranks.allreduce(ranks.size if error is None else ranks.rank, MPI.MIN)
-    if failed == ranks.size:
-        return
-    report = None if error is None else (type(error).__name__, str(error), _pickled(type(error)))
-    name, message, kind = ranks.bcast(report, failed)
-    if ranks.rank != failed or error is None:
-        error = _rebuild(name, message, kind)
-    error.add_note(f"(on rank {failed}, while {phase})")
-    error.agreed = True  # type: ignore[attr-defined]  # every rank raises it, so the runner need not abort
-    try:
-        raise error
-    finally:
-        del error  # in the frame of its own traceback it would keep the caller's objects alive
+
+    def __init__(self, ranks: MPI.Intracomm, timeout: float) -> None:
+        self.size: int = ranks.size
+        self.rank: int = ranks.rank
+        self.watch = Watch(ranks, timeout)
+        #: Number of agreements so far.
+        self.count = 0
+        self._ranks = ranks
+        self._record = np.zeros(_WORDS)
+        self._records = np.zeros((self.size, _WORDS))
+        self._words, self._all_words = self._record.view(np.int64), self._records.view(np.int64)
+
+    def agreement(self, phase: str, arguments: Arguments | None = None) -> Agreement:
+        """Return the context of a block. See `Comm.agreement`."""
+        return Agreement(self, phase, arguments)
+
+    def conclude(self, agreement: Agreement, error: BaseException | None) -> BaseException | None:
+        """End a block: return the error that every rank raises, or None after setting the block's `stacked` values."""
+        report, text = b"", ""
+        try:
+            error = error and named_error(error, agreement.phase)
+            report = reports.encode(error) if error is not None else b""
+            text = repr((agreement.phase, plain(agreement.arguments), len(agreement.values)))
+        except BaseException as late:  # an interrupt: the other ranks must not wait
+            error, report = late, reports.encode(late)
+        failed, alike = self._exchange(agreement, len(report), text)
+        if failed is None and alike:
+            self._stack(agreement)
+            self.watch.raise_interrupt()
+            return None
+        error = self._difference(agreement) if failed is None else self._shared(agreement, failed, error, report)
+        self.watch.raise_interrupt()
+        return error
+
+    def has_agreed(self, error: BaseException | None, count: int = 0) -> bool:
+        """Return whether all ranks raise the error since an agreement after the one of number `count`."""
+        meeting, number = getattr(error, "_agreed", (0, 0))
+        return bool(meeting == id(self) and number > count)
+
+    def gather_bytes(self, phase: str, mine: bytes) -> list[bytes]:
+        """Return the bytes of all ranks, in the order of the ranks."""
+        with self.agreement(phase) as agreed:
+            agreed.share([len(mine)])
+        counts = [int(count) for count in agreed.stacked[:, 0]]
+        if self.size == 1:
+            return [mine]
+        with self.agreement(phase):
+            everything = bytearray(sum(counts))
+            receive = [everything, counts, MPI.BYTE]
+        self.run(phase, lambda message: self._ranks.Iallgatherv(message, receive), mine)
+        ends = np.cumsum(counts).tolist()
+        return [bytes(everything[end - count : end]) for end, count in zip(ends, counts, strict=True)]
+
+    def run(self, phase: str, start: Any, message: Any) -> None:
+        """Complete a collective operation, which must come right after an agreement, with memory allocated before."""
+        self.watch.complete(phase, start, message)
+
+    def _exchange(self, agreement: Agreement, report: int, text: str) -> tuple[int | None, bool]:
+        """Exchange the records; return the lowest rank that failed, and whether all digests are the same."""
+        self.count += 1
+        self._words[_REPORT] = report
+        self._words[_DIGEST] = _digest(text)
+        if 0 < len(agreement.values) <= _WORDS - _VALUES:
+            self._record[_VALUES : _VALUES + len(agreement.values)] = agreement.values
+        if self.size == 1:
+            self._records[0] = self._record
+        else:
+            self.run(agreement.phase, self._start, self._record)
+        failures, digests = self._all_words[:, _REPORT], self._all_words[:, _DIGEST]
+        failed = int(np.flatnonzero(failures)[0]) if failures.any() else None
+        return failed, bool((digests == digests[0]).all())
+
+    def _start(self, record: npt.NDArray[np.float64]) -> MPI.Request:
+        return self._ranks.Iallgather(record, self._records)
+
+    def _stack(self, agreement: Agreement) -> None:
+        """Set the values of all ranks; values that do not fit into a record have a message of their own."""
+        count, everybody = len(agreement.values), agreement.stacked
+        if count <= _WORDS - _VALUES:
+            if count:
+                everybody[...] = self._records[:, _VALUES : _VALUES + count]
+        else:
+            self.run(agreement.phase, lambda values: self._ranks.Iallgather(values, everybody), agreement.values)
+
+    def _shared(self, agreement: Agreement, failed: int, error: BaseException | None, report: bytes) -> BaseException:
+        """Return the error of the rank that failed, with a note."""
+        if self.rank != failed or error is None:
+            message = bytearray(int(self._all_words[failed, _REPORT]))
+            self.run(agreement.phase, lambda buffer: self._ranks.Ibcast(buffer, failed), message)
+            error = reports.decode(message)
+        elif self.size > 1:
+            self.run(agreement.phase, lambda buffer: self._ranks.Ibcast(buffer, failed), bytearray(report))
+        error.add_note(f"(on rank {failed}, while {agreement.phase})")
+        return error
+
+    def _difference(self, agreement: Agreement) -> AgreementError:
+        """Return the error that shows the differing calls or arguments by rank."""
+        count = len(agreement.values)
+        content = _shown({"call": agreement.phase, **(agreement.arguments or {}), "number of values": count})
+        gathered = self.gather_bytes("comparing the ranks' calls", json.dumps(content).encode())
+        return AgreementError(difference([json.loads(call) for call in gathered], agreement.phase))
 
 
-def _pickled(kind: type[Exception]) -> bytes:
-    """Return an exception's type, pickled; no bytes if it cannot be pickled, such as a local class."""
-    try:
-        return pickle.dumps(kind)
-    except Exception:
-        return b""
+def difference(calls: list[dict[str, str]], phase: str) -> str:
+    """Return the message on ranks in different calls, or in one call with different arguments.
+
+    Parameters
+    ----------
+    calls : list of dict
+        The call and the arguments of each rank, by name.
+    phase : str
+        This rank's call.
+    """
+    alike = len({call["call"] for call in calls}) == 1
+    names = list(dict.fromkeys(name for call in calls for name in call)) if alike else ["call"]
+    found = []
+    for name in names:
+        ranks: dict[str, list[int]] = {}
+        for rank, call in enumerate(calls):
+            ranks.setdefault(call.get(name, "nothing"), []).append(rank)
+        if len(ranks) > 1:
+            found.append(f"{name}: " + ", ".join(f"{value} on {named_ranks(where)}" for value, where in ranks.items()))
+    where = phase if alike else "collective call"
+    return f"{where}: expected the same call and arguments on every rank, found {'; '.join(found)}"
 
 
-def _rebuild(name: str, message: str, kind: bytes) -> Exception:
-    """Return another rank's exception; a RemoteError if this rank cannot construct it from its message."""
-    try:
-        return pickle.loads(kind)(message)  # type: ignore[no-any-return]
-    except Exception:
-        return RemoteError(f"{name}: {message}")
+class Agreement:
+    """A block that fails on all ranks if it fails on any; the context that `Meeting.agreement` returns.
+
+    Attributes
+    ----------
+    values : (n,) array of float64
+        This rank's values; none by default.
+    stacked : (ranks, n) array of float64
+        The values of all ranks, after the block.
+    """
+
+    __slots__ = ("_count", "_meeting", "arguments", "phase", "stacked", "values")
+
+    def __init__(self, meeting: Meeting, phase: str, arguments: Arguments | None) -> None:
+        self.phase = phase
+        self.arguments = arguments
+        self.values: Any = ()
+        self.stacked: Any = None
+        self._meeting = meeting
+
+    def share(self, values: npt.ArrayLike) -> None:
+        """Set this rank's values, as many as on every other rank. They add no message if they are at most 6."""
+        self.values = np.ascontiguousarray(values, np.float64)
+        self.stacked = np.empty((self._meeting.size, len(self.values)))
+        self.stacked[self._meeting.rank] = self.values
+
+    def __enter__(self) -> Agreement:
+        """Return the block."""
+        self._count = self._meeting.count
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End the block with a message; raise the error of the lowest rank that failed."""
+        meeting = self._meeting
+        if error is None and meeting.size == 1:
+            return
+        if isinstance(error, GeneratorExit) or meeting.has_agreed(error, self._count):
+            return
+        if error is not None and meeting.watch.given_up is not None:
+            return  # no message can follow
+        shared = meeting.conclude(self, error)
+        if shared is None:
+            return
+        with suppress(Exception):
+            shared._agreed = id(meeting), meeting.count  # type: ignore[attr-defined]
+            shared.agreed = True  # type: ignore[attr-defined]  # every rank raises it, so the runner need not abort
+        if shared is error:
+            return
+        try:
+            raise shared
+        finally:
+            del shared  # in the frame of its own traceback it would keep the caller's objects alive
+
+
+def plain(value: object) -> Any:
+    """Return an argument as a value whose ``repr`` is the same on all ranks: a number, a string, or the type's name."""
+    if value is None or isinstance(value, str | bool):
+        return str(value) if isinstance(value, str) else value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return tuple(map(plain, value))
+    if isinstance(value, bytes | os.PathLike):
+        return os.fsdecode(value)
+    return type(value).__name__
+
+
+def _shown(arguments: Arguments) -> dict[str, str]:
+    """Return the arguments as bounded strings."""
+    found = {name: repr(value) for name, value in plain(arguments).items()}
+    return {name: text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..." for name, text in found.items()}
+
+
+def _digest(text: str) -> int:
+    digest = hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)

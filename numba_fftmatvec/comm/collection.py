@@ -4,29 +4,73 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from ..layout import VectorLayout, block_ranges
 from .library import MPI
+from .watchdog import Watch
 
 T = TypeVar("T")
 Values = npt.NDArray[np.float64]
 Parts = Iterator[tuple[range, Values]]
 
-# The first rank requests each part and sends a stop at the end, so that every message is received.
-_SEND, _STOP = 1, 0
-_VALUES, _FAILED = 1, 2  # tags of the answers
+# The first rank requests each part and sends a stop at the end, so that every message is received. A rank answers a
+# request with its part, after a message that says whether the part follows.
+_STOP, _SEND, _FAILED, _FOLLOWS = (np.array([code]) for code in range(4))
 
 
 class _PartMissing(Exception):
     """Another rank could not send its part and raises its own error."""
 
 
+class Line:
+    """Messages between the ranks of a row or column of the process grid, each within the Comm's time limit.
+
+    Parameters
+    ----------
+    ranks : mpi4py.MPI.Intracomm
+        The ranks of the line.
+    everyone : mpi4py.MPI.Intracomm
+        All ranks, for errors.
+    watch : Watch
+        The watch of the Comm.
+    phase : str
+        The work, for errors.
+    """
+
+    def __init__(self, ranks: MPI.Intracomm, everyone: MPI.Intracomm, watch: Watch, phase: str) -> None:
+        self.rank: int = ranks.rank
+        self.size: int = ranks.size
+        self.watch = watch
+        self._ranks = ranks
+        self._phase = phase
+        self._code = np.zeros(1, _STOP.dtype)
+        groups = ranks.Get_group(), everyone.Get_group()
+        self._names = MPI.Group.Translate_ranks(groups[0], list(range(ranks.size)), groups[1])
+        for group in groups:
+            group.Free()
+
+    def send(self, array: npt.NDArray[Any], rank: int) -> None:
+        """Send an array to a rank of the line."""
+        start = self._ranks.Isend
+        self.watch.complete(self._phase, lambda array: start(array, rank), array, self._names[rank])
+
+    def receive(self, array: npt.NDArray[Any], rank: int) -> None:
+        """Fill an array with that of a rank of the line."""
+        start = self._ranks.Irecv
+        self.watch.complete(self._phase, lambda array: start(array, rank), array, self._names[rank])
+
+    def receives(self, code: npt.NDArray[Any], rank: int) -> bool:
+        """Receive a code from a rank of the line; return whether it is the given one."""
+        self.receive(self._code, rank)
+        return bool(self._code[0] == code[0])
+
+
 def collect(
-    ranks: MPI.Intracomm,
+    line: Line,
     layout: VectorLayout,
     items: Iterable[T],
     local: Callable[[T], Values],
@@ -39,7 +83,7 @@ def collect(
 
     Parameters
     ----------
-    ranks : mpi4py.MPI.Intracomm
+    line : Line
         The ranks that hold the parts, in the order of the parts.
     layout : VectorLayout
         The layout of each vector.
@@ -51,46 +95,52 @@ def collect(
         ``consume(item, parts)`` is called on the first rank; `parts` yields each part's blocks and values. Parts that
         it leaves over are received and discarded.
     """
-    if ranks.rank == 0:
-        _receive(ranks, layout, items, local, consume)
+    if line.rank == 0:
+        _receive(line, layout, items, local, consume)
     else:
-        _send(ranks, items, local)
+        _send(line, items, local)
 
 
-def _send(ranks: MPI.Intracomm, items: Iterable[T], local: Callable[[T], Values]) -> None:
-    for item in items:
-        try:
+def _send(line: Line, items: Iterable[T], local: Callable[[T], Values]) -> None:
+    requested = stopped = False
+    try:
+        for item in items:
             values = np.ascontiguousarray(local(item))
-        except Exception:
-            if ranks.recv(source=0) == _SEND:
-                ranks.Send(np.empty(0), 0, _FAILED)
-            raise
-        if ranks.recv(source=0) == _STOP:
-            return  # another rank failed and raises its error
-        ranks.Send(values, 0, _VALUES)
-    ranks.recv(source=0)
+            line.watch.raise_interrupt()
+            requested = line.receives(_SEND, 0)
+            stopped = not requested
+            if stopped:
+                return  # another rank failed and raises its error
+            line.send(_FOLLOWS, 0)
+            line.send(values, 0)
+            requested = False
+        stopped = not line.receives(_SEND, 0)
+    except BaseException:
+        if line.watch.given_up is None and not stopped and (requested or line.receives(_SEND, 0)):
+            line.send(_FAILED, 0)
+        raise
 
 
 def _receive(
-    ranks: MPI.Intracomm,
+    line: Line,
     layout: VectorLayout,
     items: Iterable[T],
     local: Callable[[T], Values],
     consume: Callable[[T, Parts], None],
 ) -> None:
-    waiting = set(range(1, ranks.size))  # the ranks that wait for a request or the stop
+    waiting = set(range(1, line.size))  # the ranks that wait for a request or the stop
 
     def parts(item: T) -> Parts:
-        blocks = block_ranges(layout.num_blocks, ranks.size)
+        blocks = block_ranges(layout.num_blocks, line.size)
         yield blocks[0], local(item)
-        for rank in range(1, ranks.size):
+        for rank in range(1, line.size):
             values = np.empty(layout.shape_of(len(blocks[rank])))
-            ranks.send(_SEND, rank)
-            status = MPI.Status()
-            ranks.Recv(values, rank, MPI.ANY_TAG, status)
-            if status.tag == _FAILED:
+            line.watch.raise_interrupt()
+            line.send(_SEND, rank)
+            if not line.receives(_FOLLOWS, rank):
                 waiting.discard(rank)
                 raise _PartMissing
+            line.receive(values, rank)
             yield blocks[rank], values
 
     try:
@@ -101,5 +151,6 @@ def _receive(
     except _PartMissing:
         pass
     finally:
-        for rank in waiting:
-            ranks.send(_STOP, rank)
+        if line.watch.given_up is None:
+            for rank in waiting:
+                line.send(_STOP, rank)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..backends import Backend
+from .agreement import Meeting
 from .library import MPI
 
 
@@ -28,9 +29,9 @@ class Collectives(Protocol):
         """Free the library's resources."""
 
 
-def select_collectives(name: str) -> Callable[[MPI.Intracomm, Backend], Collectives]:
+def select_collectives(name: str) -> Callable[[MPI.Intracomm, Meeting, Backend], Collectives]:
     """Import a library, ``"mpi"`` or ``"nccl"``, and return the constructor of its collectives."""
     constructor = {"mpi": "MpiCollectives", "nccl": "NcclCollectives"}[name]
-    found: Callable[[MPI.Intracomm, Backend], Collectives]
+    found: Callable[[MPI.Intracomm, Meeting, Backend], Collectives]
     found = getattr(importlib.import_module(f"{__package__}.{name}"), constructor)
     return found

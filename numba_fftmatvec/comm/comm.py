@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 import warnings
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 import numpy as np
@@ -19,11 +19,13 @@ from ..backends import Backend
 from ..backends.select import cuda_devices, requested_backend, select_backend
 from ..errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError, ForkedError, GridError
 from ..layout import Space, VectorLayout
-from .agreement import agreement
+from .agreement import Agreement, Arguments, Meeting
 from .axis import Axis
-from .collection import Parts, collect
+from .collection import Line, Parts, collect
 from .collectives import Collectives, select_collectives
+from .communicators import Family
 from .library import MPI, check_process
+from .watchdog import DEFAULT_SECONDS, time_limit
 
 T = TypeVar("T")
 
@@ -51,6 +53,9 @@ class Comm:
         The library for collective operations on arrays. ``"auto"`` takes NCCL if every rank has its own GPU, else MPI.
     stream : cupy.cuda.Stream, optional
         The stream of all device work; a new one by default. It is for CUDA only, and the caller keeps it alive.
+    timeout : float, optional
+        Seconds that a collective call waits for a rank before it raises a CollectiveTimeout; ``math.inf`` for no limit.
+        By default the value of the environment variable NUMBA_FFTMATVEC_TIMEOUT if it is set, else 300.
 
     Raises
     ------
@@ -60,6 +65,10 @@ class Comm:
         The requested backend or collectives cannot work here.
     ForkedError
         This process was forked from one that had started MPI.
+    AgreementError
+        The ranks have different arguments.
+    CapacityError
+        MPI has no communicators left, since too many Comms are open.
     ArgumentError, ArgumentTypeError
         Another argument is outside its domain.
 
@@ -79,6 +88,7 @@ class Comm:
         backend: str = "auto",
         collectives: str = "auto",
         stream: Any = None,
+        timeout: float | None = None,
     ) -> None:
         check_process()
         if comm is None:
@@ -88,41 +98,64 @@ class Comm:
         #: The lock of the threads that use this Comm; see `exclusive`.
         self.lock = threading.RLock()
         self._closed = self._forked = False
-        self.global_comm: MPI.Intracomm = comm.Dup()
-        with self.agreement("checking the process grid"):
-            self.proc_rows, self.proc_cols = _grid(self.global_comm.size, proc_rows, proc_cols)
+        self._family, self._meeting, early = _first_meeting(comm)  # the ranks meet on `comm` until its duplicate exists
+        self._number = self._family.created
+        self._family.created += 1
+        arguments = {
+            "proc_rows": proc_rows,
+            "proc_cols": proc_cols,
+            "backend": backend,
+            "collectives": collectives,
+            "stream": stream is not None,
+            "timeout": timeout,
+            "number of the Comm": self._number,
+        }
+        with self.agreement("checking the process grid", arguments):
+            if early is not None:
+                raise early
+            self.timeout = self._meeting.watch.timeout = time_limit(timeout)
+            self.proc_rows, self.proc_cols = _grid(comm.size, proc_rows, proc_cols)
             backend = requested_backend(backend)
             if collectives not in COLLECTIVES:
                 raise ArgumentError(f"collectives: expected one of {', '.join(COLLECTIVES)}, found {collectives!r}")
             if stream is not None and backend == "cpu":
                 raise ArgumentError(f"stream: expected None with the backend 'cpu', found {stream!r}")
+        self._external_stream = stream is not None
+        self._create_communicators(comm)
+        try:
+            self.backend: Backend = self._choose_backend(backend, stream)
+            self._axes = self._create_axes(self._choose_collectives(collectives))
+        except BaseException as error:
+            self._abandon(error)
+            raise
+        _comms.add(self)
+
+    def _create_communicators(self, parent: MPI.Intracomm) -> None:
+        with self.agreement("creating communicators"):
+            grid = self.proc_rows, self.proc_cols
+            made = self._family.create(parent, self._meeting, grid, self._number, self)
+            self.global_comm, self.row_comm, self.col_comm = made
+            meeting = Meeting(self.global_comm, self.timeout)
+        self._meeting = meeting
         self.world_rank: int = self.global_comm.rank
         self.world_size: int = self.global_comm.size
         self.row_color: int = self.world_rank % self.proc_rows
         self.col_color: int = self.world_rank // self.proc_rows
-        self.row_comm = cast(MPI.Intracomm, self.global_comm.Split(self.row_color, self.col_color))
-        self.col_comm = cast(MPI.Intracomm, self.global_comm.Split(self.col_color, self.row_color))
-        self._external_stream = stream is not None
-        self.backend: Backend = self._choose_backend(backend, stream)
-        kind = self._choose_collectives(collectives)
-        lines = {Space.COL: (self.row_comm, self.col_comm), Space.ROW: (self.col_comm, self.row_comm)}
-        self._axes = {
-            space: Axis(space, parts, copies, kind(copies, self.backend)) for space, (parts, copies) in lines.items()
-        }
-        _comms.add(self)
 
     def _choose_backend(self, name: str, stream: Any) -> Backend:
-        node = self.global_comm.Split_type(MPI.COMM_TYPE_SHARED, self.world_rank)
-        node_rank, node_size = node.rank, node.size
-        node.Free()
+        phase = "choosing a device"
+        with self.agreement(phase, {"backend": name}) as agreed:  # Split_type succeeds on all ranks or on none
+            node = self.global_comm.Split_type(MPI.COMM_TYPE_SHARED, self.world_rank)
+            node_rank, node_size = node.rank, node.size
+            node.Free()
+            agreed.share([name != "auto" or cuda_devices()[0] > 0])
         if name == "auto":
-            everywhere = self.global_comm.allreduce(cuda_devices()[0] > 0, MPI.LAND)
-            name = "cuda" if everywhere else "cpu"
-        with self.agreement("choosing a device"):
+            name = "cuda" if agreed.stacked.all() else "cpu"
+        with self.agreement(phase):
             chosen = select_backend(name, node_rank, node_size, stream)
         return chosen
 
-    def _choose_collectives(self, name: str) -> Callable[[MPI.Intracomm, Backend], Collectives]:
+    def _choose_collectives(self, name: str) -> Callable[[MPI.Intracomm, Meeting, Backend], Collectives]:
         shared = self._ranks_sharing_a_device()
         with self.agreement("choosing collectives"):
             if name == "nccl" and (self.backend.name != "cuda" or shared):
@@ -130,34 +163,63 @@ class Comm:
                     "collectives 'nccl': expected a GPU of its own for each rank, "
                     f"found backend {self.backend.name!r} with {shared} ranks sharing GPUs"
                 )
-        if name == "auto":
-            name = "nccl" if self.backend.name == "cuda" and not shared and self.world_size > 1 else "mpi"
-            if self.backend.name == "cuda" and shared and self.world_rank == 0:
-                warnings.warn(f"{shared} ranks share GPUs: collectives go through MPI, not NCCL", stacklevel=3)
-        return select_collectives(name)
+            if name == "auto":
+                name = "nccl" if self.backend.name == "cuda" and not shared and self.world_size > 1 else "mpi"
+                if self.backend.name == "cuda" and shared and self.world_rank == 0:
+                    warnings.warn(f"{shared} ranks share GPUs: collectives go through MPI, not NCCL", stacklevel=4)
+            chosen = select_collectives(name)
+        return chosen
+
+    def _create_axes(self, kind: Callable[[MPI.Intracomm, Meeting, Backend], Collectives]) -> dict[Space, Axis]:
+        lines = {Space.COL: (self.row_comm, self.col_comm), Space.ROW: (self.col_comm, self.row_comm)}
+        axes = {}
+        with self.agreement("creating collectives"):
+            for space, (parts, copies) in lines.items():
+                axes[space] = Axis(space, parts, copies, kind(copies, self._meeting, self.backend))
+        return axes
 
     def _ranks_sharing_a_device(self) -> int:
         if self.backend.device is None:
             return 0
-        mine = (MPI.Get_processor_name(), self.backend.unique_id())
-        everybody = self.global_comm.allgather(mine)
+        with self.agreement("looking for ranks that share a device"):
+            mine = (MPI.Get_processor_name(), self.backend.unique_id())
+            everybody = self.allgather(mine)
         return sum(everybody.count(device) > 1 for device in everybody)
 
-    def agreement(self, phase: str) -> AbstractContextManager[None]:
+    def _abandon(self, error: BaseException) -> None:
+        """Free the communicators if every rank raises the error; else a later call of all ranks frees them."""
+        if self._meeting.watch.given_up is not None:
+            self._family.forget(self._number)
+        elif self._meeting.has_agreed(error):
+            self._family.free(self._number)
+        else:
+            self._family.abandoned.add(self._number)
+
+    def agreement(self, phase: str, arguments: Arguments | None = None) -> Agreement:
         """Run a block on all ranks such that it fails on all of them if it fails on any. Collective.
 
-        The block must not communicate. Every rank raises the error of the lowest rank that failed: the same type, the
-        same message, with a note that names the rank and the phase.
+        Every rank raises the error of the lowest rank that failed: the same type, the same message, with a note that
+        names the rank and the phase. The block may call the Comm's collective methods and have further blocks; other
+        messages must not be in it.
 
         Parameters
         ----------
         phase : str
             The work of the block, for the note.
+        arguments : dict, optional
+            The arguments of the call by name. Ranks with different phases or arguments raise an AgreementError.
+
+        Returns
+        -------
+        Agreement
+            The block's context. ``share(values)`` in the block sets up to a few numbers of this rank, and afterwards
+            ``stacked`` has those of all ranks as a (ranks, n) array.
         """
-        return agreement(self.global_comm, phase)
+        self.check_open()
+        return self._meeting.agreement(phase, arguments)
 
     def check_open(self) -> None:
-        """Raise a ClosedError if `close` was called, a ForkedError in a forked child process."""
+        """Raise a ClosedError if `close` was called or a message was given up, a ForkedError in a forked process."""
         if self._forked:
             raise ForkedError(
                 f"comm: expected the process that created it, found its forked child {os.getpid()}; the start method "
@@ -165,12 +227,15 @@ class Comm:
             )
         if self._closed:
             raise ClosedError("comm: expected an open Comm, found one that was closed")
+        if (phase := self._meeting.watch.given_up) is not None:
+            raise ClosedError(f"comm: expected ranks in step, found a Comm that gave up a message while {phase}")
 
     def synchronize(self) -> None:
         """Wait until all work on this rank's stream is done."""
         self.backend.synchronize()
 
-    # All messages of the library are sent by the following methods or by an axis.
+    # All messages of the library are sent by the following methods or by an axis. Their argument `phase` names the work
+    # in errors.
 
     def axis(self, space: str) -> Axis:
         """Return the axis of a space, ``"col"`` or ``"row"``: the split of its vectors and their communication."""
@@ -178,28 +243,49 @@ class Comm:
 
     def barrier(self) -> None:
         """Wait until every rank has called this."""
-        self.global_comm.Barrier()
+        with self.agreement("waiting for all ranks"):
+            pass
 
-    def bcast(self, value: T) -> T:
+    def bcast(self, value: T, phase: str = "broadcasting a value") -> T:
         """Return the first rank's value, which must be picklable, on every rank."""
-        return self.global_comm.bcast(value)  # type: ignore[no-any-return]
+        if self.world_size == 1:
+            return value
+        first = self.world_rank == 0
+        with self.agreement(phase):
+            with self.agreement(phase) as agreed:
+                mine = pickle.dumps(value) if first else b""
+                agreed.share([len(mine)])
+            with self.agreement(phase):
+                message = bytearray(mine or int(agreed.stacked[0, 0]))
+            self._meeting.run(phase, self.global_comm.Ibcast, message)
+            found: T = value if first else pickle.loads(message)
+        return found
 
-    def allgather(self, value: T) -> list[T]:
+    def allgather(self, value: T, phase: str = "gathering values") -> list[T]:
         """Return the picklable values of all ranks, in the order of the ranks, on every rank."""
-        return self.global_comm.allgather(value)
+        with self.agreement(phase):
+            found = [pickle.loads(message) for message in self._meeting.gather_bytes(phase, pickle.dumps(value))]
+        return found
 
     def stack(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return the (n,) values of all ranks as one (ranks, n) array on every rank."""
-        everybody = np.empty((self.world_size, *values.shape))
-        self.global_comm.Allgather(values, everybody)
-        return everybody
+        with self.agreement("stacking values") as agreed:
+            agreed.share(values)
+        return agreed.stacked  # type: ignore[no-any-return]
 
-    def concatenate(self, values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def concatenate(self, values: npt.NDArray[np.float64], phase: str = "joining arrays") -> npt.NDArray[np.float64]:
         """Return the (n, length) values of all ranks, of any lengths, joined along the second axis, on every rank."""
-        counts = self.allgather(values.shape[1])
-        joined = np.empty((len(values), sum(counts)))
+        with self.agreement(phase, {"rows": len(values)}) as agreed:
+            values = np.ascontiguousarray(values, np.float64)
+            agreed.share([values.shape[1]])
+        counts = [int(count) for count in agreed.stacked[:, 0]]
+        with self.agreement(phase):
+            joined = np.empty((len(values), sum(counts)))
+            if self.world_size == 1:
+                joined[...] = values
+                return joined
         for send, receive in zip(values, joined, strict=True):
-            self.global_comm.Allgatherv(send, (receive, counts))
+            self._meeting.run(phase, lambda send, to=[receive, counts]: self.global_comm.Iallgatherv(send, to), send)
         return joined
 
     def collect(
@@ -215,8 +301,10 @@ class Comm:
         Collective. An error on any rank is raised on all ranks. The parameters are those of `collection.collect`. A
         line is a row of the grid for ``"col"`` vectors, a column for ``"row"`` vectors; `items` are the same along it.
         """
-        with self.agreement(phase):
-            collect(self.axis(layout.space).parts_comm, layout, items, local, consume)
+        with self.agreement(phase, layout.description):
+            with self.agreement(phase, layout.description):  # a rank that has failed so far is missing in the exchange
+                line = Line(self.axis(layout.space).parts_comm, self.global_comm, self._meeting.watch, phase)
+            collect(line, layout, items, local, consume)
 
     def abort(self, status: int) -> None:
         """End the processes of all ranks with an exit status."""
@@ -230,15 +318,18 @@ class Comm:
         """
         if self._closed or self._forked:
             return
-        self._closed = True
-        if MPI.Is_finalized():
+        if MPI.Is_finalized() or self._meeting.watch.given_up is not None:
+            self._closed = True
+            self._family.forget(self._number)
             return
-        self.backend.synchronize()
-        self.backend.forget_programs()
+        with self.agreement("closing a Comm"):
+            self.backend.synchronize()
+            self.backend.forget_programs()
+        self._closed = True
+        self._family.reclaim(self._meeting)
         for axis in self._axes.values():
             axis.close()
-        for comm in (self.row_comm, self.col_comm, self.global_comm):
-            comm.Free()
+        self._family.free(self._number)
 
     def __enter__(self) -> Comm:
         """Return the Comm itself."""
@@ -336,3 +427,16 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
+
+
+def _first_meeting(comm: MPI.Intracomm) -> tuple[Family, Meeting, BaseException | None]:
+    """Return the family and the agreements of the ranks, and an error or interrupt that the first agreement raises.
+
+    Until then a rank cannot report an error to the others, so it tries again.
+    """
+    error: BaseException | None = None
+    try:
+        return Family.of(comm), Meeting(comm, DEFAULT_SECONDS), None
+    except BaseException as caught:
+        error = caught
+    return Family.of(comm), Meeting(comm, DEFAULT_SECONDS), error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import Backend
+from .agreement import Meeting
 from .library import MPI
 
 
@@ -13,7 +14,7 @@ class MpiCollectives:
 
     queued = False
 
-    def __init__(self, comm: MPI.Intracomm, backend: Backend) -> None:
+    def __init__(self, comm: MPI.Intracomm, meeting: Meeting, backend: Backend) -> None:
         self._comm = comm
         self._backend = backend
 

@@ -9,6 +9,7 @@ import numpy as np
 from cupy.cuda import nccl
 
 from ..backends import Backend
+from .agreement import Meeting
 from .library import MPI
 
 _TYPES = {np.dtype(np.float64): nccl.NCCL_FLOAT64, np.dtype(np.float32): nccl.NCCL_FLOAT32}
@@ -19,7 +20,7 @@ class NcclCollectives:
 
     queued = True
 
-    def __init__(self, comm: MPI.Intracomm, backend: Backend) -> None:
+    def __init__(self, comm: MPI.Intracomm, meeting: Meeting, backend: Backend) -> None:
         identity = comm.bcast(nccl.get_unique_id() if comm.rank == 0 else None)
         comm.Barrier()
         self._nccl = nccl.NcclCommunicator(comm.size, identity, comm.rank)

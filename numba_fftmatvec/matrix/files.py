@@ -33,11 +33,7 @@ class MatrixFiles(MatrixDescription):
         FileError
             A file cannot be written.
         """
-        self.check_open()
-        if "F" not in self._spectra:
-            raise UninitializedError("save: expected an initialised matrix, found one without values")
-        comm, layout, spectrum, phase = self.comm, self._layout, self._spectra["F"], f"writing {path}"
-        meta = MatrixMeta(*layout.sizes, is_p2q=self._is_p2q, checksum=self._checksum)
+        comm, layout, phase = self.comm, self._layout, f"writing {path}"
 
         def write(row: int, parts: Parts) -> None:
             with block_row_writer(path, meta, row) as writer:
@@ -45,9 +41,15 @@ class MatrixFiles(MatrixDescription):
                     writer.write(cols, values)
 
         with comm.agreement(phase):
-            if comm.world_rank == 0:
-                remove_meta(path)
-        comm.collect(layout.vector(Space.COL), layout.block_rows, spectrum.block_row, write, phase)
-        with comm.agreement(phase):
-            if comm.world_rank == 0:
-                write_meta(path, meta)
+            with comm.agreement(phase, {"sizes": layout.sizes}):
+                self.check_open()
+                if "F" not in self._spectra:
+                    raise UninitializedError("save: expected an initialised matrix, found one without values")
+                spectrum = self._spectra["F"]
+                meta = MatrixMeta(*layout.sizes, is_p2q=self._is_p2q, checksum=self._checksum)
+                if comm.world_rank == 0:
+                    remove_meta(path)
+            comm.collect(layout.vector(Space.COL), layout.block_rows, spectrum.block_row, write, phase)
+            with comm.agreement(phase):
+                if comm.world_rank == 0:
+                    write_meta(path, meta)

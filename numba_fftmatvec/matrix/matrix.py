@@ -96,10 +96,12 @@ class Matrix(MatrixValues, MatrixFiles):
     def __init__(self, comm: Comm, *args: Any, **kwargs: Any) -> None:
         if not isinstance(comm, Comm):
             raise ArgumentTypeError(f"comm: expected a Comm, found {type(comm).__name__}")
-        comm.check_open()
         self.comm = comm
-        from_directory = "path" in kwargs or bool(args and isinstance(args[0], str | os.PathLike))
-        (self._from_directory if from_directory else self._from_sizes)(*args, **kwargs)
+        with comm.agreement("creating a matrix", {"arguments": described(args), **described(kwargs)}):
+            comm.check_open()
+        with comm.agreement("creating a matrix"):
+            from_directory = "path" in kwargs or bool(args and isinstance(args[0], str | os.PathLike))
+            (self._from_directory if from_directory else self._from_sizes)(*args, **kwargs)
 
     @exclusive
     def _from_sizes(
@@ -112,10 +114,9 @@ class Matrix(MatrixValues, MatrixFiles):
         p_config: MatvecPrecisionConfig | None = None,
     ) -> None:
         comm = self.comm
-        with comm.agreement("creating a matrix"):
-            Nm = global_blocks(cols, comm.proc_cols, global_sizes=global_sizes, what="cols")
-            Nd = global_blocks(rows, comm.proc_rows, global_sizes=global_sizes, what="rows")
-            self._setup((Nd, Nm, positive_int(block_size, "block_size")), QoI, 0, p_config)
+        Nm = global_blocks(cols, comm.proc_cols, global_sizes=global_sizes, what="cols")
+        Nd = global_blocks(rows, comm.proc_rows, global_sizes=global_sizes, what="rows")
+        self._setup((Nd, Nm, positive_int(block_size, "block_size")), QoI, 0, p_config)
 
     @exclusive
     def _from_directory(
@@ -188,14 +189,14 @@ class Matrix(MatrixValues, MatrixFiles):
         NonFiniteError
             A block's transform has a NaN or an infinity, which is not allowed or cannot be represented.
         """
-        comm.check_open()
         with comm.agreement("creating a matrix from an array"):
+            comm.check_open()
             values = real_values(comm.backend, blocks, "blocks")
             if values.ndim != 3:
                 raise ShapeError(f"blocks: expected an array of shape (Nd, Nm, Nt), found shape {values.shape}")
             Nd, Nm, Nt = values.shape
-        matrix = cls(comm, Nm, Nd, Nt, global_sizes=True, p_config=p_config)
-        matrix.init_mat_from_array(values, allow_nonfinite=allow_nonfinite)
+            matrix = cls(comm, Nm, Nd, Nt, global_sizes=True, p_config=p_config)
+            matrix.init_mat_from_array(values, allow_nonfinite=allow_nonfinite)
         return matrix
 
     @exclusive
@@ -236,9 +237,9 @@ class Matrix(MatrixValues, MatrixFiles):
         NonFiniteError
             A block has a NaN or an infinity, which the new format cannot represent.
         """
-        self.check_open()
         comm, spectra = self.comm, self._spectra
-        with comm.agreement("changing the precision of a matrix"):
+        with comm.agreement("changing the precision of a matrix", {"p_config": described(p_config)}):
+            self.check_open()
             if "F" not in spectra:
                 raise UninitializedError("with_precision: expected an initialised matrix, found one without values")
             result = type(self).__new__(type(self))
@@ -288,3 +289,12 @@ class Matrix(MatrixValues, MatrixFiles):
             f"Matrix({layout.Nd} x {layout.Nm} blocks of {layout.Nt}, "
             f"precision {self._config.code!r}, grid {grid}, {state})"
         )
+
+
+def described(value: Any) -> Any:
+    """Return an argument, or a collection of arguments, with the code for a precision config."""
+    if isinstance(value, MatvecPrecisionConfig):
+        return value.code
+    if isinstance(value, dict):
+        return {name: described(item) for name, item in value.items()}
+    return tuple(map(described, value)) if isinstance(value, tuple) else value

@@ -245,12 +245,13 @@ class MatrixProducts(MatrixDescription):
             `num_vecs` is not a positive integer.
         """
         spaces = {"input": Space.COL, "output": Space.ROW}
-        if which not in spaces:
-            raise ArgumentError(f"get_vec: expected 'input' or 'output', found {which!r}")
-        self.comm.check_open()
-        with self.comm.agreement("creating a vector"):
+        with self.comm.agreement("creating a vector", {"which": which, "num_vecs": num_vecs}):
+            self.comm.check_open()
+            if which not in spaces:
+                raise ArgumentError(f"get_vec: expected 'input' or 'output', found {which!r}")
             count = positive_int(integer(num_vecs, "num_vecs"), "num_vecs")
-        return Vector.from_layout(self.comm, self._layout.vector(spaces[which], count))
+            vector = Vector.from_layout(self.comm, self._layout.vector(spaces[which], count))
+        return vector
 
 
 def _part(vector: Vector, first: int, count: int) -> Buffer | None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from ..arguments import check_shape
 from ..backends.exchange import real_values
+from ..comm.agreement import Arguments
 from ..comm.exclusive import exclusive
 from ..errors import ChecksumError, FileFormatError, UninitializedError
 from ..io import MatrixMeta, check_block_row, read_meta
@@ -30,12 +31,18 @@ class MatrixValues(MatrixProducts):
     @exclusive
     def init_mat_ones(self, aux_mat: bool = False) -> None:
         """Set every value of the first block column to 1."""
-        self._load(filled(self.comm.backend, self._layout, "constant", 1.0), matrix_name(aux_mat), "filling a matrix")
+        self._fill(aux_mat, "constant", 1.0)
 
     @exclusive
     def init_mat_doubles(self, aux_mat: bool = False) -> None:
         """Set every value to `generate_double` of its global index in the (Nd, Nm, Nt) array."""
-        self._load(filled(self.comm.backend, self._layout, "doubles"), matrix_name(aux_mat), "filling a matrix")
+        self._fill(aux_mat, "doubles")
+
+    def _fill(self, aux_mat: bool, formula: str, value: float = 0.0) -> None:
+        what = "filling a matrix"
+        with self.comm.agreement(what, {"formula": formula, "aux_mat": bool(aux_mat)}):
+            source = filled(self.comm.backend, self._layout, formula, value)
+        self._load(source, matrix_name(aux_mat), what)
 
     @exclusive
     def init_mat_from_array(self, blocks: Blocks, aux_mat: bool = False, *, allow_nonfinite: bool = False) -> None:
@@ -61,7 +68,9 @@ class MatrixValues(MatrixProducts):
             A block's transform has a NaN or an infinity, which is not allowed or cannot be represented.
         """
         layout, what = self._layout, "taking a matrix from an array"
-        with self.comm.agreement(what):
+        arguments = {"aux_mat": bool(aux_mat), "callable": callable(blocks), "sizes": layout.sizes}
+        with self.comm.agreement(what, arguments | {"allow_nonfinite": bool(allow_nonfinite)}):
+            self.check_open()
             rows: Callable[[int], Any]
             if callable(blocks):
                 rows = blocks
@@ -69,7 +78,7 @@ class MatrixValues(MatrixProducts):
                 values = real_values(self.comm.backend, blocks, "blocks")
                 check_shape(values.shape, layout.sizes, "blocks")
                 rows = values.__getitem__
-        source = from_rows(self.comm.backend, layout, rows)
+            source = from_rows(self.comm.backend, layout, rows)
         self._load(source, matrix_name(aux_mat), what, allow_nonfinite=allow_nonfinite)
 
     @exclusive
@@ -90,8 +99,8 @@ class MatrixValues(MatrixProducts):
         FileError, FileFormatError, ChecksumError, ShapeError
             The directory cannot be read, is malformed, or does not fit this matrix.
         """
-        meta = self._read_meta(dirname)
         layout = self._layout
+        meta = self._read_meta(dirname, {"aux_mat": bool(aux_mat), "sizes": layout.sizes})
         with self.comm.agreement(f"reading {dirname}"):
             check_shape((meta.Nd, meta.Nm, meta.Nt), layout.sizes, f"{dirname}: (Nd, Nm, Nt)")
             if aux_mat and meta.checksum != self._checksum:
@@ -104,13 +113,16 @@ class MatrixValues(MatrixProducts):
         if not aux_mat:
             self._checksum = meta.checksum
 
-    def _read_meta(self, directory: Path_) -> MatrixMeta:
+    def _read_meta(self, directory: Path_, arguments: Arguments | None = None) -> MatrixMeta:
         """Read the metadata on rank 0 and broadcast them."""
-        meta = None
-        with self.comm.agreement(f"reading {directory}"):
+        meta, phase = None, f"reading {directory}"
+        with self.comm.agreement(phase, arguments):
+            self.comm.check_open()
             if self.comm.world_rank == 0:
                 meta = read_meta(Path(directory))
-        return self.comm.bcast(meta)  # type: ignore[return-value]
+        with self.comm.agreement(phase):
+            meta = self.comm.bcast(meta, phase)
+        return meta  # type: ignore[return-value]
 
     def _load_directory(self, directory: Path_, meta: MatrixMeta, name: str, *, allow_nonfinite: bool = False) -> None:
         # Check one block row against the metadata before allocating memory or discarding the present values.
@@ -123,11 +135,11 @@ class MatrixValues(MatrixProducts):
     def _load(self, source: BlockRowSource, name: str, what: str, *, allow_nonfinite: bool = False) -> None:
         """Load F or G. It is uninitialised until all its values are loaded, so no product uses incomplete values."""
         comm, spectra, precision = self.comm, self._spectra, self._config.sbgemv
-        self.check_open()
         progress: Callable[[range], Iterable[int]] = partial(
             show_progress, description=what, enabled=comm.world_rank == 0
         )
-        with comm.agreement(what):
+        with comm.agreement(what, {"matrix": name, "sizes": self._layout.sizes, "p_config": self._config.code}):
+            self.check_open()
             if name == "G" and "F" not in spectra:
                 raise UninitializedError(f"{what}: expected an initialised primary matrix, found one without values")
             # Do not overwrite a spectrum that another matrix shares.

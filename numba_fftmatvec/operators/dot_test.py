@@ -77,6 +77,8 @@ def _doubles(operator: LinearOperator, given: Vector | None, layout: VectorLayou
 
 def _inner(x: Vector, y: Vector) -> np.longdouble:
     """Return the inner product, accumulated in extended precision."""
-    a, b = x.to_numpy(), y.to_numpy()
-    share = np.longdouble(0) if a is None or b is None else np.sum(a * b, dtype=np.longdouble)
-    return sum(x.comm.allgather(share), np.longdouble(0))
+    with x.comm.agreement("dot test"):
+        a, b = x.to_numpy(), y.to_numpy()
+        share = np.longdouble(0) if a is None or b is None else np.sum(a * b, dtype=np.longdouble)
+        shares = x.comm.allgather(share, "dot test")
+    return sum(shares, np.longdouble(0))

@@ -22,6 +22,7 @@ from ..errors import (
     SpaceError,
     UninitializedError,
     VectorIndexError,
+    named_error,
 )
 from ..kernels.elementwise import fill_launcher
 from ..layout import Space, VectorLayout, global_blocks
@@ -93,7 +94,10 @@ class VectorData:
         if comm.axis(layout.space).owns:
             backend = comm.backend
             shape = layout.rows, layout.block_size
-            buffer = backend.empty(shape, DOUBLE) if values is None else backend.wrap(values)
+            try:
+                buffer = backend.empty(shape, DOUBLE) if values is None else backend.wrap(values)
+            except MemoryError as error:
+                raise named_error(error, f"vector of {layout}") from error
             shaped = buffer if layout.num_vecs == 1 else backend.wrap(buffer.array.reshape(layout.local_shape))
             self._memory = Memory(buffer, shaped, backend.wrap(buffer.array.reshape(-1)))
 
@@ -309,13 +313,13 @@ class VectorData:
         ArgumentTypeError
             The values are not real numbers.
         """
-        self.check_open()
-        with self.comm.agreement("scattering a vector"):
+        with self.comm.agreement("scattering a vector", self.layout.description):
+            self.check_open()
             values = real_array(array, "scattered array")
             if values.shape not in (self.shape, (math.prod(self.shape),)):
                 raise ShapeError(f"scattered array: expected shape {self.shape}, found {values.shape}")
-        mine = values.reshape(self.shape)[..., self.blocks.start : self.blocks.stop, :]
-        self._assign(np.ascontiguousarray(mine, DOUBLE))
+            mine = values.reshape(self.shape)[..., self.blocks.start : self.blocks.stop, :]
+            self._assign(np.ascontiguousarray(mine, DOUBLE))
 
     @exclusive
     def to_numpy(self) -> npt.NDArray[np.float64] | None:
@@ -338,10 +342,12 @@ class VectorData:
         UninitializedError
             The vector has no values.
         """
-        self.check_open()
-        mine = self.to_numpy()
-        vectors = np.empty((self.num_vecs, 0)) if mine is None else mine.reshape(self.num_vecs, -1)
-        return self.comm.concatenate(vectors).reshape(self.shape)
+        phase = "gathering a vector"
+        with self.comm.agreement(phase, self.layout.description):
+            mine = self.to_numpy()
+            vectors = np.empty((self.num_vecs, 0)) if mine is None else mine.reshape(self.num_vecs, -1)
+            values = self.comm.concatenate(vectors, phase).reshape(self.shape)
+        return values
 
     def __len__(self) -> int:
         """Return the global number of values."""
@@ -364,17 +370,15 @@ def checked_layout(
     SOTI_ordering: bool,
     num_vecs: object,
 ) -> VectorLayout:
-    """Return the layout that the arguments of `Vector` describe. Collective: invalid ones fail on every rank."""
+    """Return the layout that the arguments of `Vector` describe."""
     comm.check_open()
-    with comm.agreement("creating a vector"):
-        space = Space.of(row_or_col)
-        if not SOTI_ordering:
-            raise ArgumentError("SOTI_ordering: expected True, the order of every vector, found False")
-        axis = comm.axis(space)
-        total = global_blocks(blocks, axis.parts, global_sizes=global_sizes, what="blocks")
-        count = positive_int(integer(num_vecs, "num_vecs"), "num_vecs")
-        layout = axis.layout(total, positive_int(block_size, "block_size"), count)
-    return layout
+    space = Space.of(row_or_col)
+    if not SOTI_ordering:
+        raise ArgumentError("SOTI_ordering: expected True, the order of every vector, found False")
+    axis = comm.axis(space)
+    total = global_blocks(blocks, axis.parts, global_sizes=global_sizes, what="blocks")
+    count = positive_int(integer(num_vecs, "num_vecs"), "num_vecs")
+    return axis.layout(total, positive_int(block_size, "block_size"), count)
 
 
 def check_operand(vector: object, comm: Comm, layout: VectorLayout, what: str) -> None:

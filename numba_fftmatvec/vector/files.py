@@ -34,12 +34,13 @@ class VectorFiles(VectorData):
         FileError, FileFormatError, ChecksumError
             The file cannot be read, is malformed, or has other sizes (including `num_vecs`) than the vector.
         """
-        self.check_open()
-        with self.comm.agreement(f"reading {filename}"):
+        arguments = {**self.layout.description, "checksum": checksum, "QoI": bool(QoI)}
+        with self.comm.agreement(f"reading {filename}", arguments):
+            self.check_open()
             values = np.empty(self.layout.local_shape if self.on_grid() else 0)
             if self.on_grid():
                 read_vector(filename, self.layout, values, checksum=checksum, qoi=QoI)
-        self._assign(values)
+            self._assign(values)
 
     @exclusive
     def save(self, filename: str | os.PathLike[str], QoI: bool = False, *, checksum: int = 0) -> None:
@@ -61,7 +62,6 @@ class VectorFiles(VectorData):
         FileError
             The file cannot be written.
         """
-        self.check_initialized("save")
 
         def write(vector: VectorData, parts: Parts) -> None:
             with vector_writer(filename, vector.layout, checksum=checksum, qoi=QoI) as writer:
@@ -71,5 +71,9 @@ class VectorFiles(VectorData):
         def host_values(vector: VectorData) -> npt.NDArray[np.float64]:
             return vector.comm.backend.download(vector.array)
 
-        vectors: tuple[VectorData, ...] = (self,) if self.on_grid() else ()
-        self.comm.collect(self.layout, vectors, host_values, write, f"writing {filename}")
+        phase, arguments = f"writing {filename}", {"checksum": checksum, "QoI": bool(QoI)}
+        with self.comm.agreement(phase, arguments):
+            with self.comm.agreement(phase, arguments):  # before the values travel
+                self.check_initialized("save")
+            vectors: tuple[VectorData, ...] = (self,) if self.on_grid() else ()
+            self.comm.collect(self.layout, vectors, host_values, write, phase)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,9 @@ from .data import VectorData
 SMALLEST_SAFE_SQUARE = 2.0**-960
 
 Floats = npt.NDArray[np.float64]
+
+# The local reduction of each order of a norm.
+_REDUCTIONS = {2: "sum_square", 1: "sum_magnitude", 0: "max_magnitude", -1: "max_magnitude", math.inf: "max_magnitude"}
 
 
 class VectorReductions(VectorData):
@@ -75,60 +77,62 @@ class VectorReductions(VectorData):
         """
         return self._norms(order, self.num_vecs, "norms")
 
-    # These methods reduce equal runs of the values: one run of all values, or one for each vector.
+    # These methods reduce equal runs of the values: one run of all values, or one for each vector. The local work and
+    # the exchange of the partial results are one agreement, so that an error on one rank is an error on all.
 
     @exclusive
     def _dots(self, other: VectorReductions, runs: int, what: str) -> Floats:
-        self.check_like(other, what)
-        other.check_initialized(what)
-        return _sums(self._reduce("dot", runs, other))
+        with self.comm.agreement(what, self._arguments(runs)) as agreed:
+            self.check_like(other, what)
+            other.check_initialized(what)
+            agreed.share(self._partials("dot", runs, other))
+        return _sums(agreed.stacked)
 
     @exclusive
     def _norms(self, order: float, runs: int, what: str) -> Floats:
-        self.check_initialized(what)
-        norms: dict[float, Callable[[int], Floats]] = {
-            2: self._norms_2,
-            1: lambda runs: _sums(self._reduce("sum_magnitude", runs)),
-            0: self._norms_max,
-            -1: self._norms_max,
-            math.inf: self._norms_max,
-        }
-        if order not in norms:
-            raise ArgumentError(f"{what}: expected one of the orders 2, 1, 0, -1, inf, found {order!r}")
-        return norms[order](runs)
+        with self.comm.agreement(what, self._arguments(runs, order)) as agreed:
+            self.check_initialized(what)
+            if order not in _REDUCTIONS:
+                raise ArgumentError(f"{what}: expected one of the orders 2, 1, 0, -1, inf, found {order!r}")
+            agreed.share(self._partials(_REDUCTIONS[order], runs))
+        if order == 2:
+            return self._norms_2(_sums(agreed.stacked), runs, what)
+        return _sums(agreed.stacked) if order == 1 else agreed.stacked.max(axis=0)
 
-    def _norms_max(self, runs: int) -> Floats:
-        largest: Floats = self._reduce("max_magnitude", runs).max(axis=0)
-        return largest
-
-    def _norms_2(self, runs: int) -> Floats:
-        squares = _sums(self._reduce("sum_square", runs))
+    def _norms_2(self, squares: Floats, runs: int, what: str) -> Floats:
+        """Return the roots of the sums of squares; sums that over- or underflowed are computed from scaled values."""
         norms = np.sqrt(squares)
         unsafe = (squares <= SMALLEST_SAFE_SQUARE) | (squares == math.inf)
         if not unsafe.any():
             return norms
-        largest = self._norms_max(runs)
-        scaled = unsafe & (largest > 0) & (largest < math.inf)
-        exponents = np.minimum(-np.frexp(np.where(scaled, largest, 1.0))[1], 1000)  # powers of two do not round
-        roots = np.sqrt(_sums(self._reduce("sum_square", runs, scales=np.ldexp(1.0, exponents))))
+        with self.comm.agreement(what, self._arguments(runs)) as agreed:
+            agreed.share(self._partials("max_magnitude", runs))
+        largest = agreed.stacked.max(axis=0)
+        with self.comm.agreement(what, self._arguments(runs)) as agreed:
+            scaled = unsafe & (largest > 0) & (largest < math.inf)
+            exponents = np.minimum(-np.frexp(np.where(scaled, largest, 1.0))[1], 1000)  # powers of two do not round
+            agreed.share(self._partials("sum_square", runs, scales=np.ldexp(1.0, exponents)))
+        roots = np.sqrt(_sums(agreed.stacked))
         with np.errstate(over="ignore"):  # the norm itself may be infinite
             return np.where(scaled, np.ldexp(roots, -exponents), np.where(unsafe, largest, norms))
 
-    def _reduce(
+    def _arguments(self, runs: int, order: object = None) -> dict[str, object]:
+        return {"order": order, "results": runs, "space": self.layout.space, "shape": self.layout.shape}
+
+    def _partials(
         self, name: str, runs: int, other: VectorReductions | None = None, scales: Floats | None = None
     ) -> Floats:
-        """Return each rank's partial result for every run, in the order of the ranks; 0 for ranks off the grid."""
+        """Return this rank's partial result for every run; 0 on ranks off the grid."""
         self.check_open()
-        mine = np.zeros(runs)
-        if self.on_grid():
-            backend = self.comm.backend
-            factors = np.ones(runs) if scales is None else scales
-            partials = backend.empty((runs, PARTIALS + 1), DOUBLE)
-            second = self if other is None else other
-            for i, (x, y) in enumerate(zip(self._runs(runs), second._runs(runs), strict=True)):
-                backend.launcher(reduce_launcher, name)(partials.view[i], x, y, factors[i])
-            mine = backend.download(partials.array[:, PARTIALS])
-        return self.comm.stack(mine)
+        if not self.on_grid():
+            return np.zeros(runs)
+        backend = self.comm.backend
+        factors = np.ones(runs) if scales is None else scales
+        partials = backend.empty((runs, PARTIALS + 1), DOUBLE)
+        second = self if other is None else other
+        for i, (x, y) in enumerate(zip(self._runs(runs), second._runs(runs), strict=True)):
+            backend.launcher(reduce_launcher, name)(partials.view[i], x, y, factors[i])
+        return backend.download(partials.array[:, PARTIALS])
 
 
 def _sums(parts: Floats) -> Floats:

@@ -85,5 +85,13 @@ class Vector(VectorArithmetic, VectorReductions, VectorFiles, VectorInterop):
             return
         if not isinstance(comm, Comm):
             raise ArgumentTypeError(f"comm: expected a Comm or a Vector, found {type(comm).__name__}")
-        layout = checked_layout(comm, blocks, block_size, row_or_col, global_sizes, SOTI_ordering, num_vecs)
-        self._allocate(comm, layout)
+        arguments = {
+            "blocks": blocks,
+            "block_size": block_size,
+            "row_or_col": row_or_col,
+            "global_sizes": bool(global_sizes),
+            "num_vecs": num_vecs,
+        }
+        with comm.agreement("creating a vector", arguments):
+            layout = checked_layout(comm, blocks, block_size, row_or_col, global_sizes, SOTI_ordering, num_vecs)
+            self._allocate(comm, layout)

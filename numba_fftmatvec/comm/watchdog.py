@@ -1,0 +1,213 @@
+"""Waiting for other ranks: with a time limit, and with interrupts between messages instead of within them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..arguments import positive_number
+from ..errors import ClosedError, CollectiveTimeout
+from .library import MPI
+
+ENVIRONMENT_VARIABLE = "NUMBA_FFTMATVEC_TIMEOUT"
+DEFAULT_SECONDS = 300.0
+
+# A message is tested without a pause at first, which suits ranks that arrive together. Then other ranks may use the
+# core between the tests, and in the end the process sleeps.
+_SPINS, _YIELDS = 200, 2000
+_SHORTEST, _LONGEST = 5e-5, 2e-3  # seconds of a sleep
+
+# Seconds that a message may still take after an interrupt. Ranks that are in step need less.
+_GRACE = 5.0
+
+# The tag of the messages in which a rank that waits for long reports the number of the message that it waits for.
+_ARRIVED = 32_001
+
+
+def time_limit(seconds: object) -> float:
+    """Return the seconds of the argument `timeout`; by default those of the environment variable, else 300.
+
+    Raises
+    ------
+    ArgumentError
+        The value is not a positive number.
+    """
+    if seconds is not None:
+        return positive_number(seconds, "timeout")
+    value = os.environ.get(ENVIRONMENT_VARIABLE)
+    if value is None:
+        return DEFAULT_SECONDS
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = value
+    return positive_number(seconds, ENVIRONMENT_VARIABLE)
+
+
+class Watch:
+    """Completes non-blocking operations of a communicator, each within a time limit.
+
+    An interrupt (any exception of a signal handler) that comes during an operation is raised after the operation, by
+    `raise_interrupt`, so that the ranks stay in step. An operation that is not complete some seconds after an
+    interrupt, or after the time limit, is given up. From then on the communicator cannot be used.
+
+    Parameters
+    ----------
+    ranks : mpi4py.MPI.Intracomm
+        The communicator.
+    timeout : float
+        The time limit in seconds.
+
+    Attributes
+    ----------
+    given_up : str or None
+        The phase in which an operation was given up.
+    """
+
+    def __init__(self, ranks: MPI.Intracomm, timeout: float) -> None:
+        self.ranks = ranks
+        self.timeout = timeout
+        self.given_up: str | None = None
+        self._interrupt: BaseException | None = None
+        self._presence = _Presence(ranks)
+
+    def complete(
+        self, phase: str, start: Callable[[Any], MPI.Request], message: Any, partner: int | None = None
+    ) -> None:
+        """Start an operation by ``start(message)`` and wait until it is complete.
+
+        Parameters
+        ----------
+        phase : str
+            The work, for errors.
+        start : callable
+            Starts the operation and returns its request.
+        message : object
+            The argument of `start`.
+        partner : int, optional
+            The rank at the other end; by default all ranks take part.
+
+        Raises
+        ------
+        CollectiveTimeout
+            The time limit is over. The message names the missing ranks.
+        ClosedError
+            An operation was given up before.
+        """
+        if self.given_up is not None:
+            raise ClosedError(
+                f"{phase}: expected ranks in step, found a Comm that gave up a message while {self.given_up}"
+            )
+        if partner is None:
+            self._presence.number += 1
+        requests: list[MPI.Request] = []
+        limit = time.monotonic() + self.timeout
+        while True:
+            try:
+                # The loop inside `extend` runs no bytecode, so an interrupt cannot come between start and store.
+                if not requests:
+                    requests.extend(map(start, (message,)))
+                if _spun(requests[0]) or self._waited(requests[0], limit, partner):
+                    return
+            except MPI.Exception:
+                self.given_up = phase
+                raise
+            except BaseException as interrupt:  # from a signal handler
+                if self._interrupt is not None:
+                    self.given_up = phase
+                    raise
+                self._interrupt = interrupt
+                limit = min(limit, time.monotonic() + _GRACE)
+                continue
+            self.given_up = phase
+            self.raise_interrupt()
+            raise CollectiveTimeout(f"{phase}: {self._late(partner)}")
+
+    def raise_interrupt(self) -> None:
+        """Raise an interrupt that came during an operation."""
+        interrupt, self._interrupt = self._interrupt, None
+        if interrupt is not None:
+            try:
+                raise interrupt
+            finally:
+                del interrupt  # in the frame of its own traceback it would keep the caller's objects alive
+
+    def _waited(self, request: MPI.Request, limit: float, partner: int | None) -> bool:
+        """Wait until the request is complete and return True, or until the limit and return False."""
+        ask = limit - self.timeout / 2
+        pause = _SHORTEST
+        while not request.Test():
+            now = time.monotonic()
+            if now >= limit:
+                return False
+            if partner is None:
+                self._presence.exchange(now >= ask)
+            time.sleep(pause)
+            pause = min(1.5 * pause, _LONGEST)
+        return True
+
+    def _late(self, partner: int | None) -> str:
+        expected = f"expected a message of every rank within {self.timeout:g} s"
+        if partner is not None:
+            return f"{expected}, found none of rank {partner}"
+        missing = self._presence.missing()
+        return (
+            f"{expected}, found none of {named_ranks(missing)}" if missing else f"{expected}, found an incomplete one"
+        )
+
+
+class _Presence:
+    """Finds out which ranks wait for the same message as this one.
+
+    Ranks count the messages of a communicator. A rank that has waited for half of the time limit sends its count to all
+    others. Every rank that waits answers with its own.
+    """
+
+    def __init__(self, ranks: MPI.Intracomm) -> None:
+        self.number = 0
+        self._ranks = ranks
+        self._reached = np.zeros(ranks.size, np.int64)
+        self._sent = np.zeros(1, np.int64)
+        self._requests: list[MPI.Request] = []
+        self._count = np.zeros(1, np.int64)
+        self._status = MPI.Status()
+
+    def exchange(self, ask: bool) -> None:
+        """Receive the counts that have arrived; send this rank's once, if it is to `ask` or another one asked."""
+        status, count = self._status, self._count
+        while self._ranks.Iprobe(MPI.ANY_SOURCE, _ARRIVED, status):
+            self._ranks.Recv(count, status.source, _ARRIVED)
+            self._reached[status.source] = max(count[0], self._reached[status.source])
+            ask = ask or count[0] >= self.number
+        if ask and self._sent[0] < self.number:
+            self._sent[0] = self.number
+            others = (rank for rank in range(self._ranks.size) if rank != self._ranks.rank)
+            unfinished = [request for request in self._requests if not request.Test()]
+            self._requests = unfinished + [self._ranks.Isend(self._sent, rank, _ARRIVED) for rank in others]
+
+    def missing(self) -> list[int]:
+        """Return the ranks that are not known to have reached this rank's message."""
+        self._reached[self._ranks.rank] = self.number
+        return [rank for rank, count in enumerate(self._reached.tolist()) if count < self.number]
+
+
+def named_ranks(ranks: list[int]) -> str:
+    """Return ``rank 3``, or ``ranks 1, 2, 3``, with at most twenty of them."""
+    shown = ", ".join(map(str, ranks[:20])) + (f" and {len(ranks) - 20} more" if len(ranks) > 20 else "")
+    return f"{'rank' if len(ranks) == 1 else 'ranks'} {shown}"
+
+
+def _spun(request: MPI.Request) -> bool:
+    """Test a request repeatedly for a short time; return whether it is complete."""
+    for _ in range(_SPINS):
+        if request.Test():
+            return True
+    for _ in range(_YIELDS):
+        if request.Test():
+            return True
+        os.sched_yield()
+    return False
