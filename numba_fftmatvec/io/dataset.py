@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,15 +19,9 @@ from ..arguments import check_shape, checksum_number
 from ..errors import ArgumentError, ArgumentTypeError, ChecksumError, FFTMatvecError, FileError, FileFormatError
 from ..layout import Space, VectorLayout
 from .atomic import check_regular_file
+from .storage import Storage, check_layout
 
 _SIZE_ATTRIBUTES = {Space.COL: ("n_param", "param_steps"), Space.ROW: ("n_obs", "obs_steps")}
-_LARGEST_CHUNK = 64 * 2**20  # bytes; HDF5 reads whole chunks into memory
-_FILTERS = {
-    h5py.h5z.FILTER_DEFLATE: "gzip",
-    h5py.h5z.FILTER_SHUFFLE: "shuffle",
-    h5py.h5z.FILTER_FLETCHER32: "fletcher32",
-    h5py.h5z.FILTER_LZF: "lzf",
-}
 # Read-only and parallel file systems often have no locks. Some builds of h5py do not have the argument.
 _LOCKING = {"locking": "best-effort"} if hasattr(h5py.h5p.PropFAID, "set_file_locking") else {}
 
@@ -84,14 +77,13 @@ class Description:
 
 
 @contextmanager
-def opened(description: Description) -> Iterator[Any]:
-    """Yield the dataset of a file after checking everything except its values."""
+def opened(description: Description) -> Iterator[Storage]:
+    """Yield the values of a file after checking everything except the values."""
     path = description.path
     check_regular_file(path)
     with hdf5_errors(path, "read", FileFormatError), h5py.File(path, "r", **_LOCKING) as file:
         dataset = _dataset(path, file)
-        # Check the storage first: reading the shape of a virtual dataset opens the files that it refers to.
-        _check_storage(path, dataset)
+        check_layout(path, dataset)
         _check_attributes(description, dataset)
         _check_checksum(description, dataset)
         if dataset.dtype != np.float64:
@@ -99,7 +91,7 @@ def opened(description: Description) -> Iterator[Any]:
         if dataset.shape != description.shape:
             expected = f"{description.shape} ({description.layout})"
             raise FileFormatError(f"{path}, vec: expected shape {expected}, found {dataset.shape}")
-        yield dataset
+        yield Storage(path, dataset, file.id.get_vfd_handle())
 
 
 def _dataset(path: Path, file: Any) -> Any:
@@ -114,24 +106,6 @@ def _dataset(path: Path, file: Any) -> Any:
     if not isinstance(dataset, h5py.Dataset):
         raise FileFormatError(f"{path}, vec: expected a dataset, found a {type(dataset).__name__}")
     return dataset
-
-
-def _check_storage(path: Path, dataset: Any) -> None:
-    """Raise unless the values lie in the file itself, in chunks of limited size, and behind known filters only."""
-    plist = dataset.id.get_create_plist()
-    if plist.get_layout() == h5py.h5d.VIRTUAL:
-        raise FileFormatError(f"{path}, vec: expected values in this file, found a virtual dataset")
-    if plist.get_external_count():
-        raise FileFormatError(f"{path}, vec: expected values in this file, found external storage")
-    for code, _, _, name in (plist.get_filter(i) for i in range(plist.get_nfilters())):
-        if code not in _FILTERS:
-            raise FileFormatError(
-                f"{path}, vec: expected no filters but {', '.join(_FILTERS.values())}, found {code} ({name.decode()!r})"
-            )
-    if plist.get_layout() == h5py.h5d.CHUNKED:
-        size = math.prod(plist.get_chunk()) * dataset.id.get_type().get_size()
-        if size > _LARGEST_CHUNK:
-            raise FileFormatError(f"{path}, vec: expected chunks of at most {_LARGEST_CHUNK} bytes, found {size}")
 
 
 def _check_attributes(description: Description, dataset: Any) -> None:

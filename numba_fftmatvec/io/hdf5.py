@@ -259,10 +259,10 @@ def _read(description: Description, out: NDArray[np.float64], allow_nonfinite: b
     description.check_array(out, blocks)
     if not (out.flags.c_contiguous and out.flags.writeable):
         raise ArgumentError(f"{description.path}: out: expected a writeable C-contiguous array, found {out.flags}")
-    with opened(description) as dataset:
+    with opened(description) as storage:
         for span, vector in zip(spans, out.reshape(len(spans), -1), strict=True):
             if vector.size:
-                dataset.read_direct(vector, source_sel=span)
+                storage.read(span.start, vector)
     if allow_nonfinite or (finite := np.isfinite(out)).all():
         return
     first = int(np.argmin(finite))
