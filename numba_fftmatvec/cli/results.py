@@ -15,7 +15,7 @@ from typing import Any
 
 from ..backends.cpu import cpu_model
 from ..errors import FileError, FileFormatError
-from ..io.atomic import replacing
+from ..io.atomic import os_errors, replacing
 
 SCHEMA = 1
 
@@ -105,11 +105,8 @@ def write_results(
     results = {"schema": SCHEMA, **environment(device), "records": [dict(record) for record in records]}
     _validate(results, str(path))
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
-    with replacing(path) as temporary:
-        try:
-            temporary.write_text(text)
-        except OSError as error:
-            raise FileError(f"{path}: expected a file that can be written, found: {error}") from error
+    with replacing(path) as temporary, os_errors(path, "write the file"):
+        temporary.write_text(text)
 
 
 def read_results(path: str | os.PathLike[str]) -> dict[str, Any]:

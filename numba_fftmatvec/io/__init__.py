@@ -1,5 +1,6 @@
 """Files: the metadata of a matrix directory, its block rows, and vectors. This package does not use MPI."""
 
+from .atomic import FilePath, file_path
 from .hdf5 import (
     VectorWriter,
     block_row_writer,
@@ -13,11 +14,13 @@ from .hdf5 import (
 from .meta import MatrixMeta, read_meta, remove_meta, write_meta
 
 __all__ = [
+    "FilePath",
     "MatrixMeta",
     "VectorWriter",
     "block_row_writer",
     "check_block_row",
     "check_vector",
+    "file_path",
     "read_block_row",
     "read_meta",
     "read_vector",

@@ -16,14 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import check_shape, checksum_number
-from ..errors import ArgumentError, ArgumentTypeError, ChecksumError, FFTMatvecError, FileError, FileFormatError
+from ..errors import ArgumentError, ArgumentTypeError, ChecksumError, FFTMatvecError, FileFormatError
 from ..layout import Space, VectorLayout
-from .atomic import check_regular_file
+from .atomic import check_regular_file, file_error
+from .locks import share_lock
 from .storage import Storage, check_layout
 
 _SIZE_ATTRIBUTES = {Space.COL: ("n_param", "param_steps"), Space.ROW: ("n_obs", "obs_steps")}
-# Read-only and parallel file systems often have no locks. Some builds of h5py do not have the argument.
-_LOCKING = {"locking": "best-effort"} if hasattr(h5py.h5p.PropFAID, "set_file_locking") else {}
+# `share_lock` locks the file, since HDF5 refuses to read without locks. Some builds of h5py do not have the argument.
+_LOCKING = {"locking": False} if hasattr(h5py.h5p.PropFAID, "set_file_locking") else {}
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Description:
         """The attributes that only some files have: a checksum, and the number of vectors if it is not 1."""
         checksum = {"checksum": self.checksum} if self.checksum else {}
         return checksum | ({"num_vecs": self.layout.num_vecs} if self.layout.num_vecs > 1 else {})
+
+    @property
+    def stored(self) -> dict[str, np.int64]:
+        """The attributes of a new file."""
+        return {name: np.int64(value) for name, value in (self.attributes | self.optional).items()}
 
     @property
     def shape(self) -> tuple[int]:
@@ -82,6 +88,8 @@ def opened(description: Description) -> Iterator[Storage]:
     path = description.path
     check_regular_file(path)
     with hdf5_errors(path, "read", FileFormatError), h5py.File(path, "r", **_LOCKING) as file:
+        descriptor = file.id.get_vfd_handle()
+        share_lock(path, descriptor)
         dataset = _dataset(path, file)
         check_layout(path, dataset)
         _check_attributes(description, dataset)
@@ -91,7 +99,7 @@ def opened(description: Description) -> Iterator[Storage]:
         if dataset.shape != description.shape:
             expected = f"{description.shape} ({description.layout})"
             raise FileFormatError(f"{path}, vec: expected shape {expected}, found {dataset.shape}")
-        yield Storage(path, dataset, file.id.get_vfd_handle())
+        yield Storage(path, dataset, descriptor)
 
 
 def _dataset(path: Path, file: Any) -> Any:
@@ -167,5 +175,6 @@ def hdf5_errors(path: Path, doing: str, damaged: type[FFTMatvecError]) -> Iterat
     except FFTMatvecError:
         raise
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
-        kind = FileError if isinstance(error, OSError) and error.errno else damaged
-        raise kind(f"{path}: cannot {doing} it as an HDF5 file: {error}") from error
+        text = f"{path}: cannot {doing} it as an HDF5 file: {error}"
+        number = error.errno if isinstance(error, OSError) else None
+        raise (file_error(text, number) if number else damaged(text)) from error

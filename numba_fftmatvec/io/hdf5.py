@@ -9,22 +9,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArgumentError, FileError, FileFormatError, ShapeError
 from ..layout import VectorLayout
-from .atomic import make_directory, replacing
+from .atomic import FilePath, file_path, make_directory, os_errors, replacing
 from .dataset import Description, hdf5_errors, opened
+from .image import Image
 from .meta import MatrixMeta
+from .plain import write_at
 
 
 def read_block_row(
-    directory: str | os.PathLike[str],
+    directory: FilePath,
     meta: MatrixMeta,
     row: int,
     cols: range,
@@ -61,7 +60,7 @@ def read_block_row(
     _read(_block_row(directory, meta, row, cols), out, allow_nonfinite)
 
 
-def check_block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: int) -> None:
+def check_block_row(directory: FilePath, meta: MatrixMeta, row: int) -> None:
     """Check a block row's file except its values, before memory is allocated for sizes that no file has.
 
     The errors are those of `read_block_row`.
@@ -69,7 +68,7 @@ def check_block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: in
     _check(_block_row(directory, meta, row, range(meta.Nm)))
 
 
-def write_block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: int, values: NDArray[np.float64]) -> None:
+def write_block_row(directory: FilePath, meta: MatrixMeta, row: int, values: NDArray[np.float64]) -> None:
     """Write one block row of a matrix, creating the folders; an existing file is replaced in one step.
 
     Parameters
@@ -93,7 +92,7 @@ def write_block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: in
 
 
 @contextmanager
-def block_row_writer(directory: str | os.PathLike[str], meta: MatrixMeta, row: int) -> Iterator[VectorWriter]:
+def block_row_writer(directory: FilePath, meta: MatrixMeta, row: int) -> Iterator[VectorWriter]:
     """Write one block row in parts, as `vector_writer` does; the parameters are those of `write_block_row`."""
     description = _block_row(directory, meta, row, range(meta.Nm))
     make_directory(description.path.parent)
@@ -101,13 +100,13 @@ def block_row_writer(directory: str | os.PathLike[str], meta: MatrixMeta, row: i
         yield writer
 
 
-def check_vector(path: str | os.PathLike[str], layout: VectorLayout, *, checksum: int = 0, qoi: bool = False) -> None:
+def check_vector(path: FilePath, layout: VectorLayout, *, checksum: int = 0, qoi: bool = False) -> None:
     """Check a vector's file except its values; parameters and errors are those of `read_vector`."""
-    _check(Description(Path(path), layout, checksum, qoi))
+    _check(Description(file_path(path), layout, checksum, qoi))
 
 
 def read_vector(
-    path: str | os.PathLike[str],
+    path: FilePath,
     layout: VectorLayout,
     out: NDArray[np.float64],
     *,
@@ -143,16 +142,20 @@ def read_vector(
     ChecksumError
         `checksum` is not 0, and the file has no checksum or a different one.
     """
-    _read(Description(Path(path), layout, checksum, qoi), out, allow_nonfinite)
+    _read(Description(file_path(path), layout, checksum, qoi), out, allow_nonfinite)
 
 
 class VectorWriter:
     """The open file of a `vector_writer`."""
 
-    def __init__(self, description: Description, dataset: Any) -> None:
+    def __init__(self, description: Description, descriptor: int) -> None:
         self._description = description
-        self._dataset = dataset
+        self._descriptor = descriptor
         self._written = np.zeros(description.layout.num_blocks, dtype=bool)
+        with hdf5_errors(description.path, "write", FileError):
+            self._image = Image.of(description.layout.size, description.stored)
+        with os_errors(description.path, "write the file"):
+            os.ftruncate(descriptor, self._image.size)
 
     def write(self, blocks: range, values: NDArray[np.float64]) -> None:
         """Write consecutive blocks of all vectors. Calls may come in any order.
@@ -166,12 +169,19 @@ class VectorWriter:
         """
         spans = self._description.spans(blocks)
         self._description.check_array(values, blocks)
-        with hdf5_errors(self._description.path, "write", FileError):
-            for span, vector in zip(spans, values.reshape(len(spans), -1), strict=True):
-                self._dataset[span] = vector
+        with os_errors(self._description.path, "write the file"):
+            for span, vector in zip(spans, np.ascontiguousarray(values).reshape(len(spans), -1), strict=True):
+                if vector.size:
+                    write_at(self._descriptor, vector.data, self._image.offset + 8 * span.start)
         self._written[blocks.start : blocks.stop] = True
 
-    def check_complete(self) -> None:
+    def finish(self) -> None:
+        """Write the metadata of the file; raise a ShapeError unless every block was written."""
+        self._check_complete()
+        with os_errors(self._description.path, "write the file"):
+            self._image.write(self._descriptor)
+
+    def _check_complete(self) -> None:
         """Raise a ShapeError unless every block was written."""
         if not self._written.all():
             raise ShapeError(
@@ -182,7 +192,7 @@ class VectorWriter:
 
 @contextmanager
 def vector_writer(
-    path: str | os.PathLike[str], layout: VectorLayout, *, checksum: int = 0, qoi: bool = False
+    path: FilePath, layout: VectorLayout, *, checksum: int = 0, qoi: bool = False
 ) -> Iterator[VectorWriter]:
     """Write a vector in parts; an existing file is replaced in one step when the body ends.
 
@@ -220,11 +230,11 @@ def vector_writer(
     ...     writer.write(range(0, 2), np.ones((2, 2)))
     ...     writer.write(range(2, 3), np.zeros((1, 2)))
     """
-    with _writer(Description(Path(path), layout, checksum, qoi)) as writer:
+    with _writer(Description(file_path(path), layout, checksum, qoi)) as writer:
         yield writer
 
 
-def _block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: int, cols: range) -> Description:
+def _block_row(directory: FilePath, meta: MatrixMeta, row: int, cols: range) -> Description:
     """Return the description of a block row's file, which holds a vector of parameter space."""
     return Description(meta.block_row_path(directory, row), meta.block_row_layout(cols), meta.checksum)
 
@@ -232,20 +242,16 @@ def _block_row(directory: str | os.PathLike[str], meta: MatrixMeta, row: int, co
 @contextmanager
 def _writer(description: Description) -> Iterator[VectorWriter]:
     path = description.path
-    attributes = description.attributes | description.optional
     with replacing(path) as temporary:
-        with hdf5_errors(path, "write", FileError):
-            file = h5py.File(temporary, "x")
+        with os_errors(path, "write the file"):
+            descriptor = os.open(temporary, os.O_RDWR)
         try:
-            with hdf5_errors(path, "write", FileError):
-                dataset = file.create_dataset("vec", shape=description.shape, dtype=np.float64)
-                dataset.attrs.update({name: np.int64(value) for name, value in attributes.items()})
-            writer = VectorWriter(description, dataset)
+            writer = VectorWriter(description, descriptor)
             yield writer
-            writer.check_complete()
+            writer.finish()
         finally:
-            with hdf5_errors(path, "write", FileError):
-                file.close()
+            with os_errors(path, "write the file"):
+                os.close(descriptor)
 
 
 def _check(description: Description) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from ..arguments import LARGEST_INTEGER, checksum_number, positive_int
 from ..errors import ArgumentError, ArgumentTypeError, FileFormatError, ShapeError
 from ..layout import Space, VectorLayout
-from .atomic import check_regular_file, make_directory, os_errors, replacing
+from .atomic import FilePath, check_regular_file, file_path, make_directory, os_errors, replacing
 
 _LONGEST_FILE = 16384  # bytes, enough for the numbers and a prefix as long as a path may be
 _PREFIX_RULE = "a relative path of printable characters that stays in binary/"
@@ -72,7 +72,7 @@ class MatrixMeta:
         """Return the layout of a block row, a vector of parameter space; its blocks `cols` are read or written."""
         return VectorLayout(Space.COL, self.Nm, self.Nt, 1, cols)
 
-    def block_row_path(self, directory: str | os.PathLike[str], row: int) -> Path:
+    def block_row_path(self, directory: FilePath, row: int) -> Path:
         """Return the file of block row `row` of the matrix in `directory`.
 
         Raises
@@ -83,8 +83,8 @@ class MatrixMeta:
             The prefix names a folder that is a link out of ``binary/``. (The block row's file itself may be a link.)
         """
         if not 0 <= row < self.Nd:
-            raise ArgumentError(f"block row of {directory}: expected 0 <= row < {self.Nd}, found {row}")
-        binary = Path(directory) / "binary"
+            raise ArgumentError(f"block row of {file_path(directory)}: expected 0 <= row < {self.Nd}, found {row}")
+        binary = file_path(directory) / "binary"
         path = binary / f"{self.prefix}{row:06d}.h5"
         folder = Path(os.path.realpath(path.parent))
         if not folder.is_relative_to(os.path.realpath(binary)):
@@ -95,7 +95,7 @@ class MatrixMeta:
         return path
 
 
-def read_meta(directory: str | os.PathLike[str]) -> MatrixMeta:
+def read_meta(directory: FilePath) -> MatrixMeta:
     """Read the metadata of the matrix in `directory`.
 
     Returns
@@ -135,7 +135,7 @@ def read_meta(directory: str | os.PathLike[str]) -> MatrixMeta:
     return meta
 
 
-def write_meta(directory: str | os.PathLike[str], meta: MatrixMeta) -> None:
+def write_meta(directory: FilePath, meta: MatrixMeta) -> None:
     """Write the metadata of a matrix, creating the directory, ``binary/`` and the prefix's folders.
 
     A directory without metadata is not a matrix, so it is best to write the metadata after the block rows.
@@ -154,7 +154,7 @@ def write_meta(directory: str | os.PathLike[str], meta: MatrixMeta) -> None:
         temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
 
 
-def remove_meta(directory: str | os.PathLike[str]) -> None:
+def remove_meta(directory: FilePath) -> None:
     """Remove the metadata of a matrix directory, if any; it is not a matrix until they are written again.
 
     Raises
@@ -167,9 +167,9 @@ def remove_meta(directory: str | os.PathLike[str]) -> None:
         path.unlink(missing_ok=True)
 
 
-def meta_path(directory: str | os.PathLike[str]) -> Path:
+def meta_path(directory: FilePath) -> Path:
     """Return the path of the metadata of the matrix in `directory`."""
-    return Path(directory) / "binary" / "meta_adj"
+    return file_path(directory) / "binary" / "meta_adj"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import FileFormatError
+from .atomic import os_errors
+from .plain import read_at
 
 _LARGEST_CHUNK = 64 * 2**20  # bytes; HDF5 reads whole chunks into memory
 _PIECE = 2**18  # bytes that are inflated in one step
@@ -88,20 +90,16 @@ class Storage:
         """Fill `out`, a contiguous array that is not empty, with the values from `first` on."""
         stop = first + out.size
         if self._offset is not None:
-            self._read_bytes(self._offset + 8 * first, out.reshape(-1).view(np.uint8).data)
+            with os_errors(self._path, "read the file"):
+                count = read_at(self._descriptor, out.reshape(-1).data, self._offset + 8 * first)
+            if count < out.nbytes:
+                raise FileFormatError(f"{self._path}: expected {out.nbytes} bytes of values, found {count} of them")
             return
         for start in range(first - first % self.unit, stop, self.unit) if self._unchecked else ():
             if start in self._unchecked:
                 self._check_inflated(start)
                 self._unchecked.remove(start)
         self._dataset.read_direct(out.reshape(-1), source_sel=slice(first, stop))
-
-    def _read_bytes(self, offset: int, out: memoryview) -> None:
-        while out:
-            count = os.preadv(self._descriptor, [out], offset)
-            if count == 0:
-                raise FileFormatError(f"{self._path}: expected {len(out)} more bytes at {offset}, found the file's end")
-            offset, out = offset + count, out[count:]
 
     def _checked_offset(self) -> int | None:
         """Return the place of contiguous values; None if they lie in the header of the dataset."""

@@ -179,7 +179,7 @@ def test_results_that_cannot_be_written_leave_no_file(tmp_path: Path, record: di
     (tmp_path / "results.json").mkdir()
     with pytest.raises(FileError, match="results.json: expected a regular file, found a directory"):
         results.write_results(tmp_path / "results.json", [record])
-    with pytest.raises(FileError, match="absent/results.json: expected a file that can be written, found"):
+    with pytest.raises(FileError, match="absent/results.json: cannot replace the file: No such file"):
         results.write_results(tmp_path / "absent" / "results.json", [record])
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 
