@@ -11,6 +11,7 @@ from .hdf5 import (
     vector_writer,
     write_block_row,
 )
+from .manifest import manifest_path, write_manifest
 from .meta import MatrixMeta, read_meta, remove_meta, write_meta
 
 __all__ = [
@@ -21,11 +22,13 @@ __all__ = [
     "check_block_row",
     "check_vector",
     "file_path",
+    "manifest_path",
     "read_block_row",
     "read_meta",
     "read_vector",
     "remove_meta",
     "vector_writer",
     "write_block_row",
+    "write_manifest",
     "write_meta",
 ]

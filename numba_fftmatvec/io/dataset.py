@@ -19,10 +19,12 @@ from ..arguments import check_shape, checksum_number
 from ..errors import ArgumentError, ArgumentTypeError, ChecksumError, FFTMatvecError, FileFormatError
 from ..layout import Space, VectorLayout
 from .atomic import check_regular_file, file_error
+from .digests import BOUND, Digests, stored_digests
 from .locks import share_lock
 from .storage import Storage, check_layout
 
 _SIZE_ATTRIBUTES = {Space.COL: ("n_param", "param_steps"), Space.ROW: ("n_obs", "obs_steps")}
+_PLACE = ("block_row", "block_rows")
 # `share_lock` locks the file, since HDF5 refuses to read without locks. Some builds of h5py do not have the argument.
 _LOCKING = {"locking": False} if hasattr(h5py.h5p.PropFAID, "set_file_locking") else {}
 
@@ -35,6 +37,8 @@ class Description:
     layout: VectorLayout
     checksum: int = 0
     qoi: bool = False
+    block_row: tuple[int, int] | None = None  # the index of a block row, and the number of block rows
+    digest: bytes | None = None  # of a block row's file, by the manifest
 
     def __post_init__(self) -> None:
         """Check the checksum, which callers pass on unchecked."""
@@ -54,9 +58,10 @@ class Description:
         return checksum | ({"num_vecs": self.layout.num_vecs} if self.layout.num_vecs > 1 else {})
 
     @property
-    def stored(self) -> dict[str, np.int64]:
-        """The attributes of a new file."""
-        return {name: np.int64(value) for name, value in (self.attributes | self.optional).items()}
+    def stored(self) -> dict[str, int]:
+        """The attributes of a new file, besides its digests."""
+        place = {} if self.block_row is None else dict(zip(_PLACE, self.block_row, strict=True))
+        return self.attributes | self.optional | place
 
     @property
     def shape(self) -> tuple[int]:
@@ -82,9 +87,17 @@ class Description:
         check_shape(array.shape, self.layout.shape_of(len(blocks)), f"{self.path}: values of {blocks}")
 
 
+@dataclass(frozen=True)
+class Content:
+    """The values of an open file, and their digests if the file has them."""
+
+    storage: Storage
+    digests: Digests | None
+
+
 @contextmanager
-def opened(description: Description) -> Iterator[Storage]:
-    """Yield the values of a file after checking everything except the values."""
+def opened(description: Description) -> Iterator[Content]:
+    """Yield the content of a file after checking everything except the values."""
     path = description.path
     check_regular_file(path)
     with hdf5_errors(path, "read", FileFormatError), h5py.File(path, "r", **_LOCKING) as file:
@@ -99,7 +112,8 @@ def opened(description: Description) -> Iterator[Storage]:
         if dataset.shape != description.shape:
             expected = f"{description.shape} ({description.layout})"
             raise FileFormatError(f"{path}, vec: expected shape {expected}, found {dataset.shape}")
-        yield Storage(path, dataset, descriptor)
+        storage = Storage(path, dataset, descriptor)
+        yield Content(storage, _digests(description, dataset))
 
 
 def _dataset(path: Path, file: Any) -> Any:
@@ -143,6 +157,23 @@ def _check_checksum(description: Description, dataset: Any) -> None:
     if found != expected:
         shown = _listed(dataset.attrs) if found is None else found
         raise ChecksumError(f"{path}, attribute checksum: expected {expected}, found {shown}")
+
+
+def _digests(description: Description, dataset: Any) -> Digests | None:
+    """Return the digests of a file that has them. They must be those of the manifest, and of the block row."""
+    path, manifest = description.path, description.digest
+    values = {name: _integer_attribute(path, dataset, name) for name in BOUND}
+    bound = {name: value for name, value in values.items() if value is not None}
+    digests = stored_digests(path, description.layout.size, dataset.attrs, bound)
+    found = None if digests is None else digests.root(bound)
+    if manifest not in (None, found):
+        shown = "no digests" if found is None else found.hex()
+        raise ChecksumError(f"{path}: expected the SHA-256 {manifest.hex()} of the manifest, found {shown}")
+    if found is not None and description.block_row is not None:
+        for name, expected in zip(_PLACE, description.block_row, strict=True):
+            if bound.get(name, expected) != expected:
+                raise FileFormatError(f"{path}, attribute {name}: expected {expected}, found {bound[name]}")
+    return digests
 
 
 def _integer_attribute(path: Path, dataset: Any, name: str) -> int | None:

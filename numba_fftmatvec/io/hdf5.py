@@ -6,9 +6,11 @@ and reads the requested blocks directly into the caller's array.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +19,11 @@ from ..errors import ArgumentError, FileError, FileFormatError, ShapeError
 from ..layout import VectorLayout
 from .atomic import FilePath, file_path, make_directory, os_errors, replacing
 from .dataset import Description, hdf5_errors, opened
+from .digests import SPAN, Digests
 from .image import Image
+from .manifest import row_digest
 from .meta import MatrixMeta
-from .plain import write_at
+from .plain import read_at, write_at
 
 
 def read_block_row(
@@ -57,7 +61,7 @@ def read_block_row(
     ChecksumError
         The metadata has a checksum, and the file has none or a different one.
     """
-    _read(_block_row(directory, meta, row, cols), out, allow_nonfinite)
+    _read(_stored_block_row(directory, meta, row, cols), out, allow_nonfinite)
 
 
 def check_block_row(directory: FilePath, meta: MatrixMeta, row: int) -> None:
@@ -65,7 +69,7 @@ def check_block_row(directory: FilePath, meta: MatrixMeta, row: int) -> None:
 
     The errors are those of `read_block_row`.
     """
-    _check(_block_row(directory, meta, row, range(meta.Nm)))
+    _check(_stored_block_row(directory, meta, row, range(meta.Nm)))
 
 
 def write_block_row(directory: FilePath, meta: MatrixMeta, row: int, values: NDArray[np.float64]) -> None:
@@ -152,8 +156,9 @@ class VectorWriter:
         self._description = description
         self._descriptor = descriptor
         self._written = np.zeros(description.layout.num_blocks, dtype=bool)
-        with hdf5_errors(description.path, "write", FileError):
-            self._image = Image.of(description.layout.size, description.stored)
+        #: SHA-256 of the file's attributes and values, when it is finished.
+        self.digest = b""
+        self._image = self._image_with(Digests.unknown(description.layout.size))
         with os_errors(description.path, "write the file"):
             os.ftruncate(descriptor, self._image.size)
 
@@ -179,7 +184,18 @@ class VectorWriter:
         """Write the metadata of the file; raise a ShapeError unless every block was written."""
         self._check_complete()
         with os_errors(self._description.path, "write the file"):
-            self._image.write(self._descriptor)
+            digests = Digests.of(self._description.layout.size, self._read)
+            self._image_with(digests).write(self._descriptor)
+        self.digest = digests.root(self._description.stored | {SPAN: digests.span})
+
+    def _read(self, first: int, out: NDArray[np.float64]) -> None:
+        if read_at(self._descriptor, out.data, self._image.offset + 8 * first) < out.nbytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def _image_with(self, digests: Digests) -> Image:
+        """Return the image of the file. Its layout depends on the number of the digests, not on their values."""
+        with hdf5_errors(self._description.path, "write", FileError):
+            return Image.of(digests.size, digests.attributes(self._description.stored))
 
     def _check_complete(self) -> None:
         """Raise a ShapeError unless every block was written."""
@@ -236,7 +252,13 @@ def vector_writer(
 
 def _block_row(directory: FilePath, meta: MatrixMeta, row: int, cols: range) -> Description:
     """Return the description of a block row's file, which holds a vector of parameter space."""
-    return Description(meta.block_row_path(directory, row), meta.block_row_layout(cols), meta.checksum)
+    path, layout = meta.block_row_path(directory, row), meta.block_row_layout(cols)
+    return Description(path, layout, meta.checksum, block_row=(row, meta.Nd))
+
+
+def _stored_block_row(directory: FilePath, meta: MatrixMeta, row: int, cols: range) -> Description:
+    """Return the description of a block row's file that must have the digest of the manifest, if there is one."""
+    return replace(_block_row(directory, meta, row, cols), digest=row_digest(directory, meta, row))
 
 
 @contextmanager
@@ -265,10 +287,15 @@ def _read(description: Description, out: NDArray[np.float64], allow_nonfinite: b
     description.check_array(out, blocks)
     if not (out.flags.c_contiguous and out.flags.writeable):
         raise ArgumentError(f"{description.path}: out: expected a writeable C-contiguous array, found {out.flags}")
-    with opened(description) as storage:
-        for span, vector in zip(spans, out.reshape(len(spans), -1), strict=True):
-            if vector.size:
-                storage.read(span.start, vector)
+    vectors = list(out.reshape(len(spans), -1))
+    with opened(description) as content:
+        storage = content.storage
+        if content.digests is not None:
+            content.digests.read(description.path, storage.read, spans, vectors, storage.unit)
+        else:
+            for span, vector in zip(spans, vectors, strict=True):
+                if vector.size:
+                    storage.read(span.start, vector)
     if allow_nonfinite or (finite := np.isfinite(out)).all():
         return
     first = int(np.argmin(finite))

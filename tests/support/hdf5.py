@@ -27,6 +27,13 @@ def put(path: Path, attributes: dict[str, Any] = ATTRIBUTES, **dataset: Any) -> 
     return path
 
 
+def attributes_of(path: Path) -> dict[str, Any]:
+    """Return the attributes of `vec` besides the digests and the place in a matrix."""
+    others = {"sha256", "sha256_spans", "sha256_span", "block_row", "block_rows"}
+    with h5py.File(path) as file:
+        return {name: value for name, value in file["vec"].attrs.items() if name not in others}
+
+
 def layout_of(
     space: str = "col",
     num_blocks: int = BLOCKS,
