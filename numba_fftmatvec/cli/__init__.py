@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ..errors import FFTMatvecError, RemoteError, VerificationError
-from . import launcher, run
+from . import check, launcher, run
 from .parser import build_parser, parse
 from .run import Options
 
@@ -37,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str]) -> int:
     prints = launcher.launched_rank(os.environ) == 0
     try:
+        if list(arguments[:1]) == [check.NAME]:
+            return 0 if not prints or check.run(arguments[1:]) else CHECK_FAILED
         options = parse(arguments)
         if options is None:
             print(build_parser().format_help() if prints else "", end="")

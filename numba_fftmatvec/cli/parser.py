@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..errors import ArgumentError
-from . import run
+from . import check, run
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,6 +21,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     description = (
         "The runner applies, checks and times F and F* on a process grid. It is installed as the command ``fftmatvec``."
+        f" ``{check.USAGE}`` checks files instead."
     )
     parser = _Parser(prog="fftmatvec", description=description, allow_abbrev=False, add_help=False)
     parser.add_argument("-h", "--help", action="store_true", help="print this and exit")

@@ -1,6 +1,7 @@
 """Files: the metadata of a matrix directory, its block rows, and vectors. This package does not use MPI."""
 
 from .atomic import FilePath, file_path
+from .check import Finding, check_path
 from .hdf5 import (
     VectorWriter,
     block_row_writer,
@@ -16,10 +17,12 @@ from .meta import MatrixMeta, read_meta, remove_meta, write_meta
 
 __all__ = [
     "FilePath",
+    "Finding",
     "MatrixMeta",
     "VectorWriter",
     "block_row_writer",
     "check_block_row",
+    "check_path",
     "check_vector",
     "file_path",
     "manifest_path",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import check_shape, checksum_number
-from ..errors import ArgumentError, ArgumentTypeError, ChecksumError, FFTMatvecError, FileFormatError
+from ..errors import ArgumentError, ArgumentTypeError, ChecksumError, FFTMatvecError, FileFormatError, ShapeError
 from ..layout import Space, VectorLayout
 from .atomic import check_regular_file, file_error
 from .digests import BOUND, Digests, stored_digests
@@ -91,18 +91,54 @@ class Description:
 class Content:
     """The values of an open file, and their digests if the file has them."""
 
+    path: Path
     storage: Storage
     digests: Digests | None
+
+    def read(self, parts: list[slice], out: list[NDArray[np.float64]]) -> None:
+        """Read parts of the values, in ascending order, each into a contiguous array; verify those with digests."""
+        if self.digests is not None:
+            self.digests.read(self.path, self.storage.read, parts, out, self.storage.unit)
+            return
+        for part, values in zip(parts, out, strict=True):
+            if values.size:
+                self.storage.read(part.start, values)
+
+
+def described(path: Path) -> Description:
+    """Return the description of a vector's file by its own attributes, for a file of which nothing else is known."""
+    with _file(path) as file:
+        dataset = _dataset(path, file)
+        names = [name for pair in _SIZE_ATTRIBUTES.values() for name in pair]
+        found = {name: _integer_attribute(path, dataset, name) for name in (*names, "qoi", "num_vecs")}
+        listed = _listed(dataset.attrs)
+    vectors = found["num_vecs"]
+    for space, (blocks, steps) in _SIZE_ATTRIBUTES.items():
+        num_blocks, block_size = found[blocks], found[steps]
+        if num_blocks is not None and block_size is not None:
+            try:
+                layout = VectorLayout(space, num_blocks, block_size, 1 if vectors is None else vectors, range(0))
+            except ShapeError as error:
+                raise FileFormatError(f"{path}, attributes: {error}") from error
+            return Description(path, layout, qoi=space is Space.ROW and found["qoi"] == 1)
+    expected = " or ".join(", ".join(pair) for pair in _SIZE_ATTRIBUTES.values())
+    raise FileFormatError(f"{path}: expected the attributes {expected}, found {listed}")
+
+
+@contextmanager
+def _file(path: Path) -> Iterator[Any]:
+    """Yield an open HDF5 file that no other program writes."""
+    check_regular_file(path)
+    with hdf5_errors(path, "read", FileFormatError), h5py.File(path, "r", **_LOCKING) as file:
+        share_lock(path, file.id.get_vfd_handle())
+        yield file
 
 
 @contextmanager
 def opened(description: Description) -> Iterator[Content]:
     """Yield the content of a file after checking everything except the values."""
     path = description.path
-    check_regular_file(path)
-    with hdf5_errors(path, "read", FileFormatError), h5py.File(path, "r", **_LOCKING) as file:
-        descriptor = file.id.get_vfd_handle()
-        share_lock(path, descriptor)
+    with _file(path) as file:
         dataset = _dataset(path, file)
         check_layout(path, dataset)
         _check_attributes(description, dataset)
@@ -112,8 +148,8 @@ def opened(description: Description) -> Iterator[Content]:
         if dataset.shape != description.shape:
             expected = f"{description.shape} ({description.layout})"
             raise FileFormatError(f"{path}, vec: expected shape {expected}, found {dataset.shape}")
-        storage = Storage(path, dataset, descriptor)
-        yield Content(storage, _digests(description, dataset))
+        storage = Storage(path, dataset, file.id.get_vfd_handle())
+        yield Content(path, storage, _digests(description, dataset))
 
 
 def _dataset(path: Path, file: Any) -> Any:

@@ -61,7 +61,7 @@ def read_block_row(
     ChecksumError
         The metadata has a checksum, and the file has none or a different one.
     """
-    _read(_stored_block_row(directory, meta, row, cols), out, allow_nonfinite)
+    _read(stored_block_row(directory, meta, row, cols), out, allow_nonfinite)
 
 
 def check_block_row(directory: FilePath, meta: MatrixMeta, row: int) -> None:
@@ -69,7 +69,7 @@ def check_block_row(directory: FilePath, meta: MatrixMeta, row: int) -> None:
 
     The errors are those of `read_block_row`.
     """
-    _check(_stored_block_row(directory, meta, row, range(meta.Nm)))
+    _check(stored_block_row(directory, meta, row, range(meta.Nm)))
 
 
 def write_block_row(directory: FilePath, meta: MatrixMeta, row: int, values: NDArray[np.float64]) -> None:
@@ -256,7 +256,7 @@ def _block_row(directory: FilePath, meta: MatrixMeta, row: int, cols: range) -> 
     return Description(path, layout, meta.checksum, block_row=(row, meta.Nd))
 
 
-def _stored_block_row(directory: FilePath, meta: MatrixMeta, row: int, cols: range) -> Description:
+def stored_block_row(directory: FilePath, meta: MatrixMeta, row: int, cols: range) -> Description:
     """Return the description of a block row's file that must have the digest of the manifest, if there is one."""
     return replace(_block_row(directory, meta, row, cols), digest=row_digest(directory, meta, row))
 
@@ -287,15 +287,8 @@ def _read(description: Description, out: NDArray[np.float64], allow_nonfinite: b
     description.check_array(out, blocks)
     if not (out.flags.c_contiguous and out.flags.writeable):
         raise ArgumentError(f"{description.path}: out: expected a writeable C-contiguous array, found {out.flags}")
-    vectors = list(out.reshape(len(spans), -1))
     with opened(description) as content:
-        storage = content.storage
-        if content.digests is not None:
-            content.digests.read(description.path, storage.read, spans, vectors, storage.unit)
-        else:
-            for span, vector in zip(spans, vectors, strict=True):
-                if vector.size:
-                    storage.read(span.start, vector)
+        content.read(spans, list(out.reshape(len(spans), -1)))
     if allow_nonfinite or (finite := np.isfinite(out)).all():
         return
     first = int(np.argmin(finite))
