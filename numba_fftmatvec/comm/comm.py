@@ -134,7 +134,7 @@ class Comm:
         with self.agreement("creating communicators"):
             grid = self.proc_rows, self.proc_cols
             made = self._family.create(parent, self._meeting, grid, self._number, self)
-            self.global_comm, self.row_comm, self.col_comm = made
+            self.global_comm, self.row_comm, self.col_comm, self._node = made
             meeting = Meeting(self.global_comm, self.timeout)
         self._meeting = meeting
         self.world_rank: int = self.global_comm.rank
@@ -144,15 +144,12 @@ class Comm:
 
     def _choose_backend(self, name: str, stream: Any) -> Backend:
         phase = "choosing a device"
-        with self.agreement(phase, {"backend": name}) as agreed:  # Split_type succeeds on all ranks or on none
-            node = self.global_comm.Split_type(MPI.COMM_TYPE_SHARED, self.world_rank)
-            node_rank, node_size = node.rank, node.size
-            node.Free()
+        with self.agreement(phase, {"backend": name}) as agreed:
             agreed.share([name != "auto" or cuda_devices()[0] > 0])
         if name == "auto":
             name = "cuda" if agreed.stacked.all() else "cpu"
         with self.agreement(phase):
-            chosen = select_backend(name, node_rank, node_size, stream)
+            chosen = select_backend(name, *self._node, stream)
         return chosen
 
     def _choose_collectives(self, name: str) -> Callable[[MPI.Intracomm, Meeting, Backend], Collectives]:

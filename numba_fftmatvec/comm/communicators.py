@@ -18,15 +18,19 @@ from .library import MPI
 
 
 class Communicators(NamedTuple):
-    """The communicators of one Comm: all ranks, this rank's row and this rank's column."""
+    """The communicators of one Comm: all ranks, this rank's row and this rank's column.
+
+    `node` has this rank's index among the ranks of its node, and their number.
+    """
 
     everyone: MPI.Intracomm
     row: MPI.Intracomm
     col: MPI.Intracomm
+    node: tuple[int, int]
 
     def free(self) -> None:
         """Free them. Collective over their ranks."""
-        for communicator in self:
+        for communicator in self[:3]:
             communicator.Free()
 
 
@@ -127,9 +131,12 @@ def _create(parent: MPI.Intracomm, meeting: Meeting, grid: tuple[int, int]) -> C
         with meeting.agreement("creating communicators"):
             try:
                 made.append(parent.Dup())
-                row, col = parent.rank % grid[0], parent.rank // grid[0]
-                made.append(cast(MPI.Intracomm, made[0].Split(row, col)))
-                made.append(cast(MPI.Intracomm, made[0].Split(col, row)))
+                colors = parent.rank % grid[0], parent.rank // grid[0]
+                made.append(cast(MPI.Intracomm, made[0].Split(colors[0], colors[1])))
+                made.append(cast(MPI.Intracomm, made[0].Split(colors[1], colors[0])))
+                node = made[0].Split_type(MPI.COMM_TYPE_SHARED, parent.rank)
+                place = node.rank, node.size
+                node.Free()
             except MPI.Exception as error:
                 raise CapacityError(
                     "comm: expected a free communicator in MPI, found none "
@@ -140,4 +147,5 @@ def _create(parent: MPI.Intracomm, meeting: Meeting, grid: tuple[int, int]) -> C
         for communicator in made:
             communicator.Free()
         raise
-    return Communicators(*made)
+    everyone, row, col = made
+    return Communicators(everyone, row, col, place)
