@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 COLLECTIVES = ("auto", "mpi", "nccl")
 
+# With this environment variable set to 1, products agree on errors and compare their arguments, as other calls do.
+CHECK_VARIABLE = "NUMBA_FFTMATVEC_CHECK"
+
 
 class Comm:
     """A 2-D grid of MPI ranks, each with a device and a stream.
@@ -108,12 +111,15 @@ class Comm:
             "collectives": collectives,
             "stream": stream is not None,
             "timeout": timeout,
+            CHECK_VARIABLE: os.environ.get(CHECK_VARIABLE),
             "number of the Comm": self._number,
         }
         with self.agreement("checking the process grid", arguments):
             if early is not None:
                 raise early
             self.timeout = self._meeting.watch.timeout = time_limit(timeout)
+            #: Whether products compare their arguments on all ranks.
+            self.checks_products: bool = os.environ.get(CHECK_VARIABLE, "0") not in ("", "0")
             self.proc_rows, self.proc_cols = _grid(comm.size, proc_rows, proc_cols)
             backend = requested_backend(backend)
             if collectives not in COLLECTIVES:

@@ -181,6 +181,15 @@ class MatrixProducts(MatrixDescription):
         return self._plans[count]
 
     def _check(self, product: Product, x: Vector, y: Vector, num_vecs: int) -> None:
+        """Check the operands on this rank; on all ranks together if the Comm's `checks_products` is true."""
+        if not self.comm.checks_products:
+            self._check_operands(product, x, y, num_vecs)
+            return
+        arguments = {"num_vecs": num_vecs, "sizes": self._layout.sizes, "p_config": self._config.code}
+        with self.comm.agreement(f"product {product.name}", arguments):
+            self._check_operands(product, x, y, num_vecs)
+
+    def _check_operands(self, product: Product, x: Vector, y: Vector, num_vecs: int) -> None:
         self.check_open()
         self._check_values(product)
         ends = self._ends(product, num_vecs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,41 @@ def test_afterwards(results: Any) -> None:
     expected = abs(apply(F, OPERANDS["col"])).sum()
     for found in results:
         assert found["afterwards"] == pytest.approx(expected, rel=1e-12)
+
+
+def small_matrix(s: Workbench) -> fm.Matrix:
+    matrix = fm.Matrix(s.comm, NM, ND, NT, True, p_config=fm.MatvecPrecisionConfig.from_code("ddsdd"))
+    matrix.init_mat_ones()
+    return matrix
+
+
+# Products with differing arguments, and products that fail on one rank, with NUMBA_FFTMATVEC_CHECK=1.
+PRODUCTS: dict[str, tuple[str, Callable[[Any, bool], Any]]] = {
+    "operand without values": ("UninitializedError", lambda s, odd: s.matrix.matvec(s.blank_x if odd else s.x, s.y)),
+    "operand of the other space": ("SpaceError", lambda s, odd: s.matrix.matvec(s.y if odd else s.x, s.y)),
+    "F or F*F": ("AgreementError", lambda s, odd: s.matrix.matvec(s.x, s.blank_x if odd else s.y, full=odd)),
+    "F or G": ("AgreementError", lambda s, odd: s.matrix.matvec(s.x, s.y, use_aux_mat=odd)),
+    "precision": ("AgreementError", lambda s, odd: (s.other_F if odd else s.matrix).matvec(s.x, s.y)),
+    "product or norm": ("AgreementError", lambda s, odd: s.x.norm() if odd else s.matrix.matvec(s.x, s.y)),
+}
+
+
+def product_outcomes(grid: tuple[int, int]) -> dict[str, Any]:
+    os.environ["NUMBA_FFTMATVEC_CHECK"] = "1"
+    with fm.Comm(MPI.COMM_WORLD, *grid, backend="cpu", timeout=20) as comm:
+        s: Any = Workbench(comm, grid, Path())
+        s.blank_x, s.other_F = blank(s), small_matrix(s)
+        found: dict[str, Any] = {name: outcome(s, act) for name, (_, act) in PRODUCTS.items()}
+        found["afterwards"] = float(abs((s.matrix @ s.x).gather()).sum())
+    return found
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid[0]}x{grid[1]}")
+def test_products_that_compare(grid: tuple[int, int]) -> None:
+    first, second = run_ranks(2, "unit.comm.test_arguments:product_outcomes", grid, timeout=60)
+    assert first == second
+    assert {name: first[name] and first[name][0] for name in PRODUCTS} == {
+        name: kind for name, (kind, _) in PRODUCTS.items()
+    }
+    assert first["afterwards"] > 0

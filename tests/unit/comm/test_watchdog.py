@@ -1,0 +1,216 @@
+"""Ranks that stop, die or are late: the others name them within the time limit; interrupts while waiting."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from mpi4py import MPI
+
+import numba_fftmatvec as fm
+from numba_fftmatvec.comm import watchdog
+from support.harness import RanksError, run_ranks
+
+TIMEOUT = 2.0
+STOPPED = 1
+
+
+def block(comm: fm.Comm, act: Callable[[], Any]) -> Any:
+    """Return the error of an action and its seconds."""
+    started = time.monotonic()
+    try:
+        act()
+    except BaseException as error:
+        return type(error).__name__, str(error), time.monotonic() - started
+    return None, "", time.monotonic() - started
+
+
+def stop() -> None:
+    """Stop this process until another one continues it."""
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def agreement_of_a_stopped_rank(comm: fm.Comm) -> Any:
+    def act() -> None:
+        with comm.agreement("a phase"):
+            if comm.world_rank == STOPPED:
+                stop()
+
+    return act
+
+
+def norm_of_a_stopped_rank(comm: fm.Comm) -> Any:
+    x = fm.Vector(comm, 6, 2, "col", global_sizes=True)
+    x.init_vec_ones()
+
+    def act() -> None:
+        if comm.world_rank == STOPPED:
+            stop()
+        x.norm()
+
+    return act
+
+
+def collection_of_a_stopped_rank(comm: fm.Comm) -> Any:
+    layout = comm.axis("col").layout(6, 2)
+
+    def local(item: int) -> np.ndarray:
+        if comm.world_rank == STOPPED:
+            stop()
+        return np.ones(layout.local_shape)
+
+    return lambda: comm.collect(layout, [0], local, lambda item, parts: list(parts) and None, "collecting")
+
+
+STOPS = {
+    "agreement": (agreement_of_a_stopped_rank, "a phase: expected a message of every rank within 2 s"),
+    "norm": (norm_of_a_stopped_rank, "norm: expected a message of every rank within 2 s"),
+    "collection": (collection_of_a_stopped_rank, "collecting: expected a message of every rank within 2 s"),
+}
+
+
+def stopped(name: str) -> Any:
+    """Return the errors of the survivors, of their next call, and the seconds; continue the stopped rank at last."""
+    comm = fm.Comm(MPI.COMM_WORLD, backend="cpu", timeout=TIMEOUT)
+    pids = MPI.COMM_WORLD.allgather(os.getpid())
+    first = block(comm, STOPS[name][0](comm))
+    later = block(comm, comm.barrier), block(comm, comm.check_open), block(comm, comm.close)
+    if comm.world_rank == 0:
+        time.sleep(0.5)  # the other survivors reach their limit too
+        os.kill(pids[STOPPED], signal.SIGCONT)
+    return first, later
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("name", STOPS)
+def test_a_stopped_rank_is_named(name: str) -> None:
+    results = run_ranks(3, "unit.comm.test_watchdog:stopped", name, timeout=60)
+    for rank in (0, 2):
+        (kind, message, seconds), later = results[rank]
+        assert kind == "CollectiveTimeout"
+        assert STOPS[name][1] in message
+        # The first rank asks for the parts in turn, so in a collection the last rank waits for the first.
+        missing = 0 if (name, rank) == ("collection", 2) else STOPPED
+        assert message.endswith(f"found none of rank {missing}")
+        assert TIMEOUT <= seconds < 10
+        assert [outcome[0] for outcome in later] == ["ClosedError", "ClosedError", None]
+        assert "gave up a message while" in later[0][1]
+        assert all(outcome[2] < 1 for outcome in later)
+
+
+def killed(payload: None) -> None:
+    comm = fm.Comm(MPI.COMM_WORLD, backend="cpu", timeout=TIMEOUT)
+    comm.barrier()
+    if comm.world_rank == STOPPED:
+        os.kill(os.getpid(), signal.SIGKILL)
+    comm.barrier()
+
+
+@pytest.mark.mpi
+def test_a_killed_rank_ends_the_others() -> None:
+    started = time.monotonic()
+    with pytest.raises(RanksError, match="exit status"):
+        run_ranks(3, "unit.comm.test_watchdog:killed", timeout=60)
+    assert time.monotonic() - started < 20  # with the start of three processes
+
+
+@contextmanager
+def alarm(seconds: float) -> Iterator[None]:
+    """Raise a KeyboardInterrupt in the body after some time."""
+
+    def interrupt(*frame: object) -> None:
+        raise KeyboardInterrupt
+
+    former = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, former)
+
+
+def interrupted(payload: None) -> Any:
+    """Return outcomes of rank 0, which is interrupted while it waits for the late rank 1, and of rank 1."""
+    comm = fm.Comm(MPI.COMM_WORLD, backend="cpu", timeout=30)
+    first = comm.world_rank == 0
+
+    def late(seconds: float) -> None:
+        time.sleep(0 if first else seconds)
+        comm.barrier()
+
+    def in_a_block(seconds: float) -> None:
+        with comm.agreement("a phase"):
+            late(seconds)
+
+    found = []
+    for act in (late, in_a_block):
+        with alarm(0.3) if first else alarm(100):
+            found.append(block(comm, lambda act=act: act(1.0)))
+    found.append(block(comm, comm.barrier))  # the ranks are in step
+    watchdog._GRACE = 0.5
+    with alarm(0.3) if first else alarm(100):
+        found.append(block(comm, lambda: late(3.0)))
+    found.append(block(comm, comm.check_open))
+    return found
+
+
+@pytest.mark.mpi
+def test_interrupts_while_waiting() -> None:
+    first, second = run_ranks(2, "unit.comm.test_watchdog:interrupted", timeout=60)
+    # The message arrives soon after the interrupt, so that both ranks stay in step.
+    assert [outcome[0] for outcome in first] == [
+        "KeyboardInterrupt",
+        "KeyboardInterrupt",
+        None,
+        *first[3][:1],
+        "ClosedError",
+    ]
+    assert [outcome[0] for outcome in second[:4]] == [None, "KeyboardInterrupt", None, None]
+    # It does not arrive in time, so that the rank gives it up.
+    assert first[3][0] == "KeyboardInterrupt"
+    assert first[3][2] < 2.5
+
+
+def late(payload: None) -> list[float]:
+    """Return the seconds of agreements that a rank reaches late, for long and with answers to the others' questions."""
+    comm = fm.Comm(MPI.COMM_WORLD, backend="cpu", timeout=2.0)
+    seconds = []
+    for delay in (0.0, 0.5, 1.6):
+        for rank in range(comm.world_size):
+            started = time.monotonic()
+            time.sleep(delay if rank == comm.world_rank else 0)
+            comm.barrier()
+            seconds.append(time.monotonic() - started)
+    comm.close()
+    return seconds
+
+
+@pytest.mark.mpi
+def test_a_late_rank_is_waited_for() -> None:
+    for seconds in run_ranks(3, "unit.comm.test_watchdog:late", timeout=60):
+        assert all(value < 2.0 for value in seconds)
+
+
+def test_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    with fm.Comm(MPI.COMM_SELF, backend="cpu") as comm:
+        assert comm.timeout == 300.0
+    monkeypatch.setenv("NUMBA_FFTMATVEC_TIMEOUT", "12.5")
+    with fm.Comm(MPI.COMM_SELF, backend="cpu") as comm:
+        assert comm.timeout == 12.5
+    with fm.Comm(MPI.COMM_SELF, backend="cpu", timeout=math.inf) as comm:
+        assert comm.timeout == math.inf
+    for value in ("0", "-3", "nan", "soon", ""):
+        monkeypatch.setenv("NUMBA_FFTMATVEC_TIMEOUT", value)
+        with pytest.raises(fm.ArgumentError, match="NUMBA_FFTMATVEC_TIMEOUT: expected a positive number, found"):
+            fm.Comm(MPI.COMM_SELF, backend="cpu")
+    for value in (0, -1.0, math.nan, "3", True):
+        with pytest.raises(fm.ArgumentError, match="timeout: expected a positive number, found"):
+            fm.Comm(MPI.COMM_SELF, backend="cpu", timeout=value)  # type: ignore[arg-type]
