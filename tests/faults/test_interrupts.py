@@ -14,6 +14,9 @@ import pytest
 import numba_fftmatvec as fm
 from numba_fftmatvec.products import PRODUCTS
 
+# An interrupt inside a destructor or a weak reference's callback is lost; Python reports it as unraisable.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 INTERRUPTS = 150
 # (Nm, Nd, Nt), long enough for several threads on the CPU and for chunks on two streams on a GPU.
 SIZES = {"cpu": (400, 30, 500), "cuda": (3000, 8, 1000)}
