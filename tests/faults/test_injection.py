@@ -13,14 +13,34 @@ from support.workbench import OPERANDS
 
 pytestmark = pytest.mark.mpi
 
-GRIDS = [(1, 2), (2, 1), (2, 2), (1, 3), (3, 1)]
+# Of the failures on each grid, one of this number is injected. `every_failure` injects all of them.
+STEPS = {(1, 2): 1, (2, 1): 3, (2, 2): 11, (1, 3): 11, (3, 1): 11}
+SECONDS = 240
 
 
-@pytest.mark.parametrize("kind", ERRORS)
-@pytest.mark.parametrize("grid", GRIDS, ids=lambda grid: f"{grid[0]}x{grid[1]}")
-def test_every_site_on_every_rank(grid: tuple[int, int], kind: str, tmp_path: Path) -> None:
-    ranks = run_ranks(grid[0] * grid[1], "support.injection:inject", (grid, str(tmp_path), kind), timeout=240)
+def check(grid: tuple[int, int], kind: str, step: int, folder: Path) -> int:
+    """Inject failures on a grid and assert that all ranks raised one error each time; return the number of failures."""
+    payload = grid, str(folder), kind, step
+    ranks = run_ranks(grid[0] * grid[1], "support.injection:inject", payload, timeout=SECONDS)
     for found in ranks:
         assert not found["wrong"], f"{len(found['wrong'])} of {found['total']}:\n" + "\n".join(found["wrong"][:20])
-        assert found["total"] > 100
         assert found["norm"] == pytest.approx(np.linalg.norm(OPERANDS["col"]), rel=1e-14)
+    return int(ranks[0]["total"])
+
+
+@pytest.mark.parametrize("grid", STEPS, ids=lambda grid: f"{grid[0]}x{grid[1]}")
+def test_memory_errors(grid: tuple[int, int], tmp_path: Path) -> None:
+    assert check(grid, "memory", STEPS[grid], tmp_path) > 100
+
+
+def test_interrupts(tmp_path: Path) -> None:
+    assert check((1, 2), "interrupt", 5, tmp_path) > 100
+
+
+def every_failure(folder: Path) -> dict[str, int]:
+    """Inject every failure of every kind on every grid; return their numbers. It takes about ten minutes."""
+    return {
+        f"{kind} {grid[0]}x{grid[1]}": check(grid, kind, 1, folder / f"{kind}{grid[0]}x{grid[1]}")
+        for grid in STEPS
+        for kind in ERRORS
+    }

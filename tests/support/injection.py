@@ -165,14 +165,17 @@ class Injector:
         return None
 
 
-def inject(payload: tuple[tuple[int, int], str, str]) -> dict[str, Any]:
-    """Inject failures into all calls; return the number of them and what went wrong, on every rank."""
-    grid, folder, kind = payload
+def inject(payload: tuple[tuple[int, int], str, str, int]) -> dict[str, Any]:
+    """Inject failures into all calls; return the number of them and what went wrong, on every rank.
+
+    The payload is the grid, a folder, a name of ERRORS, and n, to inject one of n failures.
+    """
+    grid, folder, kind, step = payload
     error, expected = ERRORS[kind]
     world, injector = MPI.COMM_WORLD, Injector()
     injector.error = error
     wrong: list[str] = []
-    total = 0
+    total = met = 0
     with fm.Comm(world, *grid, backend="cpu", timeout=LONGEST_SECONDS) as comm, injector.patched():
         s: Any = Workbench(comm, grid, Path(folder))
         prepare(s)
@@ -185,6 +188,9 @@ def inject(payload: tuple[tuple[int, int], str, str]) -> dict[str, Any]:
                 continue
             for rank, (counts, _) in enumerate(sites):
                 for target in ((site, k) for site, count in sorted(counts.items()) for k in range(1, count + 1)):
+                    met += 1
+                    if met % step:
+                        continue
                     print(f"rank {world.rank}: {name}, {target} on rank {rank}", file=sys.stderr, flush=True)
                     total += 1
                     prepared = call.prepare(s)
