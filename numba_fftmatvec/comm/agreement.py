@@ -95,6 +95,14 @@ class Meeting:
         ends = np.cumsum(counts).tolist()
         return [bytes(everything[end - count : end]) for end, count in zip(ends, counts, strict=True)]
 
+    def ranks_of(self, line: MPI.Intracomm) -> list[int]:
+        """Return the ranks of this object's communicator that form another one, in the order of the latter."""
+        groups = line.Get_group(), self._ranks.Get_group()
+        found: list[int] = list(MPI.Group.Translate_ranks(groups[0], list(range(line.size)), groups[1]))
+        for group in groups:
+            group.Free()
+        return found
+
     def run(self, phase: str, start: Any, message: Any) -> None:
         """Complete a collective operation, which must come right after an agreement, with memory allocated before."""
         self.watch.complete(phase, start, message)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ..layout import VectorLayout, block_ranges
+from .agreement import Meeting
 from .library import MPI
-from .watchdog import Watch
 
 T = TypeVar("T")
 Values = npt.NDArray[np.float64]
@@ -33,25 +33,20 @@ class Line:
     ----------
     ranks : mpi4py.MPI.Intracomm
         The ranks of the line.
-    everyone : mpi4py.MPI.Intracomm
-        All ranks, for errors.
-    watch : Watch
-        The watch of the Comm.
+    meeting : Meeting
+        The agreements of all ranks.
     phase : str
         The work, for errors.
     """
 
-    def __init__(self, ranks: MPI.Intracomm, everyone: MPI.Intracomm, watch: Watch, phase: str) -> None:
+    def __init__(self, ranks: MPI.Intracomm, meeting: Meeting, phase: str) -> None:
         self.rank: int = ranks.rank
         self.size: int = ranks.size
-        self.watch = watch
+        self.watch = meeting.watch
         self._ranks = ranks
         self._phase = phase
         self._code = np.zeros(1, _STOP.dtype)
-        groups = ranks.Get_group(), everyone.Get_group()
-        self._names = MPI.Group.Translate_ranks(groups[0], list(range(ranks.size)), groups[1])
-        for group in groups:
-            group.Free()
+        self._names = meeting.ranks_of(ranks)
 
     def send(self, array: npt.NDArray[Any], rank: int) -> None:
         """Send an array to a rank of the line."""

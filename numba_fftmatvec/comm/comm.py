@@ -23,9 +23,9 @@ from .agreement import Agreement, Arguments, Meeting
 from .axis import Axis
 from .collection import Line, Parts, collect
 from .collectives import Collectives, select_collectives
-from .communicators import Family
+from .communicators import first_meeting
 from .library import MPI, check_process
-from .watchdog import DEFAULT_SECONDS, time_limit
+from .watchdog import time_limit
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class Comm:
         #: The lock of the threads that use this Comm; see `exclusive`.
         self.lock = threading.RLock()
         self._closed = self._forked = False
-        self._family, self._meeting, early = _first_meeting(comm)  # the ranks meet on `comm` until its duplicate exists
+        self._family, self._meeting, early = first_meeting(comm)  # the ranks meet on `comm` until its duplicate exists
         self._number = self._family.created
         self._family.created += 1
         arguments = {
@@ -175,10 +175,16 @@ class Comm:
 
     def _create_axes(self, kind: Callable[[MPI.Intracomm, Meeting, Backend], Collectives]) -> dict[Space, Axis]:
         lines = {Space.COL: (self.row_comm, self.col_comm), Space.ROW: (self.col_comm, self.row_comm)}
-        axes = {}
-        with self.agreement("creating collectives"):
-            for space, (parts, copies) in lines.items():
-                axes[space] = Axis(space, parts, copies, kind(copies, self._meeting, self.backend))
+        axes: dict[Space, Axis] = {}
+        try:
+            with self.agreement("creating collectives"):
+                for space, (parts, copies) in lines.items():
+                    axes[space] = Axis(space, parts, copies, kind(copies, self._meeting, self.backend))
+        except BaseException:
+            if self._meeting.watch.given_up is None:
+                for axis in axes.values():
+                    axis.close()
+            raise
         return axes
 
     def _ranks_sharing_a_device(self) -> int:
@@ -306,7 +312,7 @@ class Comm:
         """
         with self.agreement(phase, layout.description):
             with self.agreement(phase, layout.description):  # a rank that has failed so far is missing in the exchange
-                line = Line(self.axis(layout.space).parts_comm, self.global_comm, self._meeting.watch, phase)
+                line = Line(self.axis(layout.space).parts_comm, self._meeting, phase)
             collect(line, layout, items, local, consume)
 
     def abort(self, status: int) -> None:
@@ -430,16 +436,3 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _first_meeting(comm: MPI.Intracomm) -> tuple[Family, Meeting, BaseException | None]:
-    """Return the family and the agreements of the ranks, and an error or interrupt that the first agreement raises.
-
-    Until then a rank cannot report an error to the others, so it tries again.
-    """
-    error: BaseException | None = None
-    try:
-        return Family.of(comm), Meeting(comm, DEFAULT_SECONDS), None
-    except BaseException as caught:
-        error = caught
-    return Family.of(comm), Meeting(comm, DEFAULT_SECONDS), error

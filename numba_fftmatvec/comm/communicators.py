@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, cast
 from ..errors import CapacityError
 from .agreement import Meeting
 from .library import MPI
+from .watchdog import DEFAULT_SECONDS
 
 
 class Communicators(NamedTuple):
@@ -149,3 +150,16 @@ def _create(parent: MPI.Intracomm, meeting: Meeting, grid: tuple[int, int]) -> C
         raise
     everyone, row, col = made
     return Communicators(everyone, row, col, place)
+
+
+def first_meeting(comm: MPI.Intracomm) -> tuple[Family, Meeting, BaseException | None]:
+    """Return the family and the agreements of the ranks, and an error or interrupt that the first agreement raises.
+
+    Until then a rank cannot report an error to the others, so it tries again.
+    """
+    error: BaseException | None = None
+    try:
+        return Family.of(comm), Meeting(comm, DEFAULT_SECONDS), None
+    except BaseException as caught:
+        error = caught
+    return Family.of(comm), Meeting(comm, DEFAULT_SECONDS), error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from typing import Any
 
 import cupy
 import numpy as np
 from cupy.cuda import nccl
 
-from ..backends import Backend
 from .agreement import Meeting
 from .library import MPI
 
@@ -16,14 +17,24 @@ _TYPES = {np.dtype(np.float64): nccl.NCCL_FLOAT64, np.dtype(np.float32): nccl.NC
 
 
 class NcclCollectives:
-    """Collectives of NCCL on the ranks of one communicator. See `Collectives` for the methods."""
+    """Collectives of NCCL on the ranks of one communicator. See `Collectives` for the methods.
+
+    From now on the backend waits for its stream within the Comm's time limit.
+    """
 
     queued = True
 
-    def __init__(self, comm: MPI.Intracomm, meeting: Meeting, backend: Backend) -> None:
-        identity = comm.bcast(nccl.get_unique_id() if comm.rank == 0 else None)
-        comm.Barrier()
-        self._nccl = nccl.NcclCommunicator(comm.size, identity, comm.rank)
+    def __init__(self, comm: MPI.Intracomm, meeting: Meeting, backend: Any) -> None:
+        phase = "creating NCCL's communicators"
+        with meeting.agreement(phase):
+            identity = nccl.get_unique_id() if comm.rank == 0 else ()
+            identities = meeting.gather_bytes(phase, json.dumps(identity).encode())
+            chosen = tuple(json.loads(identities[meeting.ranks_of(comm)[0]]))
+        # All ranks call NCCL now, since all have passed the block above.
+        create = partial(_communicator, backend.device, comm.size, chosen, comm.rank)
+        self._nccl = meeting.watch.complete_call(phase, create)
+        meeting.watch.communicators.append(self._nccl)
+        backend.wait_by(partial(meeting.watch.complete_device, "waiting for the device"))
 
     def broadcast(self, array: Any, root: int) -> None:
         """Copy the root's array to all ranks."""
@@ -41,3 +52,8 @@ class NcclCollectives:
     def close(self) -> None:
         """Destroy the NCCL communicator."""
         self._nccl.destroy()
+
+
+def _communicator(device: int, size: int, identity: tuple[int, ...], rank: int) -> Any:
+    cupy.cuda.Device(device).use()  # each thread has its own current device
+    return nccl.NcclCommunicator(size, identity, rank)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..arguments import positive_number
-from ..errors import ClosedError, CollectiveTimeout
+from ..errors import BackendError, ClosedError, CollectiveTimeout
 from .library import MPI
 
 ENVIRONMENT_VARIABLE = "NUMBA_FFTMATVEC_TIMEOUT"
@@ -20,6 +21,10 @@ DEFAULT_SECONDS = 300.0
 # core between the tests, and in the end the process sleeps.
 _SPINS, _YIELDS = 200, 2000
 _SHORTEST, _LONGEST = 5e-5, 2e-3  # seconds of a sleep
+
+# A device is asked without a pause for as long as most products take, since a sleep would add to their time.
+_DEVICE_SPIN_SECONDS = 0.02
+_CHECK_SECONDS = 2e-3  # between two questions to NCCL for errors
 
 # Seconds that a message may still take after an interrupt. Ranks that are in step need less.
 _GRACE = 5.0
@@ -72,6 +77,8 @@ class Watch:
         self.ranks = ranks
         self.timeout = timeout
         self.given_up: str | None = None
+        #: NCCL's communicators, which are aborted when a message is given up.
+        self.communicators: list[Any] = []
         self._interrupt: BaseException | None = None
         self._presence = _Presence(ranks)
 
@@ -98,10 +105,7 @@ class Watch:
         ClosedError
             An operation was given up before.
         """
-        if self.given_up is not None:
-            raise ClosedError(
-                f"{phase}: expected ranks in step, found a Comm that gave up a message while {self.given_up}"
-            )
+        self._check_in_step(phase)
         if partner is None:
             self._presence.number += 1
         requests: list[MPI.Request] = []
@@ -114,18 +118,95 @@ class Watch:
                 if _spun(requests[0]) or self._waited(requests[0], limit, partner):
                     return
             except MPI.Exception:
-                self.given_up = phase
+                self._abort(phase)
                 raise
             except BaseException as interrupt:  # from a signal handler
                 if self._interrupt is not None:
-                    self.given_up = phase
+                    self._abort(phase)
                     raise
                 self._interrupt = interrupt
                 limit = min(limit, time.monotonic() + _GRACE)
                 continue
-            self.given_up = phase
+            late = self._late(partner)
+            self._abort(phase)
             self.raise_interrupt()
-            raise CollectiveTimeout(f"{phase}: {self._late(partner)}")
+            raise CollectiveTimeout(f"{phase}: {late}")
+
+    def complete_device(self, phase: str, done: Callable[[], bool]) -> None:
+        """Wait until a device has done its work, which may wait for other ranks in NCCL's operations.
+
+        Parameters
+        ----------
+        phase : str
+            The work, for errors.
+        done : callable
+            Whether the work is done.
+
+        Raises
+        ------
+        CollectiveTimeout
+            The time limit is over. NCCL's communicators are aborted.
+        BackendError
+            NCCL reports an error, for example of a lost rank. The communicators are aborted.
+        ClosedError
+            An operation was given up before.
+        """
+        self._check_in_step(phase)
+        started = checked = time.monotonic()
+        while not done():
+            now = time.monotonic()
+            if now - checked > _CHECK_SECONDS:
+                checked = now
+                self._check_communicators(phase)
+            if now - started > _DEVICE_SPIN_SECONDS:
+                time.sleep(_SHORTEST)
+            if now - started > self.timeout:
+                self._abort(phase)
+                raise CollectiveTimeout(
+                    f"{phase}: expected the device's work within {self.timeout:g} s, found it unfinished; "
+                    "another rank may not have joined it"
+                )
+
+    def complete_call(self, phase: str, function: Callable[[], Any]) -> Any:
+        """Return the result of a function that waits for other ranks.
+
+        After the time limit the function goes on in a thread. The errors are those of `complete_device` and of the
+        function.
+        """
+        outcome: list[tuple[Any, BaseException | None]] = []
+
+        def run() -> None:
+            try:
+                outcome.append((function(), None))
+            except BaseException as error:
+                outcome.append((None, error))
+
+        threading.Thread(target=run, daemon=True).start()
+        self.complete_device(phase, lambda: bool(outcome))
+        found, error = outcome[0]
+        if error is not None:
+            raise error
+        return found
+
+    def _check_communicators(self, phase: str) -> None:
+        for communicator in self.communicators:
+            try:
+                communicator.check_async_error()
+            except Exception as error:
+                self._abort(phase)
+                raise BackendError(f"{phase}: expected NCCL without an error, found: {error}") from error
+
+    def _abort(self, phase: str) -> None:
+        """Give up, and end the operations of NCCL that wait for other ranks."""
+        self.given_up = phase
+        while self.communicators:
+            self.communicators.pop().abort()
+
+    def _check_in_step(self, phase: str) -> None:
+        if self.given_up is not None:
+            raise ClosedError(
+                f"{phase}: expected ranks in step, found a Comm that gave up a message while {self.given_up}"
+            )
 
     def raise_interrupt(self) -> None:
         """Raise an interrupt that came during an operation."""

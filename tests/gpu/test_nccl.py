@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import signal
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -109,3 +112,63 @@ def test_blocks_travel_in_chunks(gpu_each: Any, grid: tuple[int, int]) -> None:
     if grid[1] > 1:
         assert "reduce: wire" in plan
         assert "(chunk 1)" in plan[plan.index("reduce: wire") :]
+
+
+def stopped_rank(payload: None) -> tuple[str, str, float]:
+    """Return the error of a rank whose product waits for a stopped rank, and its seconds."""
+    comm = fm.Comm(MPI.COMM_WORLD, 1, 2, backend="cuda", collectives="nccl", timeout=5.0)
+    pids = MPI.COMM_WORLD.allgather(os.getpid())
+    matrix = fm.Matrix(comm, 6, 4, 8, global_sizes=True)
+    matrix.init_mat_ones()
+    x, y = matrix.get_vec("input"), matrix.get_vec("output")
+    x.init_vec_ones()
+    for _ in range(3):
+        matrix.matvec(x, y)
+    comm.synchronize()
+    started = time.monotonic()
+    if comm.world_rank == 1:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        return "", "", 0.0
+    matrix.matvec(x, y)  # queued
+    with pytest.raises(fm.CollectiveTimeout) as caught:
+        comm.synchronize()
+    seconds = time.monotonic() - started
+    with pytest.raises(fm.ClosedError):
+        matrix.matvec(x, y)
+    comm.close()
+    os.kill(pids[1], signal.SIGCONT)
+    return type(caught.value).__name__, str(caught.value), seconds
+
+
+def test_a_product_that_waits_for_a_stopped_rank(gpu_each: Any) -> None:
+    gpu_each((1, 2))
+    kind, message, seconds = run_ranks(2, "gpu.test_nccl:stopped_rank", timeout=90)[0]
+    assert kind == "CollectiveTimeout"
+    assert "waiting for the device: expected the device's work within 5 s" in message
+    assert 4.5 < seconds < 15
+
+
+def failing_constructors(payload: None) -> list[tuple[str, str]]:
+    """Return the errors of constructors in which NCCL fails on one rank, and then create a Comm."""
+    from numba_fftmatvec.comm import nccl
+
+    found = []
+    original = nccl.nccl.get_unique_id
+
+    def without_identity() -> Any:
+        raise RuntimeError("no identity")
+
+    nccl.nccl.get_unique_id = without_identity if MPI.COMM_WORLD.rank == 0 else original
+    try:
+        fm.Comm(MPI.COMM_WORLD, 1, 2, backend="cuda", collectives="nccl", timeout=30.0)
+    except RuntimeError as error:
+        found.append((type(error).__name__, str(error)))
+    nccl.nccl.get_unique_id = original
+    fm.Comm(MPI.COMM_WORLD, 1, 2, backend="cuda", collectives="nccl", timeout=30.0).close()
+    return found
+
+
+def test_a_constructor_that_fails_on_one_rank(gpu_each: Any) -> None:
+    gpu_each((1, 2))
+    first, second = run_ranks(2, "gpu.test_nccl:failing_constructors", timeout=90)
+    assert first == second == [("RuntimeError", "no identity")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -113,6 +113,8 @@ class CudaBackend:
         self._pinned: dict[int, np.ndarray] = {}
         self._replays: WeakSet[GraphReplay] = WeakSet()
         self._peak = 0
+        self._wait: Callable[[], object] = self.stream.synchronize
+        self._watched = False
 
     def lane(self, index: int) -> Lane:
         """Return lane 0, on the backend's stream, or lane 1, for work that overlaps with that of lane 0."""
@@ -149,17 +151,25 @@ class CudaBackend:
         with self.active():
             return cupy.from_dlpack(exported)
 
+    def wait_by(self, wait: Callable[[Callable[[], bool]], object]) -> None:
+        """Wait for the stream from now on by a function that takes the test whether the stream is done."""
+        stream = self.stream  # the functions must not keep this object alive
+        self._wait = lambda: wait(lambda: bool(stream.done))
+        self._watched = True
+
     def upload(self, destination: Any, source: np.ndarray) -> None:
         """Copy a host array to the device."""
         with self.active():
+            self._settle()
             destination.set(np.ascontiguousarray(source, destination.dtype))
-        self.stream.synchronize()
+        self._wait()
 
     def download(self, source: Any) -> np.ndarray:
         """Return a host copy."""
         with self.active():
+            self._settle()
             host: np.ndarray = cupy.asnumpy(source)
-        self.stream.synchronize()
+        self._wait()
         return host
 
     def host_view(self, array: Any) -> np.ndarray:
@@ -172,12 +182,12 @@ class CudaBackend:
     def copy_to_host(self, host: np.ndarray, array: Any) -> None:
         """Copy to page-locked memory and wait."""
         array.get(stream=self.stream, out=host)
-        self.stream.synchronize()
+        self._wait()
 
     def copy_from_host(self, array: Any, host: np.ndarray) -> None:
         """Copy from page-locked memory and wait, since the memory is reused."""
         array.set(host, stream=self.stream)
-        self.stream.synchronize()
+        self._wait()
 
     def staging(self, shape: tuple[int, int]) -> AbstractContextManager[CudaStaging]:
         """Return slots of page-locked and device memory."""
@@ -221,7 +231,12 @@ class CudaBackend:
 
     def synchronize(self) -> None:
         """Wait for the stream."""
-        self.stream.synchronize()
+        self._wait()
+
+    def _settle(self) -> None:
+        """Wait before a copy of pageable memory, which itself waits for the stream without a time limit."""
+        if self._watched:
+            self._wait()
 
     def timestamp(self) -> Any:
         """Record an event."""

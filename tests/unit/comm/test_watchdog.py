@@ -214,3 +214,72 @@ def test_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in (0, -1.0, math.nan, "3", True):
         with pytest.raises(fm.ArgumentError, match="timeout: expected a positive number, found"):
             fm.Comm(MPI.COMM_SELF, backend="cpu", timeout=value)  # type: ignore[arg-type]
+
+
+class Communicator:
+    """An NCCL communicator that reports an error at one of its questions, or never."""
+
+    def __init__(self, fails_at: int | None = None) -> None:
+        self.questions = 0
+        self.fails_at = fails_at
+        self.aborted = False
+
+    def check_async_error(self) -> None:
+        self.questions += 1
+        if self.questions == self.fails_at:
+            raise RuntimeError("remote process exited")
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def device_watch(timeout: float, fails_at: int | None = None) -> tuple[watchdog.Watch, list[Communicator]]:
+    watch = watchdog.Watch(MPI.COMM_SELF, timeout)
+    communicators = [Communicator(), Communicator(fails_at)]
+    watch.communicators = list(communicators)
+    return watch, communicators
+
+
+def test_a_device_that_ends_in_time() -> None:
+    watch, communicators = device_watch(60)
+    answers = iter([False] * 5 + [True])
+    watch.complete_device("a product", lambda: next(answers))
+    ends = time.monotonic() + 0.1
+    watch.complete_device("a product", lambda: time.monotonic() > ends)
+    assert watch.given_up is None
+    assert [communicator.aborted for communicator in communicators] == [False, False]
+    assert all(communicator.questions > 3 for communicator in communicators)
+
+
+def test_a_device_that_waits_for_another_rank() -> None:
+    watch, communicators = device_watch(0.2)
+    with pytest.raises(fm.CollectiveTimeout, match="a product: expected the device's work within 0.2 s, found it"):
+        watch.complete_device("a product", lambda: False)
+    assert all(communicator.aborted for communicator in communicators)
+    with pytest.raises(fm.ClosedError, match="gave up a message while a product"):
+        watch.complete_device("a norm", lambda: True)
+
+
+def test_an_error_of_nccl() -> None:
+    watch, communicators = device_watch(60, fails_at=3)
+    with pytest.raises(
+        fm.BackendError, match="a product: expected NCCL without an error, found: remote process exited"
+    ):
+        watch.complete_device("a product", lambda: False)
+    assert all(communicator.aborted for communicator in communicators)
+
+
+def test_an_interrupt_while_a_device_works() -> None:
+    watch, _ = device_watch(60)
+    with pytest.raises(KeyboardInterrupt), alarm(0.2):
+        watch.complete_device("a product", lambda: False)
+    assert watch.given_up is None
+
+
+def test_a_call_that_waits_for_other_ranks() -> None:
+    watch, _ = device_watch(0.2)
+    assert watch.complete_call("creating", lambda: 3) == 3
+    with pytest.raises(ZeroDivisionError):
+        watch.complete_call("creating", lambda: 1 // 0)
+    with pytest.raises(fm.CollectiveTimeout, match="creating: expected the device's work within 0.2 s"):
+        watch.complete_call("creating", lambda: time.sleep(1))
