@@ -11,7 +11,7 @@ import pytest
 from numba_fftmatvec.kernels import elementwise, padding, reductions
 from numba_fftmatvec.kernels import pairs as pairs_kernels
 from numba_fftmatvec.testing import generate_double
-from support.machines import CUDA_TARGETS
+from support.machines import CUDA_TARGETS, SIMULATED
 
 SIZES = [(1, 1), (3, 7), (2, 31), (5, 33), (3, 257)]
 REALS = [np.float32, np.float64]
@@ -113,11 +113,6 @@ def test_the_generated_doubles_are_the_documented_ones(machine) -> None:
     np.testing.assert_array_equal(filled, [1.0000000037252903, 1.130398813795517])
 
 
-def reduce(machine, name: str, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -> float:
-    launch = reductions.reduce_launcher(machine.target, name)
-    return float(machine.run(launch, np.full(reductions.PARTIALS + 1, np.nan), x, y, scale)[-1])
-
-
 @pytest.fixture
 def reduce_on(machine) -> Callable[..., float]:
     def reduce(name: str, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -> float:
@@ -135,6 +130,31 @@ def test_reductions(reduce_on, size) -> None:
     assert abs(reduce_on("sum_magnitude", x, x) - abs(x).sum()) <= bound * abs(x).sum()
     assert abs(reduce_on("sum_square", x, x, 0.5) - (x / 2) @ (x / 2)) <= bound * (x @ x)
     assert reduce_on("max_magnitude", x, x) == abs(x).max()
+
+
+# A pass of the unrolled loop takes four elements of a chunk (CPU), or of a thread of each block (CUDA).
+STEP = 3 * 8 if SIMULATED else reductions.PARTIALS
+LENGTHS = [3, 4, 7] if SIMULATED else [*range(1, 10), 11, 15]
+
+
+@pytest.mark.parametrize("short", [0, 1, 3, 19], ids=lambda n: f"{n} fewer")
+@pytest.mark.parametrize("length", LENGTHS)
+def test_reductions_take_every_element_once(reduce_on, length, short) -> None:
+    """Chunks have every length modulo four, and the last one is shorter. The sums of integers are exact."""
+    size = length * STEP - short
+    x, y = np.arange(1.0, size + 1), np.random.default_rng(size).integers(-99, 99, size).astype(float)
+    assert reduce_on("dot", x, y) == x @ y
+    assert reduce_on("sum_magnitude", y, y) == abs(y).sum()
+    assert reduce_on("sum_square", y, y, 2.0) == (2 * y) @ (2 * y)
+    for place in {0, size // 2, size - 1}:
+        y[place] = -100
+        assert reduce_on("max_magnitude", y, y) == 100
+        y[place] = 0
+
+
+def test_reductions_of_nothing_are_zero(reduce_on) -> None:
+    for name in reductions.TERMS:
+        assert reduce_on(name, np.zeros(0), np.zeros(0)) == 0
 
 
 @pytest.mark.parametrize("place", [0, 20, 39])

@@ -197,6 +197,7 @@ def test_tiles_of_the_cpu_share_the_rows_fairly() -> None:
         ("vector", (9, 4), ValueError, "vector's spectrum: expected shape"),
         ("spectrum", (2, 4, 8), ValueError, "spectrum: expected shape"),
         ("spectrum", (2, 3, 2), ValueError, "spectrum: expected runs of at least 3 frequencies, found 1"),
+        ("spectrum", (2, 3, 5), ValueError, "spectrum: expected runs of at least 3 frequencies, found 2"),
         ("scales", (2, 3, 2), ValueError, "spectrum's scales: expected shape"),
     ],
 )
@@ -209,3 +210,24 @@ def test_arrays_that_do_not_fit_are_refused(machine, name, shape, error, message
     launch = sbgemv_launcher(machine.target, problem, machine.allocate)
     with pytest.raises(error, match=message):
         launch(arrays["result"], formats.StoredArrays(arrays["spectrum"], arrays["scales"]), arrays["vector"])
+
+
+def test_runs_that_are_one_frequency_short_are_refused(machine) -> None:
+    problem = Problem(2, 3, 4, False, formats.COMPLEX128, *DTYPES[0])
+    paired = machine.name != "cpu"
+    least = problem.length if paired else problem.frequencies
+    widths = {"spectrum": problem.frequencies, "vector": least, "result": least}
+    launch = sbgemv_launcher(machine.target, problem, machine.allocate)
+
+    def run(spectrum: int, vector: int, result: int) -> None:
+        values, scales = machine.put(np.zeros((2, 3, 2 * spectrum))), machine.put(np.zeros((1, 1, 1)))
+        arrays = [
+            machine.put(np.zeros((problem.rows(rows, paired=paired), width), DOUBLE))
+            for rows, width in ((2, result), (3, vector))
+        ]
+        launch(arrays[0], formats.StoredArrays(values, scales), arrays[1])
+
+    run(**widths)
+    for name, width in widths.items():
+        with pytest.raises(ValueError, match=f"{name}.*: expected runs of at least {width} .*, found {width - 1}"):
+            run(**{**widths, name: width - 1})
