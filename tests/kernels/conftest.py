@@ -9,18 +9,33 @@ import pytest
 from numba_fftmatvec.kernels import elementwise, padding, pairs, reductions
 from numba_fftmatvec.kernels.jit import clear
 from numba_fftmatvec.kernels.sbgemv import cuda
-from support.machines import SIMULATED, TARGETS, Machine
+from support.machines import INTERPRETED, SIMULATED, TARGETS, Machine, interpret
 
 
-@pytest.fixture(params=TARGETS)
-def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Return a target. In the simulator blocks are small and few, since each CUDA thread is a Python thread."""
+@pytest.fixture(scope="session", autouse=True)
+def _interpreter() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        if INTERPRETED:
+            interpret(patch)
+        yield
+    clear()
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """In the simulator blocks are small and few, since each CUDA thread is a Python thread."""
     if SIMULATED:
         for module in (padding, pairs, elementwise, reductions, cuda):
             monkeypatch.setattr(module, "THREADS", 8)
         monkeypatch.setattr(reductions, "PARTIALS", 3)
         monkeypatch.setattr(elementwise, "MAP_SHAPES", {1: (8, 2), 2: (8, 1), 3: (4, 3)})
         clear()
-    yield Machine(request.param)
+    yield
     if SIMULATED:
         clear()
+
+
+@pytest.fixture(params=TARGETS)
+def machine(request: pytest.FixtureRequest, small_blocks: None) -> Machine:
+    """Return a target."""
+    return Machine(request.param)

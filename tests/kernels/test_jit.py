@@ -10,8 +10,9 @@ import pytest
 from numba import float64, int64, prange
 from numba.core import caching
 
-from numba_fftmatvec.kernels import jit
+from numba_fftmatvec.kernels import elementwise, encoding, jit, padding, pairs, reductions, sbgemv
 from numba_fftmatvec.kernels.jit import Called, CpuNest, Free, Kernel, Target, array_type, free_names, specialise
+from support.machines import SIMULATED
 
 formula, FACTOR, zeros = Free("formula"), Free("FACTOR"), Free("zeros")
 SIGNATURE = array_type(np.float64, 1), float64
@@ -124,3 +125,16 @@ def test_an_error_of_the_compiler_is_no_error_of_the_disk_cache() -> None:
     with pytest.raises(RuntimeError, match="expected a compiler"):
         jit._cached_on_disk(compiled)
     assert calls == [True]
+
+
+@pytest.mark.skipif(not SIMULATED, reason="CUDA's intrinsics need numba-cuda, or the simulator")
+def test_every_specialisation_binds_its_free_names() -> None:
+    kernels = [
+        kernel
+        for module in (elementwise, encoding, padding, pairs, reductions, sbgemv)
+        for kernel in module.specialisations().values()
+    ]
+    for kernel in kernels:
+        for target in kernel.nests:
+            kernel.function(target)
+    assert len({kernel.function("cuda").__name__ for kernel in kernels}) > 100

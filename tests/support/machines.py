@@ -1,23 +1,29 @@
 """The targets of kernel tests, and the transfer of arrays to them.
 
 With NUMBA_ENABLE_CUDASIM=1 the CUDA kernels run in numba's simulator, on NumPy arrays; without it on the CPU and, with
-the mark `gpu`, on a device.
+the mark `gpu`, on a device. With FFTMATVEC_INTERPRET=1 the CPU's loop nests run in the Python interpreter.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from numba_fftmatvec.kernels import Target
-from numba_fftmatvec.kernels.jit import require_cuda
+from numba_fftmatvec.kernels.jit import CpuNest, clear, require_cuda
+from numba_fftmatvec.kernels.sbgemv import cpu
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") == "1"
+INTERPRETED = os.environ.get("FFTMATVEC_INTERPRET", "0") == "1"
 CUDA_TARGETS = ["simulator"] if SIMULATED else [pytest.param("cuda", marks=pytest.mark.gpu)]
 TARGETS = CUDA_TARGETS if SIMULATED else ["cpu", *CUDA_TARGETS]
 
@@ -45,3 +51,26 @@ class Machine:
             warnings.filterwarnings("ignore", "overflow", RuntimeWarning)  # hashes wrap; the simulator's scalars warn
             launch(result, *[self.put(a) if isinstance(a, np.ndarray) else a for a in arguments])
         return self.get(result)
+
+
+def interpret(patch: pytest.MonkeyPatch) -> None:
+    """Run the CPU's loop nests as Python functions: NumPy checks every index, and a tracer sees every line."""
+    patch.setattr(CpuNest, "compile_formula", staticmethod(lambda formula, called: formula))
+    patch.setattr(CpuNest, "compile", lambda nest, function: function)
+    patch.setattr(cpu, "_prefetch", lambda address: None)
+    patch.setattr(cpu, "_stay_apart", lambda: None)
+    patch.setattr(cpu, "complex128", np.complex128)
+    clear()
+
+
+def run_kernel_tests(names: list[str], **environment: str) -> int:
+    """Run files of kernel tests in another process, with environment variables; return the number that passed."""
+    folder = Path(__file__).resolve().parents[1] / "kernels"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(folder / name) for name in names)]
+    run = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=900, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    passed = re.search(r"(\d+) passed", run.stdout)
+    assert passed is not None
+    return int(passed.group(1))
