@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 
+import numpy as np
 import pytest
 
-from numba_fftmatvec.kernels import Kernel, elementwise, encoding, padding, pairs, reductions, sbgemv
+from numba_fftmatvec.kernels import CudaNest, Kernel, elementwise, encoding, padding, pairs, reductions, sbgemv
+from numba_fftmatvec.kernels.jit import cuda, pointer_type, scalar_type
 from support.machines import SIMULATED
 
 CAPABILITIES = [(8, 0), (9, 0), (10, 0)]
@@ -32,6 +35,19 @@ def specialisations() -> dict[str, Kernel]:
     return {name: kernel for module in modules for name, kernel in module.specialisations().items()}
 
 
+def narrow_arithmetic(ptx: str) -> list[str]:
+    """Return the 32-bit sums, products and shifts of a kernel, which would wrap beyond 2^31 elements.
+
+    A 64-bit division of operands that fit into 32 bits is done in 32 bits, and its remainder by a product.
+    """
+    found = re.findall(r"\s((?:add|sub|mul\.lo|mad\.lo|shl)\.[sub]32)\s", ptx)
+    for _ in re.findall(r"\sdiv\.u32\s", ptx):
+        for step in ("mul.lo.s32", "sub.s32"):
+            if step in found:
+                found.remove(step)
+    return found
+
+
 @pytest.fixture(autouse=True)
 def _ptx() -> None:
     if why_not():
@@ -50,6 +66,17 @@ def test_every_specialisation_compiles(capability) -> None:
         assert f".target sm_{capability[0]}{capability[1]}" in ptx, name
         assert ".entry" in ptx, name
         assert ".local" not in ptx, f"{name} keeps something in local memory"
+        # The power function takes exponents apart; its loop is that of the other maps.
+        assert name == "map_power" or not narrow_arithmetic(ptx), f"{name} may compute an index of 32 bits"
+
+
+@pytest.mark.ptx
+def test_an_index_of_32_bits_is_found() -> None:
+    def nest(out, width):
+        out[np.int32(cuda.blockIdx.x * width + cuda.threadIdx.x)] = 1.0
+
+    signature = pointer_type(np.float64), scalar_type(np.int64)
+    assert narrow_arithmetic(Kernel("narrow", {"cuda": CudaNest(nest, signature)}).ptx((9, 0)))
 
 
 @pytest.mark.ptx
