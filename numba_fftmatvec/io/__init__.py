@@ -2,6 +2,7 @@
 
 from .atomic import FilePath, file_path
 from .check import Finding, check_path
+from .generations import Replacement
 from .hdf5 import (
     VectorWriter,
     block_row_writer,
@@ -13,12 +14,13 @@ from .hdf5 import (
     write_block_row,
 )
 from .manifest import manifest_path, write_manifest
-from .meta import MatrixMeta, read_meta, remove_meta, write_meta
+from .meta import MatrixMeta, read_meta, write_meta
 
 __all__ = [
     "FilePath",
     "Finding",
     "MatrixMeta",
+    "Replacement",
     "VectorWriter",
     "block_row_writer",
     "check_block_row",
@@ -29,7 +31,6 @@ __all__ = [
     "read_block_row",
     "read_meta",
     "read_vector",
-    "remove_meta",
     "vector_writer",
     "write_block_row",
     "write_manifest",

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +96,7 @@ class Content:
     path: Path
     storage: Storage
     digests: Digests | None
+    version: bytes  # differs between versions of a file that were written in its place
 
     def read(self, parts: list[slice], out: list[NDArray[np.float64]]) -> None:
         """Read parts of the values, in ascending order, each into a contiguous array; verify those with digests."""
@@ -148,8 +151,12 @@ def opened(description: Description) -> Iterator[Content]:
         if dataset.shape != description.shape:
             expected = f"{description.shape} ({description.layout})"
             raise FileFormatError(f"{path}, vec: expected shape {expected}, found {dataset.shape}")
-        storage = Storage(path, dataset, file.id.get_vfd_handle())
-        yield Content(path, storage, _digests(description, dataset))
+        descriptor = file.id.get_vfd_handle()
+        storage = Storage(path, dataset, descriptor)
+        digests = _digests(description, dataset)
+        status = os.fstat(descriptor)
+        version = b"" if digests is None else hashlib.sha256(digests.spans).digest()
+        yield Content(path, storage, digests, version or f"{status.st_mtime_ns} {status.st_size}".encode())
 
 
 def _dataset(path: Path, file: Any) -> Any:

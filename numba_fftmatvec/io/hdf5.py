@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,11 +97,16 @@ def write_block_row(directory: FilePath, meta: MatrixMeta, row: int, values: NDA
 
 
 @contextmanager
-def block_row_writer(directory: FilePath, meta: MatrixMeta, row: int) -> Iterator[VectorWriter]:
-    """Write one block row in parts, as `vector_writer` does; the parameters are those of `write_block_row`."""
+def block_row_writer(
+    directory: FilePath, meta: MatrixMeta, row: int, like: Path | None = None
+) -> Iterator[VectorWriter]:
+    """Write one block row in parts, as `vector_writer` does, with the permissions of a file `like`.
+
+    The other parameters are those of `write_block_row`.
+    """
     description = _block_row(directory, meta, row, range(meta.Nm))
     make_directory(description.path.parent)
-    with _writer(description) as writer:
+    with _writer(description, like) as writer:
         yield writer
 
 
@@ -117,7 +123,7 @@ def read_vector(
     checksum: int = 0,
     qoi: bool = False,
     allow_nonfinite: bool = False,
-) -> None:
+) -> bytes:
     """Read a rank's blocks of a vector: ``out[i, t] = vec[blocks[i], t]``, or ``out[v, i, t]`` for several vectors.
 
     Parameters
@@ -137,6 +143,11 @@ def read_vector(
     allow_nonfinite : bool
         Whether NaN and infinities are accepted.
 
+    Returns
+    -------
+    bytes
+        The version of the file, the same for all readers of it until it is replaced.
+
     Raises
     ------
     FileError
@@ -146,7 +157,7 @@ def read_vector(
     ChecksumError
         `checksum` is not 0, and the file has no checksum or a different one.
     """
-    _read(Description(file_path(path), layout, checksum, qoi), out, allow_nonfinite)
+    return _read(Description(file_path(path), layout, checksum, qoi), out, allow_nonfinite)
 
 
 class VectorWriter:
@@ -262,9 +273,9 @@ def stored_block_row(directory: FilePath, meta: MatrixMeta, row: int, cols: rang
 
 
 @contextmanager
-def _writer(description: Description) -> Iterator[VectorWriter]:
+def _writer(description: Description, like: Path | None = None) -> Iterator[VectorWriter]:
     path = description.path
-    with replacing(path) as temporary:
+    with replacing(path, like) as temporary:
         with os_errors(path, "write the file"):
             descriptor = os.open(temporary, os.O_RDWR)
         try:
@@ -281,7 +292,7 @@ def _check(description: Description) -> None:
         pass
 
 
-def _read(description: Description, out: NDArray[np.float64], allow_nonfinite: bool) -> None:
+def _read(description: Description, out: NDArray[np.float64], allow_nonfinite: bool) -> bytes:
     layout, blocks = description.layout, description.layout.blocks
     spans = description.spans(blocks)
     description.check_array(out, blocks)
@@ -289,8 +300,9 @@ def _read(description: Description, out: NDArray[np.float64], allow_nonfinite: b
         raise ArgumentError(f"{description.path}: out: expected a writeable C-contiguous array, found {out.flags}")
     with opened(description) as content:
         content.read(spans, list(out.reshape(len(spans), -1)))
+        version = content.version
     if allow_nonfinite or (finite := np.isfinite(out)).all():
-        return
+        return version
     first = int(np.argmin(finite))
     index, place = divmod(first, len(blocks) * layout.block_size)
     block, step = divmod(place, layout.block_size)

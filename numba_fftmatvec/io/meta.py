@@ -154,19 +154,6 @@ def write_meta(directory: FilePath, meta: MatrixMeta) -> None:
         temporary.write_bytes("".join(f"{line}\n" for line in lines).encode())
 
 
-def remove_meta(directory: FilePath) -> None:
-    """Remove the metadata of a matrix directory, if any; it is not a matrix until they are written again.
-
-    Raises
-    ------
-    FileError
-        The file cannot be removed.
-    """
-    path = meta_path(directory)
-    with os_errors(path, "remove the metadata"):
-        path.unlink(missing_ok=True)
-
-
 def meta_path(directory: FilePath) -> Path:
     """Return the path of the metadata of the matrix in `directory`."""
     return file_path(directory) / "binary" / "meta_adj"

@@ -43,19 +43,26 @@ def remove_temporaries(folder: Path) -> None:
     began = time.monotonic()
     if began < _next_search:
         return
-    remove_owned(folder, _TEMPORARY)
+    for _, path in owned_by_ended(folder, _TEMPORARY, 1):
+        with suppress(OSError):  # another process may have removed it
+            os.unlink(path)
     ended = time.monotonic()
     _next_search = ended + _PAUSE * (ended - began)
 
 
-def remove_owned(folder: Path, names: re.Pattern[str]) -> None:
-    """Remove the files of a folder with matching names; the first group of a match is a process that has ended."""
+def owned_by_ended(folder: Path, names: re.Pattern[str], group: int) -> list[tuple[re.Match[str], str]]:
+    """Return the matches and paths of a folder's files with matching names whose owner, a group of it, has ended."""
+    found: list[tuple[re.Match[str], str]] = []
+    ended: dict[str, bool] = {}
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
-            match = names.fullmatch(entry.name)
-            if match and has_ended(match[1]):
-                with suppress(OSError):  # another process may have removed it
-                    os.unlink(entry.path)
+            if match := names.fullmatch(entry.name):
+                name = match[group]
+                if name not in ended:
+                    ended[name] = has_ended(name)
+                if ended[name]:
+                    found.append((match, entry.path))
+    return found
 
 
 def _system() -> str:

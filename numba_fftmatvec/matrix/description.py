@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 from ..errors import ClosedError
+from ..io import FilePath
 from ..layout import MatrixLayout, Space, VectorLayout
 from ..operators import LinearOperator
 from ..precision import MatvecPrecisionConfig
 from ..spectrum import Spectra
 
-Path_ = str | os.PathLike[str]
+Path_ = FilePath
 
 
 class MatrixDescription(LinearOperator):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..comm.collection import Parts
 from ..comm.exclusive import exclusive
 from ..errors import UninitializedError
-from ..io import MatrixMeta, block_row_writer, remove_meta, write_meta
+from ..io import MatrixMeta, Replacement, block_row_writer, file_path, write_manifest, write_meta
 from ..layout import Space
 from .description import MatrixDescription, Path_
 
@@ -18,8 +18,8 @@ class MatrixFiles(MatrixDescription):
         """Write the matrix to a directory in the pyFFTMatvec format. Collective.
 
         The written values are those that the stored spectrum represents. They equal the loaded values up to the
-        rounding of `p_config.sbgemv`. The metadata are removed first and written last. An incomplete directory, or one
-        with rows of two matrices, therefore cannot be read.
+        rounding of `p_config.sbgemv`. The block rows are new files, and the metadata are replaced last. At any time the
+        directory therefore has the old matrix or the new one. The files of the old one are removed at the end.
 
         Parameters
         ----------
@@ -31,25 +31,38 @@ class MatrixFiles(MatrixDescription):
         UninitializedError
             The matrix has no values.
         FileError
-            A file cannot be written.
+            A file cannot be written. The directory has the old matrix.
         """
-        comm, layout, phase = self.comm, self._layout, f"writing {path}"
+        comm, layout, first = self.comm, self._layout, self.comm.world_rank == 0
+        digests: dict[int, bytes] = {}
 
         def write(row: int, parts: Parts) -> None:
-            with block_row_writer(path, meta, row) as writer:
+            with block_row_writer(new.directory, new.meta, row, new.like(row)) as writer:
                 for cols, values in parts:
                     writer.write(cols, values)
+            digests[row] = writer.digest
 
-        with comm.agreement(phase):
-            with comm.agreement(phase, {"sizes": layout.sizes}):
+        with comm.agreement("writing a matrix"):
+            begun = None
+            with comm.agreement("writing a matrix", {"sizes": layout.sizes}):
                 self.check_open()
                 if "F" not in self._spectra:
                     raise UninitializedError("save: expected an initialised matrix, found one without values")
-                spectrum = self._spectra["F"]
+                spectrum, phase = self._spectra["F"], f"writing {file_path(path)}"
                 meta = MatrixMeta(*layout.sizes, is_p2q=self._is_p2q, checksum=self._checksum)
-                if comm.world_rank == 0:
-                    remove_meta(path)
-            comm.collect(layout.vector(Space.COL), layout.block_rows, spectrum.block_row, write, phase)
             with comm.agreement(phase):
-                if comm.world_rank == 0:
-                    write_meta(path, meta)
+                if first:
+                    begun = Replacement.begin(path, meta)
+            new: Replacement = comm.bcast(begun, phase)  # type: ignore[assignment]
+            try:
+                comm.collect(layout.vector(Space.COL), layout.block_rows, spectrum.block_row, write, phase)
+                rows = {row: digest for part in comm.allgather(digests, phase) for row, digest in part.items()}
+                with comm.agreement(phase):
+                    if first:
+                        write_manifest(new.directory, new.meta, (rows[row] for row in range(layout.Nd)), new.like(0))
+                        write_meta(new.directory, new.meta)
+                        new.end()
+            except BaseException:
+                if first:  # no other rank may remove files that this one is about to name
+                    new.abandon()
+                raise

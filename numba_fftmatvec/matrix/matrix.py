@@ -100,7 +100,7 @@ class Matrix(MatrixValues, MatrixFiles):
         with comm.agreement("creating a matrix", {"arguments": described(args), **described(kwargs)}):
             comm.check_open()
         with comm.agreement("creating a matrix"):
-            from_directory = "path" in kwargs or bool(args and isinstance(args[0], str | os.PathLike))
+            from_directory = "path" in kwargs or bool(args and isinstance(args[0], str | bytes | os.PathLike))
             (self._from_directory if from_directory else self._from_sizes)(*args, **kwargs)
 
     @exclusive
@@ -128,7 +128,7 @@ class Matrix(MatrixValues, MatrixFiles):
         *,
         allow_nonfinite: bool = False,
     ) -> None:
-        meta = self._read_meta(path)
+        path, meta = self._read_meta(path)
         with self.comm.agreement(f"reading {path}"):
             global_blocks(meta.Nm, self.comm.proc_cols, global_sizes=True, what=f"{path}: block columns")
             global_blocks(meta.Nd, self.comm.proc_rows, global_sizes=True, what=f"{path}: block rows")
@@ -137,7 +137,7 @@ class Matrix(MatrixValues, MatrixFiles):
                     f"{path}: expected is_p2q = {int(QoI)}, since QoI={QoI}, found {int(meta.is_p2q)}"
                 )
             self._setup((meta.Nd, meta.Nm, meta.Nt), meta.is_p2q, meta.checksum, p_config)
-        self._load_directory(path, meta, "F", allow_nonfinite=allow_nonfinite)
+        self._checksum = self._load_directory(path, meta, "F", allow_nonfinite=allow_nonfinite).checksum
         if os.fspath(aux_path):
             self.init_mat_from_file(aux_path, aux_mat=True, allow_nonfinite=allow_nonfinite)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,17 @@ from ..arguments import check_shape
 from ..backends.exchange import real_values
 from ..comm.agreement import Arguments
 from ..comm.exclusive import exclusive
-from ..errors import ChecksumError, FileFormatError, UninitializedError
-from ..io import MatrixMeta, check_block_row, read_meta
+from ..errors import ChecksumError, FFTMatvecError, FileError, FileFormatError, UninitializedError
+from ..io import MatrixMeta, check_block_row, file_path, read_meta
 from ..progress import show_progress
 from ..spectrum import Spectrum
 from ..spectrum.capacity import check_capacity
 from ..spectrum.sources import BlockRowSource, filled, from_directory, from_rows
 from .description import Path_
 from .products import MatrixProducts
+
+# How often a matrix is read anew if it is replaced while it is read.
+_ATTEMPTS = 50
 
 Blocks = npt.ArrayLike | Callable[[int], npt.ArrayLike]
 
@@ -99,37 +104,80 @@ class MatrixValues(MatrixProducts):
         FileError, FileFormatError, ChecksumError, ShapeError
             The directory cannot be read, is malformed, or does not fit this matrix.
         """
-        layout = self._layout
-        meta = self._read_meta(dirname, {"aux_mat": bool(aux_mat), "sizes": layout.sizes})
-        with self.comm.agreement(f"reading {dirname}"):
-            check_shape((meta.Nd, meta.Nm, meta.Nt), layout.sizes, f"{dirname}: (Nd, Nm, Nt)")
-            if aux_mat and meta.checksum != self._checksum:
-                raise ChecksumError(
-                    f"{dirname}: expected the primary matrix's checksum {self._checksum}, found {meta.checksum}"
-                )
-            if meta.is_p2q != self._is_p2q:
-                raise FileFormatError(f"{dirname}: expected is_p2q = {int(self._is_p2q)}, found {int(meta.is_p2q)}")
-        self._load_directory(dirname, meta, matrix_name(aux_mat), allow_nonfinite=allow_nonfinite)
+        directory, meta = self._read_meta(dirname, {"aux_mat": bool(aux_mat), "sizes": self._layout.sizes})
+        meta = self._load_directory(directory, meta, matrix_name(aux_mat), allow_nonfinite=allow_nonfinite)
         if not aux_mat:
             self._checksum = meta.checksum
 
-    def _read_meta(self, directory: Path_, arguments: Arguments | None = None) -> MatrixMeta:
-        """Read the metadata on rank 0 and broadcast them."""
-        meta, phase = None, f"reading {directory}"
-        with self.comm.agreement(phase, arguments):
+    def _check_meta(self, directory: Path, meta: MatrixMeta, name: str) -> None:
+        """Raise unless a directory with these metadata has values of F, or of G, of this matrix."""
+        check_shape((meta.Nd, meta.Nm, meta.Nt), self._layout.sizes, f"{directory}: (Nd, Nm, Nt)")
+        if name == "G" and meta.checksum != self._checksum:
+            raise ChecksumError(
+                f"{directory}: expected the primary matrix's checksum {self._checksum}, found {meta.checksum}"
+            )
+        if meta.is_p2q != self._is_p2q:
+            raise FileFormatError(f"{directory}: expected is_p2q = {int(self._is_p2q)}, found {int(meta.is_p2q)}")
+
+    def _read_meta(self, path: Path_, arguments: Arguments | None = None) -> tuple[Path, MatrixMeta]:
+        """Return the directory of a path, and the metadata, which rank 0 reads and broadcasts."""
+        meta = None
+        with self.comm.agreement("reading a matrix", arguments):
             self.comm.check_open()
+            directory = file_path(path)
+        phase = f"reading {directory}"
+        with self.comm.agreement(phase):
             if self.comm.world_rank == 0:
-                meta = read_meta(Path(directory))
+                meta = read_meta(directory)
         with self.comm.agreement(phase):
             meta = self.comm.bcast(meta, phase)
-        return meta  # type: ignore[return-value]
+        return directory, meta  # type: ignore[return-value]
 
-    def _load_directory(self, directory: Path_, meta: MatrixMeta, name: str, *, allow_nonfinite: bool = False) -> None:
-        # Check one block row against the metadata before allocating memory or discarding the present values.
-        with self.comm.agreement(f"reading {directory}"):
+    def _load_directory(
+        self, directory: Path, meta: MatrixMeta, name: str, *, allow_nonfinite: bool = False
+    ) -> MatrixMeta:
+        """Load F or G from a directory with these metadata, or with newer ones; return those of the loaded values.
+
+        A writer removes the block rows of these metadata when it has replaced the metadata. The newer ones are then
+        read, on all ranks.
+        """
+        phase = f"reading {directory}"
+        with self.comm.agreement(phase):
+            others = {other: self._spectra[other] for other in self._spectra if other != name}
+            for attempt in count(1):
+                try:
+                    self._load_version(directory, meta, name, allow_nonfinite)
+                    break
+                except FileError:  # raised on every rank
+                    newer = self._newer_meta(directory, meta)
+                    if newer is None or attempt == _ATTEMPTS:
+                        raise
+                    meta = newer
+            if lost := [other for other in others if other not in self._spectra]:
+                for other in lost:  # a failed attempt to load F also removes G
+                    self._spectra.replace(other, others[other])
+                self._plans.clear()
+                self._plans[1] = self._plan(1)
+        return meta
+
+    def _load_version(self, directory: Path, meta: MatrixMeta, name: str, allow_nonfinite: bool) -> None:
+        # Check the metadata and one block row before allocating memory or discarding the present values.
+        phase = f"reading {directory}"
+        with self.comm.agreement(phase):
+            self._check_meta(directory, meta, name)
             check_block_row(directory, meta, self._layout.block_rows.start)
-        source = from_directory(Path(directory), meta, allow_nonfinite=allow_nonfinite)
-        self._load(source, name, f"reading {directory}", allow_nonfinite=allow_nonfinite)
+        source = from_directory(directory, meta, allow_nonfinite=allow_nonfinite)
+        self._load(source, name, phase, allow_nonfinite=allow_nonfinite)
+
+    def _newer_meta(self, directory: Path, meta: MatrixMeta) -> MatrixMeta | None:
+        """Return the metadata of a directory if they are no longer `meta`, else None. Collective."""
+        found, phase = None, f"reading {directory}"
+        with self.comm.agreement(phase):
+            if self.comm.world_rank == 0:
+                with suppress(FFTMatvecError):
+                    found = read_meta(directory)
+        newer = self.comm.bcast(found, phase)
+        return None if newer == meta else newer
 
     @exclusive
     def _load(self, source: BlockRowSource, name: str, what: str, *, allow_nonfinite: bool = False) -> None:

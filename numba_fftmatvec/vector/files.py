@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import os
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
 
 from ..comm.collection import Parts
 from ..comm.exclusive import exclusive
-from ..io import read_vector, vector_writer
+from ..errors import FileError
+from ..io import FilePath, file_path, read_vector, vector_writer
 from .data import VectorData
+
+# How often a vector is read anew if the ranks find different versions of its file.
+_ATTEMPTS = 50
 
 
 class VectorFiles(VectorData):
     """The files of a `Vector`."""
 
     @exclusive
-    def init_vec_from_file(self, filename: str | os.PathLike[str], checksum: int = 0, QoI: bool = False) -> None:
+    def init_vec_from_file(self, filename: FilePath, checksum: int = 0, QoI: bool = False) -> None:
         """Set the values from a file in the pyFFTMatvec format. Collective; each owner reads its part.
 
         Parameters
@@ -35,15 +39,27 @@ class VectorFiles(VectorData):
             The file cannot be read, is malformed, or has other sizes (including `num_vecs`) than the vector.
         """
         arguments = {**self.layout.description, "checksum": checksum, "QoI": bool(QoI)}
-        with self.comm.agreement(f"reading {filename}", arguments):
-            self.check_open()
-            values = np.empty(self.layout.local_shape if self.on_grid() else 0)
-            if self.on_grid():
-                read_vector(filename, self.layout, values, checksum=checksum, qoi=QoI)
+        comm, version, what = self.comm, None, "reading a vector"
+        with comm.agreement(what):
+            with comm.agreement(what, arguments):
+                self.check_open()
+                path = file_path(filename)
+            phase = f"reading {path}"
+            for attempt in count(1):
+                with comm.agreement(phase):
+                    values = np.empty(self.layout.local_shape if self.on_grid() else 0)
+                    if self.on_grid():
+                        version = read_vector(path, self.layout, values, checksum=checksum, qoi=QoI)
+                versions = {found for found in comm.allgather(version, phase) if found is not None}
+                if len(versions) == 1:
+                    break
+                if attempt == _ATTEMPTS:
+                    found = f"found {len(versions)} of them"
+                    raise FileError(f"{path}: expected one version of the file on all ranks, {found}")
             self._assign(values)
 
     @exclusive
-    def save(self, filename: str | os.PathLike[str], QoI: bool = False, *, checksum: int = 0) -> None:
+    def save(self, filename: FilePath, QoI: bool = False, *, checksum: int = 0) -> None:
         """Write the values to a file in the pyFFTMatvec format. Collective; rank 0 writes, one owner's part at a time.
 
         Parameters
@@ -64,16 +80,17 @@ class VectorFiles(VectorData):
         """
 
         def write(vector: VectorData, parts: Parts) -> None:
-            with vector_writer(filename, vector.layout, checksum=checksum, qoi=QoI) as writer:
+            with vector_writer(path, vector.layout, checksum=checksum, qoi=QoI) as writer:
                 for blocks, values in parts:
                     writer.write(blocks, values)
 
         def host_values(vector: VectorData) -> npt.NDArray[np.float64]:
             return vector.comm.backend.download(vector.array)
 
-        phase, arguments = f"writing {filename}", {"checksum": checksum, "QoI": bool(QoI)}
-        with self.comm.agreement(phase, arguments):
-            with self.comm.agreement(phase, arguments):  # before the values travel
+        what, arguments = "writing a vector", {"checksum": checksum, "QoI": bool(QoI)}
+        with self.comm.agreement(what):
+            with self.comm.agreement(what, arguments):  # before the values travel
                 self.check_initialized("save")
+                path = file_path(filename)
             vectors: tuple[VectorData, ...] = (self,) if self.on_grid() else ()
-            self.comm.collect(self.layout, vectors, host_values, write, phase)
+            self.comm.collect(self.layout, vectors, host_values, write, f"writing {path}")

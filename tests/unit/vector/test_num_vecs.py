@@ -21,6 +21,7 @@ from support import reference
 from support.api import RESIZES
 from support.files import read_vector, write_vector
 from support.harness import run_ranks
+from support.hdf5 import attributes_of
 from support.num_vecs import CASES, CHECKSUM, R, blank, norm_arrays, operands
 from support.operations import BLOCKS, CALLS, NT, vectors
 from support.suites import agreed, share
@@ -177,8 +178,7 @@ class TestGrids:
         np.testing.assert_array_equal(read_vector(path), y.ravel())
         names = {"col": ("n_param", "param_steps"), "row": ("n_obs", "obs_steps")}[space]
         sizes = {"reindex": 1, names[0]: BLOCKS[space], names[1]: NT, "num_vecs": R, "checksum": CHECKSUM}
-        with h5py.File(path) as file:
-            assert dict(file["vec"].attrs) == sizes | ({"qoi": 1} if space == "row" else {})
+        assert attributes_of(path) == sizes | ({"qoi": 1} if space == "row" else {})
 
     @pytest.mark.parametrize(
         ("name", "says"),
