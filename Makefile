@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python install --quiet
 
-.PHONY: demo test lint bench bench-report clean
+.PHONY: demo test soak lint bench bench-report clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fftmatvec -n 4 -pr 2 -pc 2 -g -Nm 200 -Nd 20 -Nt 100 -t --backend cpu
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+soak: $(VENV)/.installed
+	$(BIN)/python -m tests.faults.soak
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .

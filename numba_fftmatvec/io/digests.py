@@ -40,7 +40,7 @@ BOUND = (
 )
 
 _PIECE = 2**21  # values that are read at a time
-_THREADED = 2**19  # values, from which on several threads are faster
+_THREADED = 2**17  # values, from which on several threads are faster
 _MOST_THREADS = 8
 
 
