@@ -131,7 +131,9 @@ def test_ranks_that_find_several_versions_of_a_vector(
 
     gathered = comm.allgather
     monkeypatch.setattr(files, "read_vector", read_vector)
-    monkeypatch.setattr(comm, "allgather", lambda found: [*gathered(found), b"other" if reads <= differing else None])
+    monkeypatch.setattr(
+        comm, "allgather", lambda found, *_: [*gathered(found), b"other" if reads <= differing else None]
+    )
     monkeypatch.setattr(files, "_ATTEMPTS", 3)
     z = fm.Vector(comm, NM, NT, "col", global_sizes=True)
     if differing < 3:
