@@ -148,7 +148,8 @@ class MatrixValues(MatrixProducts):
                 try:
                     self._load_version(directory, meta, name, allow_nonfinite)
                     break
-                except FileError:  # raised on every rank
+                # Raised on every rank. HDF5 reports a file that was removed after its check as one without a format.
+                except (FileError, FileFormatError):
                     newer = self._newer_meta(directory, meta)
                     if newer is None or attempt == _ATTEMPTS:
                         raise

@@ -1,7 +1,7 @@
-"""The long tests of files: mutants, kills during saves, and readers beside a writer.
+"""The long tests of faults: files, threads, interrupts, failures on one rank, and killed ranks.
 
-``python -m tests.faults.soak`` in the checkout takes some 20 minutes on two cores; ``--scale 0.1`` a tenth of it. It
-prints the counts and writes them with ``--json``. The exit status is 1 if a promise of docs/io_format.md is broken.
+``python -m tests.faults.soak`` in the checkout takes some 30 minutes on two cores; ``--scale 0.1`` a tenth of it. It
+prints the counts and writes them with ``--json``. The exit status is 1 if a promise of docs/reliability.md is broken.
 """
 
 from __future__ import annotations
@@ -24,11 +24,17 @@ import numpy as np  # noqa: E402
 
 from faults.mutants import try_mutants  # noqa: E402
 from faults.saves import read_beside_a_writer  # noqa: E402
+from faults.test_injection import every_failure  # noqa: E402
+from faults.test_interrupts import all_interrupts  # noqa: E402
+from numba_fftmatvec import Comm  # noqa: E402
 from numba_fftmatvec.cli.results import write_results  # noqa: E402
 from numba_fftmatvec.io import MatrixMeta, read_block_row, write_block_row  # noqa: E402
+from unit.comm.test_threads import WORK, filled, wrong_results  # noqa: E402
+from unit.comm.test_watchdog import test_a_killed_rank_ends_the_others  # noqa: E402
 
 Record = dict[str, Any]
 GRIDS = ((1, 1), (1, 2), (2, 1))
+FAILURE_STEPS = 10  # of a full run; fewer inject every second, third, ... failure
 SIZES = MatrixMeta(2, 2000, 1000)  # of the block rows for the cost of digests: 16 MB each
 
 
@@ -87,11 +93,43 @@ def write_plain(path: Path, values: np.ndarray) -> None:
         file.create_dataset("vec", data=values.reshape(-1)).attrs.update(sizes)
 
 
+def interrupts(count: int) -> Iterator[Record]:
+    """Interrupt calls in a process of its own, since a Comm starts MPI."""
+    yield dict(all_interrupts("cpu", count))
+
+
+def threads(count: int) -> Iterator[Record]:
+    """Run as many products and sums in each number of threads."""
+    with Comm(backend="cpu") as comm:
+        F = filled(comm)
+        for number in (2, 4):
+            runs, wrong = wrong_results(F, number, -(-count // (2 * len(WORK))))
+            yield {"threads": number, "runs": runs, "wrong": len(wrong)}
+
+
+def failures(count: int) -> Iterator[Record]:
+    """Inject every failure of every kind on every grid, or every n-th for a smaller count."""
+    with tempfile.TemporaryDirectory(prefix="failures") as folder:
+        for case, injected in every_failure(Path(folder), step=max(1, round(FAILURE_STEPS / count))):
+            yield {"case": case, "injected": injected}
+
+
+def killed_ranks(count: int) -> Iterator[Record]:
+    start = time.monotonic()
+    for _ in range(count):
+        test_a_killed_rank_ends_the_others()
+    yield {"killed": count, "seconds each": (time.monotonic() - start) / count}
+
+
 # Each part: its name, the function, its count, and the counts that must be zero.
 PARTS: tuple[tuple[str, Callable[[int], Iterator[Record]], int, tuple[str, ...]], ...] = (
     ("file_mutants", mutants, 100_000, ("wrong", "unnamed", "crashes", "hangs")),
     ("killed_saves", kills, 300, ("neither", "left over")),
     ("readers_beside_a_writer", readers, 10_000, ("mixtures",)),
+    ("interrupts", interrupts, 1500, ("wrong",)),
+    ("threads", threads, 1000, ("wrong",)),
+    ("failures_on_one_rank", failures, FAILURE_STEPS, ()),
+    ("killed_ranks", killed_ranks, 20, ()),
     ("digests", digest_cost, 10, ()),
 )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +39,13 @@ def test_interrupts(tmp_path: Path) -> None:
     assert check((1, 2), "interrupt", 5, tmp_path) > 100
 
 
-def every_failure(folder: Path) -> dict[str, int]:
-    """Inject every failure of every kind on every grid; return their numbers. It takes about ten minutes."""
-    return {
-        f"{kind} {grid[0]}x{grid[1]}": check(grid, kind, 1, folder / f"{kind}{grid[0]}x{grid[1]}")
-        for grid in STEPS
-        for kind in ERRORS
-    }
+def every_failure(folder: Path, step: int = 1) -> Iterator[tuple[str, int]]:
+    """Inject failures of every kind on every grid, one of `step`; yield each case with their number.
+
+    All of them take about ten minutes.
+    """
+    for grid, kind in itertools.product(STEPS, ERRORS):
+        case = f"{kind} {grid[0]}x{grid[1]}"
+        place = folder / case.replace(" ", "-")
+        place.mkdir()
+        yield case, check(grid, kind, step, place)

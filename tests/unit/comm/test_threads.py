@@ -22,6 +22,10 @@ SIZES = (30, 12, 64)  # Nm, Nd, Nt: long enough for threads to overlap
 
 @pytest.fixture
 def matrix(comm: fm.Comm) -> fm.Matrix:
+    return filled(comm)
+
+
+def filled(comm: fm.Comm) -> fm.Matrix:
     F = fm.Matrix(comm, *SIZES, global_sizes=True)
     F.init_mat_doubles()
     F.init_mat_doubles(aux_mat=True)
@@ -58,18 +62,24 @@ WORK: dict[str, Callable[[fm.Matrix, str, int, int], Any]] = {name: product for 
 WORK["arithmetic"] = arithmetic
 
 
-@pytest.mark.parametrize("threads", [2, 4])
-def test_threads_get_the_results_of_one_thread(matrix: fm.Matrix, threads: int) -> None:
-    cases = [(name, num_vecs, seed) for seed in range(6) for name in WORK for num_vecs in (1, 3)]
+def wrong_results(F: fm.Matrix, threads: int, seeds: int) -> tuple[int, list[tuple[str, int, int]]]:
+    """Run products and arithmetic in several threads; return their number, and those that one thread computes else."""
+    cases = [(name, num_vecs, seed) for seed in range(seeds) for name in WORK for num_vecs in (1, 3)]
 
     def run(case: tuple[str, int, int]) -> Any:
         name, num_vecs, seed = case
-        return np.array(WORK[name](matrix, name, num_vecs, seed))
+        return np.array(WORK[name](F, name, num_vecs, seed))
 
     expected = [run(case) for case in cases]
     with ThreadPoolExecutor(threads) as pool:
         found = list(pool.map(run, cases))
     wrong = [case for case, a, b in zip(cases, found, expected, strict=True) if not np.array_equal(a, b)]
+    return len(cases), wrong
+
+
+@pytest.mark.parametrize("threads", [2, 4])
+def test_threads_get_the_results_of_one_thread(matrix: fm.Matrix, threads: int) -> None:
+    _, wrong = wrong_results(matrix, threads, 6)
     assert not wrong
 
 
