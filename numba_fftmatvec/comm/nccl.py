@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import pickle
 from functools import partial
 from typing import Any
 
@@ -27,9 +27,9 @@ class NcclCollectives:
     def __init__(self, comm: MPI.Intracomm, meeting: Meeting, backend: Any) -> None:
         phase = "creating NCCL's communicators"
         with meeting.agreement(phase):
-            identity = nccl.get_unique_id() if comm.rank == 0 else ()
-            identities = meeting.gather_bytes(phase, json.dumps(identity).encode())
-            chosen = tuple(json.loads(identities[meeting.ranks_of(comm)[0]]))
+            identity = nccl.get_unique_id() if comm.rank == 0 else None
+            identities = meeting.gather_bytes(phase, pickle.dumps(identity))
+            chosen = pickle.loads(identities[meeting.ranks_of(comm)[0]])
         # All ranks call NCCL now, since all have passed the block above.
         create = partial(_communicator, backend.device, comm.size, chosen, comm.rank)
         self._nccl = meeting.watch.complete_call(phase, create)
@@ -54,6 +54,6 @@ class NcclCollectives:
         self._nccl.destroy()
 
 
-def _communicator(device: int, size: int, identity: tuple[int, ...], rank: int) -> Any:
+def _communicator(device: int, size: int, identity: Any, rank: int) -> Any:
     cupy.cuda.Device(device).use()  # each thread has its own current device
     return nccl.NcclCommunicator(size, identity, rank)
