@@ -12,8 +12,9 @@ import hashlib
 import json
 import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from types import TracebackType
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy.typing as npt
 from ..errors import AgreementError, named_error
 from . import reports
 from .library import MPI
-from .watchdog import Watch, named_ranks
+from .watchdog import Operation, Watch, named_ranks
 
 Arguments = Mapping[str, object]
 
@@ -67,14 +68,61 @@ class Meeting:
             text = repr((agreement.phase, plain(agreement.arguments), len(agreement.values)))
         except BaseException as late:  # an interrupt: the other ranks must not wait
             error, report = late, reports.encode(late)
-        failed, alike = self._exchange(agreement, len(report), text)
-        if failed is None and alike:
-            self._stack(agreement)
-            self.watch.raise_interrupt()
-            return None
-        error = self._difference(agreement) if failed is None else self._shared(agreement, failed, error, report)
+        message = self._exchange(agreement, report, text)
+        failed, alike = self._outcome()
+        shared: BaseException | None = None
+        if failed is not None:
+            shared = error if self.rank == failed and error is not None else reports.decode(message)
+            shared.add_note(f"(on rank {failed}, while {agreement.phase})")
+        elif not alike:
+            shared = self._difference(agreement)
+        elif 0 < (count := len(agreement.values)) <= _WORDS - _VALUES:
+            agreement.stacked[...] = self._records[:, _VALUES : _VALUES + count]
         self.watch.raise_interrupt()
-        return error
+        return shared
+
+    def _exchange(self, agreement: Agreement, report: bytes, text: str) -> bytearray:
+        """Exchange the records and complete the messages that follow; return the report of the rank that failed."""
+        self.count += 1
+        count = len(agreement.values)
+        self._words[_REPORT] = len(report)
+        self._words[_DIGEST] = _digest(text)
+        if 0 < count <= _WORDS - _VALUES:
+            self._record[_VALUES : _VALUES + count] = agreement.values
+        message = bytearray(report)
+        if self.size == 1:
+            self._records[0] = self._record
+            return message
+        shared: list[Operation] = []
+
+        def follow() -> list[Operation]:
+            """Return the broadcast of the report, or what follows a block without errors."""
+            failed, alike = self._outcome()
+            if failed is None:
+                return agreement.following if alike else []
+            if not shared:
+                if self.rank != failed:
+                    message[:] = bytes(int(self._all_words[failed, _REPORT]))
+                shared.append(Operation(partial(self._ranks.Ibcast, root=failed), message))
+            return shared
+
+        if count > _WORDS - _VALUES:
+            values = Operation(partial(self._ranks.Iallgather, recvbuf=agreement.stacked), agreement.values)
+            agreement.following.insert(0, values)
+        agreement.exchange = Operation(partial(self._ranks.Iallgather, recvbuf=self._records), self._record)
+        self.watch.complete(agreement.phase, agreement.exchange, follow=follow)
+        return message
+
+    def alike(self) -> bool:
+        """Return whether the last block passed on all ranks."""
+        failed, alike = self._outcome()
+        return failed is None and alike and self.watch.given_up is None
+
+    def _outcome(self) -> tuple[int | None, bool]:
+        """Return the lowest rank that failed, and whether all digests are the same, by the present records."""
+        failures, digests = self._all_words[:, _REPORT], self._all_words[:, _DIGEST]
+        failed = int(np.flatnonzero(failures)[0]) if failures.any() else None
+        return failed, bool((digests == digests[0]).all())
 
     def has_agreed(self, error: BaseException | None, count: int = 0) -> bool:
         """Return whether all ranks raise the error since an agreement after the one of number `count`."""
@@ -88,10 +136,9 @@ class Meeting:
         counts = [int(count) for count in agreed.stacked[:, 0]]
         if self.size == 1:
             return [mine]
-        with self.agreement(phase):
+        with self.agreement(phase) as sending:
             everything = bytearray(sum(counts))
-            receive = [everything, counts, MPI.BYTE]
-        self.run(phase, lambda message: self._ranks.Iallgatherv(message, receive), mine)
+            sending.then(partial(self._ranks.Iallgatherv, recvbuf=[everything, counts, MPI.BYTE]), mine)
         ends = np.cumsum(counts).tolist()
         return [bytes(everything[end - count : end]) for end, count in zip(ends, counts, strict=True)]
 
@@ -102,48 +149,6 @@ class Meeting:
         for group in groups:
             group.Free()
         return found
-
-    def run(self, phase: str, start: Any, message: Any) -> None:
-        """Complete a collective operation, which must come right after an agreement, with memory allocated before."""
-        self.watch.complete(phase, start, message)
-
-    def _exchange(self, agreement: Agreement, report: int, text: str) -> tuple[int | None, bool]:
-        """Exchange the records; return the lowest rank that failed, and whether all digests are the same."""
-        self.count += 1
-        self._words[_REPORT] = report
-        self._words[_DIGEST] = _digest(text)
-        if 0 < len(agreement.values) <= _WORDS - _VALUES:
-            self._record[_VALUES : _VALUES + len(agreement.values)] = agreement.values
-        if self.size == 1:
-            self._records[0] = self._record
-        else:
-            self.run(agreement.phase, self._start, self._record)
-        failures, digests = self._all_words[:, _REPORT], self._all_words[:, _DIGEST]
-        failed = int(np.flatnonzero(failures)[0]) if failures.any() else None
-        return failed, bool((digests == digests[0]).all())
-
-    def _start(self, record: npt.NDArray[np.float64]) -> MPI.Request:
-        return self._ranks.Iallgather(record, self._records)
-
-    def _stack(self, agreement: Agreement) -> None:
-        """Set the values of all ranks; values that do not fit into a record have a message of their own."""
-        count, everybody = len(agreement.values), agreement.stacked
-        if count <= _WORDS - _VALUES:
-            if count:
-                everybody[...] = self._records[:, _VALUES : _VALUES + count]
-        else:
-            self.run(agreement.phase, lambda values: self._ranks.Iallgather(values, everybody), agreement.values)
-
-    def _shared(self, agreement: Agreement, failed: int, error: BaseException | None, report: bytes) -> BaseException:
-        """Return the error of the rank that failed, with a note."""
-        if self.rank != failed or error is None:
-            message = bytearray(int(self._all_words[failed, _REPORT]))
-            self.run(agreement.phase, lambda buffer: self._ranks.Ibcast(buffer, failed), message)
-            error = reports.decode(message)
-        elif self.size > 1:
-            self.run(agreement.phase, lambda buffer: self._ranks.Ibcast(buffer, failed), bytearray(report))
-        error.add_note(f"(on rank {failed}, while {agreement.phase})")
-        return error
 
     def _difference(self, agreement: Agreement) -> AgreementError:
         """Return the error that shows the differing calls or arguments by rank."""
@@ -187,20 +192,31 @@ class Agreement:
         The values of all ranks, after the block.
     """
 
-    __slots__ = ("_count", "_meeting", "arguments", "phase", "stacked", "values")
+    __slots__ = ("_count", "_meeting", "arguments", "exchange", "following", "phase", "stacked", "values")
 
     def __init__(self, meeting: Meeting, phase: str, arguments: Arguments | None) -> None:
         self.phase = phase
         self.arguments = arguments
         self.values: Any = ()
         self.stacked: Any = None
+        self.following: list[Operation] = []
+        self.exchange: Operation | None = None
         self._meeting = meeting
 
     def share(self, values: npt.ArrayLike) -> None:
         """Set this rank's values, as many as on every other rank. They add no message if they are at most 6."""
-        self.values = np.ascontiguousarray(values, np.float64)
-        self.stacked = np.empty((self._meeting.size, len(self.values)))
-        self.stacked[self._meeting.rank] = self.values
+        mine = np.ascontiguousarray(values, np.float64)
+        self.stacked = np.empty((self._meeting.size, len(mine)))
+        self.stacked[self._meeting.rank] = mine
+        self.values = mine
+
+    def then(self, start: Callable[[Any], MPI.Request], message: Any) -> None:
+        """Set a collective operation that follows if no rank fails; see `Operation`. Several follow in their order."""
+        self.following.append(Operation(start, message))
+
+    def passed(self) -> bool:
+        """Return whether all ranks have ended the block without an error, before another block ends."""
+        return self.exchange is not None and bool(self.exchange.requests) and self._meeting.alike()
 
     def __enter__(self) -> Agreement:
         """Return the block."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from ..layout import VectorLayout, block_ranges
 from .agreement import Meeting
 from .library import MPI
+from .watchdog import Operation
 
 T = TypeVar("T")
 Values = npt.NDArray[np.float64]
@@ -19,7 +21,7 @@ Parts = Iterator[tuple[range, Values]]
 
 # The first rank requests each part and sends a stop at the end, so that every message is received. A rank answers a
 # request with its part, after a message that says whether the part follows.
-_STOP, _SEND, _FAILED, _FOLLOWS = (np.array([code]) for code in range(4))
+_STOP, _SEND, _FAILED, _FOLLOWS = range(4)
 
 
 class _PartMissing(Exception):
@@ -27,7 +29,9 @@ class _PartMissing(Exception):
 
 
 class Line:
-    """Messages between the ranks of a row or column of the process grid, each within the Comm's time limit.
+    """The messages of a collection in a row or column of the process grid, each within the Comm's time limit.
+
+    All of its state is known at any moment, so that `leave` can end the exchange after an interrupt.
 
     Parameters
     ----------
@@ -45,40 +49,112 @@ class Line:
         self.watch = meeting.watch
         self._ranks = ranks
         self._phase = phase
-        self._code = np.zeros(1, _STOP.dtype)
         self._names = meeting.ranks_of(ranks)
+        # On the first rank: the stops of the ranks that wait for a message, and the parts that are on their way.
+        self.stops = (
+            {rank: self.send(np.array([_STOP]), rank) for rank in range(1, self.size)} if self.rank == 0 else {}
+        )
+        self.requested: dict[int, _Part] = {}
+        # On the others: the answer to the next request.
+        self._failure = self.send(np.array([_FAILED]), 0)
+        self.answer = _Answer(self)
 
-    def send(self, array: npt.NDArray[Any], rank: int) -> None:
-        """Send an array to a rank of the line."""
-        start = self._ranks.Isend
-        self.watch.complete(self._phase, lambda array: start(array, rank), array, self._names[rank])
+    def leave(self) -> None:
+        """End the exchange: no message is left over, and no rank waits for one. It can be repeated."""
+        if self.rank == 0:
+            for rank in list(self.requested):
+                if not self.requested[rank].outstanding():
+                    self.stops.pop(rank, None)
+            for rank, stop in self.stops.items():
+                self.complete(rank, stop)
+            return
+        if self.answer.begun:
+            self.answer.complete()
+            self.answer = _Answer(self)
+        if self.answer.requested():
+            self.complete(0, self._failure)
 
-    def receive(self, array: npt.NDArray[Any], rank: int) -> None:
-        """Fill an array with that of a rank of the line."""
-        start = self._ranks.Irecv
-        self.watch.complete(self._phase, lambda array: start(array, rank), array, self._names[rank])
+    def send(self, array: npt.NDArray[Any], rank: int) -> Operation:
+        """Return the operation that sends an array to a rank of the line."""
+        return Operation(partial(self._ranks.Isend, dest=rank), array)
 
-    def receives(self, code: npt.NDArray[Any], rank: int) -> bool:
-        """Receive a code from a rank of the line; return whether it is the given one."""
-        self.receive(self._code, rank)
-        return bool(self._code[0] == code[0])
+    def receive(self, array: npt.NDArray[Any], rank: int) -> Operation:
+        """Return the operation that fills an array with that of a rank of the line."""
+        return Operation(partial(self._ranks.Irecv, source=rank), array)
+
+    def complete(self, rank: int, *operations: Operation) -> None:
+        """Complete operations with a rank of the line; those that are complete stay as they are."""
+        self.watch.complete(self._phase, *operations, partner=self._names[rank])
+
+
+class _Answer:
+    """The answer of a rank to one request of the first rank of its line."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._code = np.zeros(1, np.int64)
+        self._request = line.receive(self._code, 0)
+        self._answer: tuple[Operation, ...] = ()
+
+    def requested(self) -> bool:
+        """Wait for the request or the stop; return whether it was a request."""
+        self._line.complete(0, self._request)
+        return bool(self._code[0] == _SEND)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the values are on their way."""
+        return bool(self._answer) and bool(self._answer[0].requests)
+
+    def give(self, values: Values) -> None:
+        """Answer the request with values."""
+        self._answer = self._line.send(np.array([_FOLLOWS]), 0), self._line.send(values, 0)
+        self.complete()
+
+    def complete(self) -> None:
+        """Wait until the values are sent."""
+        self._line.complete(0, *self._answer)
+
+
+class _Part:
+    """The request of one part by the first rank of a line, and the part."""
+
+    def __init__(self, line: Line, rank: int, values: Values) -> None:
+        self.values = values
+        self._line, self._rank = line, rank
+        self._code = np.zeros(1, np.int64)
+        self._request = line.send(np.array([_SEND]), rank)
+        self._answer, self._values = line.receive(self._code, rank), line.receive(values, rank)
+
+    def arrived(self) -> bool:
+        """Request the part and wait for it; return whether it came."""
+        self._line.complete(self._rank, self._request, self._answer)
+        if self._code[0] != _FOLLOWS:
+            return False
+        self._line.complete(self._rank, self._values)
+        return True
+
+    def outstanding(self) -> bool:
+        """Complete what was begun, after an error at any moment; return whether the rank waits for a message."""
+        return not self._request.requests or self.arrived()
 
 
 def collect(
-    line: Line,
+    meeting: Meeting,
+    ranks: MPI.Intracomm,
     layout: VectorLayout,
     items: Iterable[T],
     local: Callable[[T], Values],
     consume: Callable[[T, Parts], None],
+    phase: str,
 ) -> None:
-    """Pass vectors one by one, part by part, to `consume` on the first rank.
-
-    An error of `consume` or `local` is raised on its rank, and the other ranks stop without an error. The caller's
-    agreement then raises it on all ranks.
+    """Pass vectors one by one, part by part, to `consume` on the first rank. An error is raised on all ranks.
 
     Parameters
     ----------
-    line : Line
+    meeting : Meeting
+        The agreements of all ranks.
+    ranks : mpi4py.MPI.Intracomm
         The ranks that hold the parts, in the order of the parts.
     layout : VectorLayout
         The layout of each vector.
@@ -89,31 +165,40 @@ def collect(
     consume : callable
         ``consume(item, parts)`` is called on the first rank; `parts` yields each part's blocks and values. Parts that
         it leaves over are received and discarded.
+    phase : str
+        The work, for errors.
     """
-    if line.rank == 0:
-        _receive(line, layout, items, local, consume)
-    else:
-        _send(line, items, local)
+    entered = meeting.agreement(phase, layout.description)  # a rank that has failed is missing in the exchange
+    lines: list[Line] = []
+
+    def leave() -> None:
+        if entered.passed():
+            meeting.watch.finish(lines[0].leave)
+
+    with meeting.agreement(phase, layout.description):
+        try:
+            try:
+                with entered:
+                    lines.append(Line(ranks, meeting, phase))
+                if lines[0].rank == 0:
+                    _receive(lines[0], layout, items, local, consume)
+                else:
+                    _send(lines[0], items, local)
+            finally:
+                leave()
+        except BaseException:  # of the exchange, or an interrupt between it and its end
+            leave()
+            raise
 
 
 def _send(line: Line, items: Iterable[T], local: Callable[[T], Values]) -> None:
-    requested = stopped = False
-    try:
-        for item in items:
-            values = np.ascontiguousarray(local(item))
-            line.watch.raise_interrupt()
-            requested = line.receives(_SEND, 0)
-            stopped = not requested
-            if stopped:
-                return  # another rank failed and raises its error
-            line.send(_FOLLOWS, 0)
-            line.send(values, 0)
-            requested = False
-        stopped = not line.receives(_SEND, 0)
-    except BaseException:
-        if line.watch.given_up is None and not stopped and (requested or line.receives(_SEND, 0)):
-            line.send(_FAILED, 0)
-        raise
+    for item in items:
+        values = np.ascontiguousarray(local(item))
+        line.watch.raise_interrupt()
+        if not line.answer.requested():
+            return  # another rank failed and raises its error
+        line.answer.give(values)
+        line.answer = _Answer(line)
 
 
 def _receive(
@@ -123,20 +208,17 @@ def _receive(
     local: Callable[[T], Values],
     consume: Callable[[T, Parts], None],
 ) -> None:
-    waiting = set(range(1, line.size))  # the ranks that wait for a request or the stop
-
     def parts(item: T) -> Parts:
         blocks = block_ranges(layout.num_blocks, line.size)
         yield blocks[0], local(item)
         for rank in range(1, line.size):
-            values = np.empty(layout.shape_of(len(blocks[rank])))
+            part = _Part(line, rank, np.empty(layout.shape_of(len(blocks[rank]))))
             line.watch.raise_interrupt()
-            line.send(_SEND, rank)
-            if not line.receives(_FOLLOWS, rank):
-                waiting.discard(rank)
+            line.requested[rank] = part
+            if not part.arrived():
                 raise _PartMissing
-            line.receive(values, rank)
-            yield blocks[rank], values
+            del line.requested[rank]
+            yield blocks[rank], part.values
 
     try:
         for item in items:
@@ -145,7 +227,3 @@ def _receive(
             deque(pieces, maxlen=0)
     except _PartMissing:
         pass
-    finally:
-        if line.watch.given_up is None:
-            for rank in waiting:
-                line.send(_STOP, rank)

@@ -7,6 +7,7 @@ import pickle
 import threading
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -21,7 +22,7 @@ from ..errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError
 from ..layout import Space, VectorLayout
 from .agreement import Agreement, Arguments, Meeting
 from .axis import Axis
-from .collection import Line, Parts, collect
+from .collection import Parts, collect
 from .collectives import Collectives, select_collectives
 from .communicators import first_meeting
 from .library import MPI, check_process
@@ -264,9 +265,9 @@ class Comm:
             with self.agreement(phase) as agreed:
                 mine = pickle.dumps(value) if first else b""
                 agreed.share([len(mine)])
-            with self.agreement(phase):
+            with self.agreement(phase) as sending:
                 message = bytearray(mine or int(agreed.stacked[0, 0]))
-            self._meeting.run(phase, self.global_comm.Ibcast, message)
+                sending.then(self.global_comm.Ibcast, message)
             found: T = value if first else pickle.loads(message)
         return found
 
@@ -288,13 +289,12 @@ class Comm:
             values = np.ascontiguousarray(values, np.float64)
             agreed.share([values.shape[1]])
         counts = [int(count) for count in agreed.stacked[:, 0]]
-        with self.agreement(phase):
+        with self.agreement(phase) as sending:
             joined = np.empty((len(values), sum(counts)))
             if self.world_size == 1:
                 joined[...] = values
-                return joined
-        for send, receive in zip(values, joined, strict=True):
-            self._meeting.run(phase, lambda send, to=[receive, counts]: self.global_comm.Iallgatherv(send, to), send)
+            for send, receive in zip(values, joined, strict=True):
+                sending.then(partial(self.global_comm.Iallgatherv, recvbuf=[receive, counts]), send)
         return joined
 
     def collect(
@@ -310,10 +310,8 @@ class Comm:
         Collective. An error on any rank is raised on all ranks. The parameters are those of `collection.collect`. A
         line is a row of the grid for ``"col"`` vectors, a column for ``"row"`` vectors; `items` are the same along it.
         """
-        with self.agreement(phase, layout.description):
-            with self.agreement(phase, layout.description):  # a rank that has failed so far is missing in the exchange
-                line = Line(self.axis(layout.space).parts_comm, self._meeting, phase)
-            collect(line, layout, items, local, consume)
+        self.check_open()
+        collect(self._meeting, self.axis(layout.space).parts_comm, layout, items, local, consume, phase)
 
     def abort(self, status: int) -> None:
         """End the processes of all ranks with an exit status."""

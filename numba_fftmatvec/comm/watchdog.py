@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..arguments import positive_number
-from ..errors import BackendError, ClosedError, CollectiveTimeout
+from ..errors import BackendError, ClosedError, CollectiveTimeout, FFTMatvecError
 from .library import MPI
 
 ENVIRONMENT_VARIABLE = "NUMBA_FFTMATVEC_TIMEOUT"
@@ -53,6 +53,30 @@ def time_limit(seconds: object) -> float:
     return positive_number(seconds, ENVIRONMENT_VARIABLE)
 
 
+class Operation:
+    """A non-blocking operation, which is started once.
+
+    Parameters
+    ----------
+    start : callable
+        ``start(message)`` starts the operation and returns its request. It must run no Python code: it is a method of a
+        communicator, or a `functools.partial` of one.
+    message : object
+        The memory of the message.
+    """
+
+    def __init__(self, start: Callable[[Any], MPI.Request], message: Any) -> None:
+        self.requests: list[MPI.Request] = []
+        self._start = start
+        self._message = message
+
+    def begin(self) -> None:
+        """Start the operation if it is not started."""
+        if not self.requests:
+            # The loop inside `extend` runs no Python code, so that no interrupt comes between start and store.
+            self.requests.extend(map(self._start, (self._message,)))
+
+
 class Watch:
     """Completes non-blocking operations of a communicator, each within a time limit.
 
@@ -83,18 +107,24 @@ class Watch:
         self._presence = _Presence(ranks)
 
     def complete(
-        self, phase: str, start: Callable[[Any], MPI.Request], message: Any, partner: int | None = None
+        self,
+        phase: str,
+        *operations: Operation,
+        follow: Callable[[], Sequence[Operation]] = tuple,
+        partner: int | None = None,
     ) -> None:
-        """Start an operation by ``start(message)`` and wait until it is complete.
+        """Complete operations one after another, and then those that `follow` returns.
+
+        An interrupt at any moment repeats this method's work, which starts no operation twice.
 
         Parameters
         ----------
         phase : str
             The work, for errors.
-        start : callable
-            Starts the operation and returns its request.
-        message : object
-            The argument of `start`.
+        *operations : Operation
+            The operations. Those that are complete already are left as they are.
+        follow : callable
+            Returns further operations, which depend on the results of the first ones; always the same.
         partner : int, optional
             The rank at the other end; by default all ranks take part.
 
@@ -108,14 +138,10 @@ class Watch:
         self._check_in_step(phase)
         if partner is None:
             self._presence.number += 1
-        requests: list[MPI.Request] = []
         limit = time.monotonic() + self.timeout
         while True:
             try:
-                # The loop inside `extend` runs no bytecode, so an interrupt cannot come between start and store.
-                if not requests:
-                    requests.extend(map(start, (message,)))
-                if _spun(requests[0]) or self._waited(requests[0], limit, partner):
+                if self._completed(operations, limit, partner) and self._completed(follow(), limit, partner):
                     return
             except MPI.Exception:
                 self._abort(phase)
@@ -131,6 +157,33 @@ class Watch:
             self._abort(phase)
             self.raise_interrupt()
             raise CollectiveTimeout(f"{phase}: {late}")
+
+    def _completed(self, operations: Sequence[Operation], limit: float, partner: int | None) -> bool:
+        for operation in operations:
+            operation.begin()
+            request = operation.requests[0]
+            if not (_spun(request) or self._waited(request, limit, partner)):
+                return False
+        return True
+
+    def finish(self, work: Callable[[], None]) -> None:
+        """Do work that messages of other ranks depend on, and repeat it after an interrupt.
+
+        Parameters
+        ----------
+        work : callable
+            Completes operations; it can be repeated.
+        """
+        while self.given_up is None:
+            try:
+                return work()
+            except (FFTMatvecError, MPI.Exception):
+                raise
+            except BaseException as interrupt:  # from a signal handler
+                if self._interrupt is not None:
+                    self._abort("ending messages")
+                    raise
+                self._interrupt = interrupt
 
     def complete_device(self, phase: str, done: Callable[[], bool]) -> None:
         """Wait until a device has done its work, which may wait for other ranks in NCCL's operations.
