@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
 import pytest
 
 from numba_fftmatvec.kernels import Target, encoding, formats
+from numba_fftmatvec.kernels.jit import clear
 from numba_fftmatvec.kernels.sbgemv import cpu
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
+from support.machines import interpret
 
 DOUBLE = np.complex128
 # Block rows, block columns and frequencies: one of each; runs of a scale, blocks of frequencies and whole vectors of
@@ -133,3 +136,44 @@ def test_tiles_for_several_fit_the_cache_and_share_the_work_fairly() -> None:
         if results * frequencies >= 1000 * threads:  # no thread waits long for another's last tile
             slowest = -(-tasks // threads) * rows * min(width, frequencies)
             assert slowest * threads <= 1.3 * (results + results % 2) * frequencies
+
+
+@pytest.fixture
+def prefetched() -> Iterator[list[int]]:
+    """Return the list of the addresses that loop nests prefetch, which are Python functions meanwhile."""
+    addresses: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        interpret(patch)
+        patch.setattr(cpu, "_prefetch", addresses.append)
+        yield addresses
+    clear()
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("num_vecs", [1, 2])
+def test_the_next_blocks_of_the_spectrum_are_prefetched(prefetched, num_vecs, adjoint) -> None:
+    """For one vector the blocks to the right, or the next four; for several the next two rows, or the next terms."""
+    frequencies = 75
+    where = problem((9, 9, frequencies), adjoint, formats.COMPLEX128, num_vecs)
+    spectrum, _ = stored_spectrum(where)
+    pitch = spectrum.values.shape[2] * 8
+    found = np.zeros((num_vecs * where.results, frequencies), DOUBLE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cpu, "tile_for_several", lambda *sizes: cpu.Tile(10, 80))
+        cpu.launcher(Target("cpu"), where)(found, spectrum, random((num_vecs * where.reduced, frequencies), 1))
+    first = spectrum.values.ctypes.data
+    of_spectrum = [address - first for address in prefetched if 0 <= address - first < 2 * spectrum.values.nbytes]
+    lines = {(at // pitch // 9, at // pitch % 9, at % pitch) for at in of_spectrum}
+    runs = [*range(0, 64 * 16, cpu.LINE), *range(64 * 16, frequencies * 16, cpu.LINE)]
+    if num_vecs > 1:
+        row_terms = {(row, term) for row in range(10) for term in range(16)} - {
+            (r, t) for r in (0, 1) for t in range(4)
+        }
+        expected = {((t, r) if adjoint else (r, t)) for r, t in row_terms if t < 12 or r < 2}
+    elif adjoint:
+        expected = {(d, m + 1) for d in range(8) for m in range(9)}
+    else:
+        expected = {(d, m + 4) for d in range(9) for m in range(8)}
+    # A block past the end of a row of blocks is the first of the next.
+    beyond = {((d * 9 + m) // 9, (d * 9 + m) % 9) for d, m in expected}
+    assert lines == {(d, m, at) for d, m in beyond for at in runs if d < 18}

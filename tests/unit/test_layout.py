@@ -108,3 +108,7 @@ def test_layouts_of_a_matrix_and_its_vectors() -> None:
     assert data == VectorLayout(Space.ROW, 5, 4, 6, range(3, 5))
     assert (data.shape, data.local_shape, data.rows, data.size) == ((6, 5, 4), (6, 2, 4), 12, 120)
     assert str(data) == "6 vectors of 5 blocks of 4"
+    one = layout.vector(Space.COL)
+    assert (one.shape, one.local_shape, one.rows, one.size) == ((7, 4), (3, 4), 3, 28)
+    assert str(one) == "7 blocks of 4"
+    assert layout.vector(Space.COL, 2).shape == (2, 7, 4)

@@ -117,6 +117,11 @@ def test_unknown_letter(letter: str) -> None:
         MatvecPrecisionConfig.from_code(f"dd{letter}dd")
 
 
+def test_the_first_unknown_letter_is_named() -> None:
+    with pytest.raises(PrecisionError, match=r"precision code 'dxqdy': expected letters of d, s, i, h, found 'x'$"):
+        MatvecPrecisionConfig.from_code("dxqdy")
+
+
 @pytest.mark.parametrize(("precision", "bits"), [(Precision.DOUBLE, 64), (Precision.SINGLE, 32)])
 def test_dtypes(precision: Precision, bits: int) -> None:
     assert precision.real == np.dtype(f"float{bits}")

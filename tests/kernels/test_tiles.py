@@ -1,0 +1,100 @@
+"""The tiles and chunks that SBGEMV chooses: results depend on them in the last bits, and measured times in full."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from numba_fftmatvec.kernels.formats import COMPLEX64, COMPLEX128, FIXED16, FIXED32, Format
+from numba_fftmatvec.kernels.sbgemv import cpu, tiles
+from numba_fftmatvec.kernels.sbgemv.problem import Problem
+from numba_fftmatvec.kernels.sbgemv.tiles import Tile
+
+DOUBLE = np.complex128
+RESIDENT = (132, 264, 1056, 2112)
+
+# Rows, frequencies and threads; rows of the tile.
+CPU_ONE = [
+    ((1, 201, 1), 1),
+    ((500, 201, 1), 250),
+    ((500, 201, 2), 250),
+    ((500, 1001, 8), 63),
+    ((100_000, 201, 1), 326),
+    ((100_000, 4097, 2), 128),
+    ((5000, 1001, 16), 105),
+    ((127, 512, 1), 127),
+    ((128, 512, 1), 64),
+    ((255, 512, 1), 128),
+    ((256, 512, 1), 86),
+    ((257, 700, 2), 65),
+]
+# Rows, frequencies, right-hand sides and threads; rows and frequencies of the tile.
+CPU_SEVERAL = [
+    ((1, 1, 2, 1), (2, 8)),
+    ((3, 201, 2, 1), (4, 208)),
+    ((7, 65, 3, 1), (8, 72)),
+    ((500, 201, 2, 2), (250, 208)),
+    ((500, 201, 16, 2), (36, 208)),
+    ((500, 4097, 16, 64), (46, 144)),
+    ((100_000, 201, 16, 2), (40, 208)),
+    ((100_000, 4097, 2, 64), (46, 1368)),
+    ((100, 1001, 4, 8), (50, 256)),
+    ((5000, 1001, 16, 16), (46, 168)),
+    ((64, 129, 8, 4), (16, 136)),
+]
+# Block rows, block columns, length, adjoint, format, right-hand sides; tile; blocks; chunks for `RESIDENT` blocks.
+CUDA = [
+    ((100, 5000, 2000, False, COMPLEX128, 1), Tile(2, 64), 800, (7, 13, 13, 18)),
+    ((100, 5000, 2000, True, COMPLEX128, 1), Tile(2, 64), 40000, (1, 1, 1, 1)),
+    ((100, 5000, 2000, False, COMPLEX64, 1), Tile(4, 64, 2, 2), 200, (7, 9, 18, 26)),
+    ((100, 5000, 2000, True, COMPLEX64, 1), Tile(4, 64, 2), 10000, (1, 1, 1, 1)),
+    ((100, 5000, 2000, False, FIXED32, 1), Tile(4, 64, 2), 200, (15, 17, 21, 21)),
+    ((100, 5000, 2000, True, FIXED16, 1), Tile(4, 64, 2), 10000, (1, 1, 1, 1)),
+    ((10, 20000, 2000, False, COMPLEX128, 1), Tile(10, 32, 1, 8), 32, (45, 64, 129, 182)),
+    ((11, 20000, 2000, False, COMPLEX128, 1), Tile(2, 64), 96, (26, 35, 71, 101)),
+    ((9, 20000, 2000, False, FIXED16, 1), Tile(10, 32, 2, 8), 16, (33, 33, 66, 132)),
+    ((10, 20, 200, False, COMPLEX128, 1), Tile(2, 32, 1, 4), 20, (1, 1, 1, 1)),
+    ((10, 20, 200, True, COMPLEX128, 1), Tile(2, 32, 1, 2), 40, (1, 1, 1, 1)),
+    ((100, 200, 20, False, COMPLEX64, 1), Tile(2, 16, 1, 32), 50, (1, 1, 1, 1)),
+    ((3, 9, 16, False, COMPLEX128, 1), Tile(2, 32, 1, 2), 2, (1, 1, 1, 1)),
+    ((2, 2000, 50, False, COMPLEX128, 1), Tile(2, 16, 1, 32), 2, (1, 1, 1, 1)),
+    ((100, 5000, 2000, False, COMPLEX128, 2), Tile(5, 32, 1, 4, 1, 1, 3), 160, (7, 11, 19, 26)),
+    ((100, 5000, 2000, False, COMPLEX128, 7), Tile(5, 32, 1, 4, 4, 1, 3), 160, (9, 8, 13, 13)),
+    ((100, 5000, 2000, True, COMPLEX128, 8), Tile(5, 32, 1, 4, 4, 1, 3), 8000, (1, 1, 1, 1)),
+    ((100, 5000, 2000, False, COMPLEX128, 9), Tile(5, 32, 1, 8, 3, 2, 5), 160, (4, 8, 13, 13)),
+    ((100, 5000, 2000, False, FIXED16, 16), Tile(5, 32, 1, 8, 4, 2, 5), 160, (4, 3, 6, 13)),
+    ((100, 5000, 2000, False, COMPLEX128, 17), Tile(5, 32, 1, 8, 4, 2, 5), 160, (2, 4, 13, 13)),
+    ((100, 5000, 2000, False, COMPLEX128, 40), Tile(5, 32, 1, 8, 4, 2, 5), 160, (3, 1, 2, 4)),
+]
+
+
+@pytest.mark.parametrize(("sizes", "rows"), CPU_ONE)
+def test_cpu_one(sizes: tuple[int, int, int], rows: int) -> None:
+    results, frequencies, threads = sizes
+    assert cpu.tile_for_one(results, frequencies, True, threads) == (rows, cpu.BLOCK_FREQUENCIES)
+    assert cpu.tile_for_one(results, frequencies, False, threads) == (1, cpu.BLOCK_FREQUENCIES)
+
+
+@pytest.mark.parametrize(("sizes", "tile"), CPU_SEVERAL)
+def test_cpu_several(sizes: tuple[int, int, int, int], tile: tuple[int, int]) -> None:
+    assert cpu.tile_for_several(*sizes) == tile
+
+
+@pytest.mark.parametrize(("sizes", "tile", "blocks", "chunks"), CUDA)
+def test_cuda(sizes: tuple[int, int, int, bool, Format, int], tile: Tile, blocks: int, chunks: tuple[int, ...]) -> None:
+    *shape, num_vecs = sizes
+    problem = Problem(*shape, DOUBLE, DOUBLE, DOUBLE, num_vecs)
+    assert tiles.choose_tile(problem) == tile
+    assert tile.blocks(problem) == blocks
+    assert tile.groups_of_pairs(problem) == -(-num_vecs // 16)
+    assert tuple(tiles.choose_chunks(problem, tile, resident) for resident in RESIDENT) == chunks
+
+
+def test_a_spectrum_of_64_mib_is_small() -> None:
+    """A frequency more makes it a large one."""
+    small = Problem(64, 64, 2046, False, COMPLEX128, DOUBLE, DOUBLE, DOUBLE)
+    assert small.spectrum_bytes == tiles.SMALL_BYTES == 64 * 2**20
+    large = Problem(64, 64, 2048, False, COMPLEX128, DOUBLE, DOUBLE, DOUBLE)
+    assert (tiles.choose_tile(small), tiles.choose_chunks(small, Tile(2, 32), 10**6)) == (Tile(2, 32, layers=2), 1)
+    assert tiles.choose_tile(large) == Tile(2, 64)
+    assert tiles.choose_chunks(large, Tile(2, 64), 10**6) > 1
