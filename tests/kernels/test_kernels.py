@@ -152,6 +152,40 @@ def test_reductions_take_every_element_once(reduce_on, length, short) -> None:
         y[place] = 0
 
 
+def four_totals(values: np.ndarray) -> float:
+    """Return the sum by four running totals, the first of which takes the rest."""
+    whole = len(values) // 4 * 4
+    totals = [0.0] * 4
+    for i, value in enumerate(values):
+        totals[i % 4 if i < whole else 0] += value
+    return (totals[0] + totals[1]) + (totals[2] + totals[3])
+
+
+@pytest.mark.parametrize("size", [1, STEP, 3 * STEP + 1, 4 * STEP, 7 * STEP - 1, 8 * STEP])
+def test_the_order_of_additions(machine, size) -> None:
+    """Each partial sum has the bits of the documented order: a chunk's on the CPU, a block's on CUDA."""
+    values = random((size,), np.float64) * 10.0 ** random((size,), np.float32)
+    launch = reductions.reduce_launcher(machine.target, "sum_magnitude")
+    partials = machine.run(launch, np.full(reductions.PARTIALS + 1, np.nan), values, values)[:-1]
+    chunk, count = -(-size // reductions.PARTIALS), reductions.PARTIALS
+    for p, found in enumerate(partials):
+        if machine.name == "cpu":
+            expected = four_totals(abs(values[p * chunk : (p + 1) * chunk]))
+        else:
+            threads = reductions.THREADS
+            sums = [four_totals(abs(values[p * threads + t :: count * threads])) for t in range(threads)]
+            while len(sums) > 1:
+                sums = [a + b for a, b in zip(sums[: len(sums) // 2], sums[len(sums) // 2 :], strict=True)]
+            (expected,) = sums
+        assert found == expected, p
+
+
+def test_reductions_do_not_scale_unless_told(machine) -> None:
+    launch = reductions.reduce_launcher(machine.target, "sum_square")
+    x = np.array([3.0, 4.0])
+    assert machine.run(launch, np.zeros(reductions.PARTIALS + 1), x, x)[-1] == 25
+
+
 def test_reductions_of_nothing_are_zero(reduce_on) -> None:
     for name in reductions.TERMS:
         assert reduce_on(name, np.zeros(0), np.zeros(0)) == 0
