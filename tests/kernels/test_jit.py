@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -138,3 +140,59 @@ def test_every_specialisation_binds_its_free_names() -> None:
         for target in kernel.nests:
             kernel.function(target)
     assert len({kernel.function("cuda").__name__ for kernel in kernels}) > 100
+
+
+def test_a_missing_cuda_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "cuda", None)
+    monkeypatch.setattr(jit, "_CUDA_ERROR", "ImportError: no libraries", raising=False)
+    with pytest.raises(RuntimeError, match="expected an importable numba.cuda, found ImportError: no libraries"):
+        jit.require_cuda()
+
+
+@pytest.mark.skipif(SIMULATED, reason="the simulator has no registers")
+@pytest.mark.parametrize(
+    ("registers", "threads", "blocks"),
+    [(16, 256, 8), (40, 64, 25), (41, 64, 21), (255, 256, 1), (32, 33, 32), (168, 96, 4), (200, 512, 1), (32, 1024, 2)],
+)
+def test_resident_blocks(monkeypatch: pytest.MonkeyPatch, registers: int, threads: int, blocks: int) -> None:
+    """An H100 multiprocessor has 65536 registers, dealt by eight to each thread of a warp, for 2048 threads."""
+    device = SimpleNamespace(
+        MAX_REGISTERS_PER_MULTIPROCESSOR=65536,
+        MAX_THREADS_PER_MULTIPROCESSOR=2048,
+        MAX_BLOCKS_PER_MULTIPROCESSOR=32,
+        MULTIPROCESSOR_COUNT=132,
+    )
+    monkeypatch.setattr(jit, "cuda", SimpleNamespace(get_current_device=lambda: device))
+    kernel = SimpleNamespace(overloads={"signature": SimpleNamespace(regs_per_thread=registers)})
+    assert jit.resident_blocks(kernel, threads) == 132 * blocks
+
+
+@pytest.mark.skipif(SIMULATED, reason="the simulator launches in another way")
+def test_compiled_kernels_are_launched_directly() -> None:
+    launches = []
+
+    class Compiled:
+        overloads: ClassVar = {"signature": SimpleNamespace(launch=lambda *arguments: launches.append(arguments))}
+
+        def __getitem__(self, shape: tuple[object, ...]) -> SimpleNamespace:
+            blocks, threads, stream = shape
+            assert all(type(n) is int for n in blocks)
+            return SimpleNamespace(griddim=(*blocks, 1, 1)[:3], blockdim=(threads, 1, 1), stream=stream)
+
+    jit.configure(Compiled(), "stream", (np.int64(3), 2), 64)((1.0, 2.0))
+    assert launches == [((1.0, 2.0), (3, 2, 1), (64, 1, 1), "stream")]
+
+
+def test_arrays_of_another_rank_or_size_are_refused() -> None:
+    values = np.zeros((2, 3))
+    jit.check(values, np.float64, (2, None), "values")
+    for shape in ((2,), (2, 3, None), (3, 3), (None, 2)):
+        with pytest.raises(ValueError, match=r"values: expected shape .*, found \(2, 3\)"):
+            jit.check(values, np.float64, shape, "values")
+    with pytest.raises(TypeError, match="values: expected dtype float32, found float64"):
+        jit.check(values, np.float32, (2, 3), "values")
+
+
+@pytest.mark.parametrize(("a", "b", "quotient"), [(0, 4, 0), (1, 4, 1), (4, 4, 1), (5, 4, 2), (8, 4, 2), (9, 4, 3)])
+def test_division_rounds_up(a: int, b: int, quotient: int) -> None:
+    assert jit.ceil_div(a, b) == quotient
