@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from numba_fftmatvec.kernels import elementwise, padding, pairs, reductions
+from numba_fftmatvec.kernels import elementwise, encoding, padding, pairs, reductions
 from numba_fftmatvec.kernels.jit import clear
 from numba_fftmatvec.kernels.sbgemv import cuda
 from support.machines import INTERPRETED, SIMULATED, TARGETS, Machine, interpret
@@ -27,6 +27,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if SIMULATED:
         for module in (padding, pairs, elementwise, reductions, cuda):
             monkeypatch.setattr(module, "THREADS", 8)
+        for module in (padding, pairs, encoding, cuda):
+            monkeypatch.setattr(module, "MAX_GRID_Y", 2)
         monkeypatch.setattr(reductions, "PARTIALS", 3)
         monkeypatch.setattr(elementwise, "MAP_SHAPES", {1: (8, 2), 2: (8, 1), 3: (4, 3)})
         clear()

@@ -13,7 +13,8 @@ from numba_fftmatvec.kernels import pairs as pairs_kernels
 from numba_fftmatvec.testing import generate_double
 from support.machines import CUDA_TARGETS, SIMULATED
 
-SIZES = [(1, 1), (3, 7), (2, 31), (5, 33), (3, 257)]
+# Thirteen rows are more than the simulator's grid holds at a time.
+SIZES = [(1, 1), (3, 7), (2, 31), (5, 33), (13, 3), (3, 257)]
 REALS = [np.float32, np.float64]
 COPIES = list(product(REALS, REALS, REALS))
 
@@ -200,7 +201,7 @@ def test_reductions_never_lose_a_nan(reduce_on, place) -> None:
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)  # the CPU transforms rows as they are
-@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("rows", [1, 2, 5, 13])
 @pytest.mark.parametrize("columns", [1, 7, 33])
 @pytest.mark.parametrize(
     ("real", "rounding", "packed"), [("d", "d", "D"), ("d", "f", "D"), ("d", "f", "F"), ("f", "f", "D")]
@@ -224,6 +225,23 @@ def test_pairs(machine, rows, columns, real, rounding, packed) -> None:
     np.testing.assert_array_equal(back[2 * first :], rounded[2 * first :].astype(packed).real.astype(real))
     with pytest.raises(ValueError, match="pairs of rows: expected room"):
         launch(machine.put(joined), machine.put(values), 1)
+    with pytest.raises(ValueError, match="pairs of rows: expected room"):
+        launch(machine.put(joined), machine.put(values), -1)
+    with pytest.raises(ValueError, match="pairs of rows: expected room"):
+        launch(machine.put(np.ascontiguousarray(joined[:, : columns - 1])), machine.put(values), 0)
+
+
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
+def test_some_pairs_without_a_tail(machine) -> None:
+    """Pairs between the first and the last, in rows of just their length."""
+    values = random((9, 5), "d")
+    launch = pairs_kernels.pack_launcher(machine.target, "d", "d", "D")
+    joined = machine.run(lambda out, v: launch(out, v, 1), np.full((3, 5), 9, "D"), values)
+    np.testing.assert_array_equal(joined, values[2:8:2] + 1j * values[3:8:2])
+    launch = pairs_kernels.unpack_launcher(machine.target, "d", "d", "D")
+    back = machine.run(lambda out, v: launch(v, out, 1), np.full((9, 5), 9.0), joined)
+    np.testing.assert_array_equal(back[2:8], values[2:8])
+    assert (back[:2] == 9).all() and (back[8:] == 9).all()
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)

@@ -38,9 +38,15 @@ def specialisations() -> dict[str, Kernel]:
 def narrow_arithmetic(ptx: str) -> list[str]:
     """Return the 32-bit sums, products and shifts of a kernel, which would wrap beyond 2^31 elements.
 
-    A 64-bit division of operands that fit into 32 bits is done in 32 bits, and its remainder by a product.
+    A 64-bit division of operands that fit into 32 bits is done in 32 bits, and its remainder by a product. Indices
+    within a block are small.
     """
-    found = re.findall(r"\s((?:add|sub|mul\.lo|mad\.lo|shl)\.[sub]32)\s", ptx)
+    found, small = [], set(re.findall(r"mov\.u32\s+(%r\d+), %tid\.", ptx))
+    for step, result, operands in re.findall(r"\s((?:add|sub|mul\.lo|mad\.lo|shl)\.[sub]32)\s+(%r\d+), (.*);", ptx):
+        if set(re.findall(r"%r\d+", operands)) <= small:
+            small.add(result)
+        else:
+            found.append(step)
     for _ in re.findall(r"\sdiv\.u32\s", ptx):
         for step in ("mul.lo.s32", "sub.s32"):
             if step in found:
