@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from numba_fftmatvec.kernels import encoding, formats
+from numba_fftmatvec.kernels.encoding import ENCODER_THREADS
 from numba_fftmatvec.kernels.formats import COMPLEX64, COMPLEX128, FIXED16, FIXED32, FORMATS, RUN, Format
 from support.machines import SIMULATED
 
@@ -143,6 +144,19 @@ def test_parts_beyond_the_shorter_rows_are_left_alone(machine, format) -> None:
     found = decoded(machine, format, values, scales, values.shape[1] + 4)
     assert np.isnan(found[:, values.shape[1] :]).all()
     assert np.isfinite(found[:, : transforms.shape[1]]).all()
+
+
+@pytest.mark.parametrize("format", FORMATS, ids=names)
+@pytest.mark.parametrize("width", [2, 13])
+def test_a_part_of_a_row_is_decoded(machine, format, width) -> None:
+    values, scales = encoded(machine, format, transforms_of(2, 65), 65)
+    whole = decoded(machine, format, values, scales, values.shape[1])
+    np.testing.assert_array_equal(decoded(machine, format, values, scales, width), whole[:, :width])
+
+
+def test_the_encoder_s_threads_divide_a_run() -> None:
+    lanes, _ = ENCODER_THREADS
+    assert RUN % lanes == 0 and lanes & (lanes - 1) == 0
 
 
 @pytest.mark.parametrize("format", FORMATS, ids=names)

@@ -154,7 +154,7 @@ def prefetched() -> Iterator[list[int]]:
 def test_the_next_blocks_of_the_spectrum_are_prefetched(prefetched, num_vecs, adjoint) -> None:
     """For one vector the blocks to the right, or the next four; for several the next two rows, or the next terms."""
     frequencies = 75
-    where = problem((9, 9, frequencies), adjoint, formats.COMPLEX128, num_vecs)
+    where = problem((9, 10, frequencies), adjoint, formats.COMPLEX128, num_vecs)
     spectrum, _ = stored_spectrum(where)
     pitch = spectrum.values.shape[2] * 8
     found = np.zeros((num_vecs * where.results, frequencies), DOUBLE)
@@ -162,8 +162,8 @@ def test_the_next_blocks_of_the_spectrum_are_prefetched(prefetched, num_vecs, ad
         patch.setattr(cpu, "tile_for_several", lambda *sizes: cpu.Tile(10, 80))
         cpu.launcher(Target("cpu"), where)(found, spectrum, random((num_vecs * where.reduced, frequencies), 1))
     first = spectrum.values.ctypes.data
-    of_spectrum = [address - first for address in prefetched if 0 <= address - first < 2 * spectrum.values.nbytes]
-    lines = {(at // pitch // 9, at // pitch % 9, at % pitch) for at in of_spectrum}
+    of_spectrum = [address - first for address in prefetched if 0 <= address - first < spectrum.values.nbytes]
+    lines = {(at // pitch // 10, at // pitch % 10, at % pitch) for at in of_spectrum}
     runs = [*range(0, 64 * 16, cpu.LINE), *range(64 * 16, frequencies * 16, cpu.LINE)]
     if num_vecs > 1:
         row_terms = {(row, term) for row in range(10) for term in range(16)} - {
@@ -171,9 +171,9 @@ def test_the_next_blocks_of_the_spectrum_are_prefetched(prefetched, num_vecs, ad
         }
         expected = {((t, r) if adjoint else (r, t)) for r, t in row_terms if t < 12 or r < 2}
     elif adjoint:
-        expected = {(d, m + 1) for d in range(8) for m in range(9)}
+        expected = {(d, m + 1) for d in range(8) for m in range(10)}
     else:
         expected = {(d, m + 4) for d in range(9) for m in range(8)}
     # A block past the end of a row of blocks is the first of the next.
-    beyond = {((d * 9 + m) // 9, (d * 9 + m) % 9) for d, m in expected}
-    assert lines == {(d, m, at) for d, m in beyond for at in runs if d < 18}
+    beyond = {((d * 10 + m) // 10, (d * 10 + m) % 10) for d, m in expected}
+    assert lines == {(d, m, at) for d, m in beyond for at in runs if d < 9}
