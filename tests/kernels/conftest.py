@@ -30,7 +30,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for module in (padding, pairs, encoding, cuda):
             monkeypatch.setattr(module, "MAX_GRID_Y", 2)
         monkeypatch.setattr(reductions, "PARTIALS", 3)
-        monkeypatch.setattr(elementwise, "MAP_SHAPES", {1: (8, 2), 2: (8, 1), 3: (4, 3)})
+        monkeypatch.setattr(elementwise, "MAX_BLOCKS", 3)
+        monkeypatch.setattr(elementwise, "MAP_SHAPES", {1: (8, 2), 2: (8, 3), 3: (4, 3)})
         clear()
     yield
     if SIMULATED:

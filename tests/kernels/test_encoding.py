@@ -183,6 +183,8 @@ def test_sizes(format, frequencies) -> None:
         assert scales == (rows, cols, -(-frequencies // RUN))
         assert pitch <= scales[2] * RUN  # the padding of a run also has a scale
         size += 8 * np.prod(scales)
+    else:
+        assert scales == (1, 1, 1)
     assert format.nbytes(rows, cols, frequencies) == size
 
 
