@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python install --quiet
 
-.PHONY: demo test soak lint bench bench-report clean
+.PHONY: demo test soak coverage lint bench bench-report clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fftmatvec -n 4 -pr 2 -pc 2 -g -Nm 200 -Nd 20 -Nt 100 -t --backend cpu
@@ -14,6 +14,12 @@ test: $(VENV)/.installed
 
 soak: $(VENV)/.installed
 	$(BIN)/python -m tests.faults.soak
+
+coverage: $(VENV)/.coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check .
@@ -33,6 +39,10 @@ clean:
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv --without-pip $(VENV)
 	$(INSTALL) --editable '.[mpich,test]'
+	touch $@
+
+$(VENV)/.coverage: $(VENV)/.installed
+	$(INSTALL) --editable '.[coverage]'
 	touch $@
 
 $(VENV)/.lint: $(VENV)/.installed
