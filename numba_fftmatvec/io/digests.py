@@ -74,7 +74,7 @@ class Digests:
         unknown = cls.unknown(size)
         found: list[bytes] = []
         step = max(1, _PIECE // unknown.span) * unknown.span
-        with _hashing(size) as digests_of:
+        with _Hashing(size) as digests_of:
             for first in range(0, size, step):
                 values = np.empty(min(size, first + step) - first)
                 read(first, values)
@@ -117,7 +117,7 @@ class Digests:
             Values are not those of their digest.
         """
         starts = [part.start for part in wanted]
-        with _hashing(sum(part.stop - part.start for part in wanted)) as digests_of:
+        with _Hashing(sum(part.stop - part.start for part in wanted)) as digests_of:
             for first, stop in self._pieces(wanted, unit):
                 index = max(0, bisect_right(starts, first) - 1)
                 part = wanted[index]
@@ -207,7 +207,7 @@ def _bytes(path: Path, attributes: Any, name: str, shape: tuple[int, ...]) -> by
     return np.asarray(attributes[name]).tobytes()
 
 
-class _hashing:
+class _Hashing:
     """A context with a function that returns the digests of the spans of values, with several threads if it helps."""
 
     def __init__(self, values: int) -> None:

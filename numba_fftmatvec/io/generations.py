@@ -17,7 +17,7 @@ from ..errors import FFTMatvecError
 from .atomic import FilePath, file_path, make_directory
 from .manifest import manifest_path
 from .meta import MatrixMeta, meta_path, read_meta
-from .owner import OWNER, owned_by_ended, owner
+from .owner import OWNER, owned_by_ended, owner, remove_temporaries
 
 _GENERATION = re.compile(rf"(vec_({OWNER})-[0-9a-f]{{8}}_)(?:[0-9]{{6,}}\.h5|manifest)")
 
@@ -51,6 +51,7 @@ class Replacement:
         """
         directory = file_path(directory)
         make_directory(directory / "binary")
+        remove_temporaries(directory / "binary", always=True)
         _remove_unfinished(directory)
         named = replace(meta, prefix=f"vec_{owner()}-{secrets.token_hex(4)}_")
         with suppress(FFTMatvecError):

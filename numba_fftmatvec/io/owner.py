@@ -37,11 +37,11 @@ def temporary_path(folder: Path) -> Path:
     return folder / f".fftmatvec.{owner()}.{secrets.token_hex(4)}.tmp"
 
 
-def remove_temporaries(folder: Path) -> None:
+def remove_temporaries(folder: Path, *, always: bool = False) -> None:
     """Remove the temporary files of ended processes from a folder. Searches take a small part of the time."""
     global _next_search
     began = time.monotonic()
-    if began < _next_search:
+    if began < _next_search and not always:
         return
     for _, path in owned_by_ended(folder, _TEMPORARY, 1):
         with suppress(OSError):  # another process may have removed it

@@ -33,36 +33,41 @@ class MatrixFiles(MatrixDescription):
         FileError
             A file cannot be written. The directory has the old matrix.
         """
-        comm, layout, first = self.comm, self._layout, self.comm.world_rank == 0
-        digests: dict[int, bytes] = {}
-
-        def write(row: int, parts: Parts) -> None:
-            with block_row_writer(new.directory, new.meta, row, new.like(row)) as writer:
-                for cols, values in parts:
-                    writer.write(cols, values)
-            digests[row] = writer.digest
-
+        comm, first, begun = self.comm, self.comm.world_rank == 0, None
         with comm.agreement("writing a matrix"):
-            begun = None
-            with comm.agreement("writing a matrix", {"sizes": layout.sizes}):
+            with comm.agreement("writing a matrix", {"sizes": self._layout.sizes}):
                 self.check_open()
                 if "F" not in self._spectra:
                     raise UninitializedError("save: expected an initialised matrix, found one without values")
-                spectrum, phase = self._spectra["F"], f"writing {file_path(path)}"
-                meta = MatrixMeta(*layout.sizes, is_p2q=self._is_p2q, checksum=self._checksum)
+                phase = f"writing {file_path(path)}"
+                meta = MatrixMeta(*self._layout.sizes, is_p2q=self._is_p2q, checksum=self._checksum)
             with comm.agreement(phase):
                 if first:
                     begun = Replacement.begin(path, meta)
             new: Replacement = comm.bcast(begun, phase)  # type: ignore[assignment]
             try:
-                comm.collect(layout.vector(Space.COL), layout.block_rows, spectrum.block_row, write, phase)
-                rows = {row: digest for part in comm.allgather(digests, phase) for row, digest in part.items()}
+                digests = self._write_rows(new, phase)
                 with comm.agreement(phase):
                     if first:
-                        write_manifest(new.directory, new.meta, (rows[row] for row in range(layout.Nd)), new.like(0))
+                        write_manifest(new.directory, new.meta, digests, new.like(0))
                         write_meta(new.directory, new.meta)
                         new.end()
             except BaseException:
                 if first:  # no other rank may remove files that this one is about to name
                     new.abandon()
                 raise
+
+    def _write_rows(self, new: Replacement, phase: str) -> list[bytes]:
+        """Write all block rows of a matrix; return their digests on every rank. Collective."""
+        layout, spectrum = self._layout, self._spectra["F"]
+        mine: dict[int, bytes] = {}
+
+        def write(row: int, parts: Parts) -> None:
+            with block_row_writer(new.directory, new.meta, row, new.like(row)) as writer:
+                for cols, values in parts:
+                    writer.write(cols, values)
+            mine[row] = writer.digest
+
+        self.comm.collect(layout.vector(Space.COL), layout.block_rows, spectrum.block_row, write, phase)
+        digests = {row: digest for part in self.comm.allgather(mine, phase) for row, digest in part.items()}
+        return [digests[row] for row in range(layout.Nd)]
