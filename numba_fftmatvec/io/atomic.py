@@ -97,7 +97,7 @@ def replacing(path: Path, like: Path | None = None) -> Iterator[Path]:
     try:
         yield temporary
         with os_errors(path, "replace the file"):
-            _fsync(temporary)
+            _fsync(temporary, pattern)
             os.replace(temporary, path)
             _fsync_directory(path.parent)
     except BaseException:
@@ -125,17 +125,11 @@ def _replaceable(path: Path) -> os.stat_result | None:
 
 
 def _create(folder: Path, pattern: os.stat_result | None) -> Path:
-    """Create an empty temporary file in a folder, with the permissions of a pattern if there is one."""
+    """Create an empty temporary file in a folder; only the user may read it if there is a pattern."""
     path = temporary_path(folder)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666 if pattern is None else 0o600)
     try:
-        try:
-            if pattern is not None:
-                with suppress(OSError):  # another group needs a right that users seldom have
-                    os.fchown(descriptor, -1, pattern.st_gid)
-                os.fchmod(descriptor, stat.S_IMODE(pattern.st_mode))
-        finally:
-            os.close(descriptor)
+        os.close(descriptor)
     except BaseException:
         os.unlink(path)
         raise
@@ -149,10 +143,14 @@ def _check_regular(path: Path, mode: int) -> None:
         raise FileError(f"{path}: expected a regular file, found {kind}")
 
 
-def _fsync(path: Path) -> None:
-    """Force the content of `path` to disk."""
+def _fsync(path: Path, pattern: os.stat_result | None = None) -> None:
+    """Give a file the permissions of a pattern, if there is one, and force its content to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
+        if pattern is not None:
+            with suppress(OSError):  # another group needs a right that users seldom have
+                os.fchown(descriptor, -1, pattern.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(pattern.st_mode))
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
