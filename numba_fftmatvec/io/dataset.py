@@ -251,4 +251,6 @@ def hdf5_errors(path: Path, doing: str, damaged: type[FFTMatvecError]) -> Iterat
     except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError) as error:
         text = f"{path}: cannot {doing} it as an HDF5 file: {error}"
         number = error.errno if isinstance(error, OSError) else None
+        if damaged is FileFormatError:
+            check_regular_file(path)  # HDF5 fails without an errno if the file is removed while it opens it
         raise (file_error(text, number) if number else damaged(text)) from error

@@ -148,8 +148,7 @@ class MatrixValues(MatrixProducts):
                 try:
                     self._load_version(directory, meta, name, allow_nonfinite)
                     break
-                # Raised on every rank. HDF5 reports a file that was removed after its check as one without a format.
-                except (FileError, FileFormatError):
+                except FileError:  # raised on every rank
                     newer = self._newer_meta(directory, meta)
                     if newer is None or attempt == _ATTEMPTS:
                         raise

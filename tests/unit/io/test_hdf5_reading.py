@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -326,6 +327,20 @@ def test_a_truncated_file(tmp_path: Path) -> None:
     path = put(tmp_path / "x.h5")
     path.write_bytes(path.read_bytes()[:-40])
     refused(path, FileFormatError, "cannot read it as an HDF5 file", "truncated file")
+
+
+def test_a_file_that_is_removed_while_it_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is missing, not damaged: a reader beside a writer looks for a newer matrix then."""
+    path = put(tmp_path / "x.h5")
+
+    def remove(*_: Any, **__: Any) -> None:
+        path.unlink()
+        raise OSError("Unable to synchronously open file (can't retrieve stat info for file)")
+
+    monkeypatch.setattr(h5py, "File", remove)
+    with pytest.raises(FileError, match="x.h5: cannot read the file: No such file") as caught:
+        get(path)
+    assert caught.value.errno == errno.ENOENT
 
 
 def test_damaged_values(tmp_path: Path) -> None:
