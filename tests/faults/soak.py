@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -152,11 +153,15 @@ def main() -> int:
         if options.only not in (None, name):
             continue
         start = time.monotonic()
-        for found in run(max(1, round(count * options.scale))):
-            record = {"benchmark": name, "seconds": round(time.monotonic() - start, 1), **found}
-            broken |= any(record[zero] for zero in zeros)
-            print(json.dumps(record), flush=True)
-            records.append(record)
+        try:
+            for found in run(max(1, round(count * options.scale))):
+                record = {"benchmark": name, "seconds": round(time.monotonic() - start, 1), **found}
+                broken |= any(record[zero] for zero in zeros)
+                print(json.dumps(record), flush=True)
+                records.append(record)
+        except Exception:  # the other parts run, and their counts are written
+            broken = True
+            traceback.print_exc()
     if options.json is not None:
         write_results(options.json, records)
     return int(broken)
