@@ -14,7 +14,7 @@ from numba.core import caching
 
 from numba_fftmatvec.kernels import elementwise, encoding, jit, padding, pairs, reductions, sbgemv
 from numba_fftmatvec.kernels.jit import Called, CpuNest, Free, Kernel, Target, array_type, free_names, specialise
-from support.machines import SIMULATED
+from support.machines import INTERPRETED, SIMULATED
 
 formula, FACTOR, zeros = Free("formula"), Free("FACTOR"), Free("zeros")
 SIGNATURE = array_type(np.float64, 1), float64
@@ -100,6 +100,7 @@ def without_warning():
     jit._warn_without_cache.cache_clear()
 
 
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter has no cache")
 @pytest.mark.usefixtures("without_warning")
 @pytest.mark.parametrize("place", ["nowhere", "a full disk"])
 def test_kernels_compile_where_no_folder_can_hold_the_disk_cache(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
