@@ -142,7 +142,7 @@ class Comm:
             grid = self.proc_rows, self.proc_cols
             made = self._family.create(parent, self._meeting, grid, self._number, self)
             self.global_comm, self.row_comm, self.col_comm, self._node = made
-            meeting = Meeting(self.global_comm, self.timeout)
+            meeting = Meeting(self.global_comm, self.timeout, self._node[1])
         self._meeting = meeting
         self.world_rank: int = self.global_comm.rank
         self.world_size: int = self.global_comm.size

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 
 from ..arguments import positive_number
+from ..backends.cores import available_cores
 from ..errors import BackendError, ClosedError, CollectiveTimeout, FFTMatvecError
 from .library import MPI
 
 ENVIRONMENT_VARIABLE = "NUMBA_FFTMATVEC_TIMEOUT"
 DEFAULT_SECONDS = 300.0
 
-# A message is tested without a pause at first, which suits ranks that arrive together. Then other ranks may use the
-# core between the tests, and in the end the process sleeps.
-_SPINS, _YIELDS = 200, 2000
+# A message is tested without a pause at first, which suits ranks that arrive together: for some 5 ms where each rank
+# has a core. Then other processes may use the core between the tests, and in the end the process sleeps.
+_SPINS = {True: 20_000, False: 50}
+_YIELDS = 2000
 _SHORTEST, _LONGEST = 5e-5, 2e-3  # seconds of a sleep
 
 # A device is asked without a pause for as long as most products take, since a sleep would add to their time.
@@ -90,6 +92,8 @@ class Watch:
         The communicator.
     timeout : float
         The time limit in seconds.
+    neighbours : int, optional
+        Number of ranks on this node; all ranks by default.
 
     Attributes
     ----------
@@ -97,9 +101,10 @@ class Watch:
         The phase in which an operation was given up.
     """
 
-    def __init__(self, ranks: MPI.Intracomm, timeout: float) -> None:
+    def __init__(self, ranks: MPI.Intracomm, timeout: float, neighbours: int | None = None) -> None:
         self.ranks = ranks
         self.timeout = timeout
+        self._spins = _SPINS[(neighbours or ranks.size) <= available_cores()]
         self.given_up: str | None = None
         #: NCCL's communicators, which are aborted when a message is given up.
         self.communicators: list[Any] = []
@@ -162,7 +167,7 @@ class Watch:
         for operation in operations:
             operation.begin()
             request = operation.requests[0]
-            if not (_spun(request) or self._waited(request, limit, partner)):
+            if not (_spun(request, self._spins) or self._waited(request, limit, partner)):
                 return False
         return True
 
@@ -335,9 +340,9 @@ def named_ranks(ranks: list[int]) -> str:
     return f"{'rank' if len(ranks) == 1 else 'ranks'} {shown}"
 
 
-def _spun(request: MPI.Request) -> bool:
+def _spun(request: MPI.Request, spins: int) -> bool:
     """Test a request repeatedly for a short time; return whether it is complete."""
-    for _ in range(_SPINS):
+    for _ in range(spins):
         if request.Test():
             return True
     for _ in range(_YIELDS):
