@@ -161,7 +161,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, *codes: str) -> None:
 
     def with_precision(self: fm.Matrix, p_config: MatvecPrecisionConfig) -> fm.Matrix:
         if p_config.code in codes:
-            raise MemoryError(f"{p_config.code}: expected less")
+            raise fm.CapacityError(f"{p_config.code}: expected less")  # as all ranks raise a memory error
         return convert(self, p_config)
 
     monkeypatch.setattr(fm.Matrix, "with_precision", with_precision)
