@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,9 @@ class VectorFiles(VectorData):
     """The files of a `Vector`."""
 
     @exclusive
-    def init_vec_from_file(self, filename: FilePath, checksum: int = 0, QoI: bool = False) -> None:
+    def init_vec_from_file(
+        self, filename: FilePath, checksum: int = 0, QoI: bool = False, *, allow_nonfinite: bool = False
+    ) -> None:
         """Set the values from a file in the pyFFTMatvec format. Collective; each owner reads its part.
 
         Parameters
@@ -32,6 +35,8 @@ class VectorFiles(VectorData):
             The expected checksum of the file; 0 skips the check.
         QoI : bool
             Whether the file must hold quantities of interest.
+        allow_nonfinite : bool
+            Whether NaN and infinities are accepted. `save` writes them, since a result may overflow.
 
         Raises
         ------
@@ -39,9 +44,10 @@ class VectorFiles(VectorData):
             The file cannot be read, is malformed, or has other sizes (including `num_vecs`) than the vector.
         """
         arguments = {**self.layout.description, "checksum": checksum, "QoI": bool(QoI)}
+        options: dict[str, Any] = {"checksum": checksum, "qoi": QoI, "allow_nonfinite": allow_nonfinite}
         comm, version, what = self.comm, None, "reading a vector"
         with comm.agreement(what):
-            with comm.agreement(what, arguments):
+            with comm.agreement(what, arguments | {"allow_nonfinite": bool(allow_nonfinite)}):
                 self.check_open()
                 path = file_path(filename)
             phase = f"reading {path}"
@@ -49,7 +55,7 @@ class VectorFiles(VectorData):
                 with comm.agreement(phase):
                     values = np.empty(self.layout.local_shape if self.on_grid() else 0)
                     if self.on_grid():
-                        version = read_vector(path, self.layout, values, checksum=checksum, qoi=QoI)
+                        version = read_vector(path, self.layout, values, **options)
                 versions = {found for found in comm.allgather(version, phase) if found is not None}
                 if len(versions) == 1:
                     break

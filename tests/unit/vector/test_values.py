@@ -60,3 +60,19 @@ def test_vectors_are_not_pickled(comm: Any) -> None:
     x = fm.Vector(comm, 3, 4, "col", global_sizes=True)
     with pytest.raises(fm.ArgumentTypeError, match=r"expected its values \(gather, to_numpy\) or a file \(save\)"):
         pickle.dumps(x)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_files_with_values_that_are_not_finite(comm: Any, tmp_path: Any, value: float) -> None:
+    """A result may overflow, so it can be saved; whoever reads it says that it may have."""
+    x = fm.Vector(comm, 3, 4, "col", global_sizes=True)
+    values = np.arange(12.0).reshape(3, 4)
+    values[1, 2] = value
+    x.scatter(values)
+    x.save(tmp_path / "x.h5")
+    y = fm.Vector(x, deep_copy=False)
+    with pytest.raises(fm.FileFormatError, match="expected finite values"):
+        y.init_vec_from_file(tmp_path / "x.h5")
+    assert not y.is_initialized()
+    y.init_vec_from_file(tmp_path / "x.h5", allow_nonfinite=True)
+    np.testing.assert_array_equal(y.gather(), values)
