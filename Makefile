@@ -33,7 +33,7 @@ bench-report: $(VENV)/.installed
 	$(BIN)/python bench/report.py
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 
 # The environment has no pip, since Debian's python3 lacks ensurepip. The outer pip installs into it.
 $(VENV)/.installed: pyproject.toml
