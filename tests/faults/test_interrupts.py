@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 
 import numba_fftmatvec as fm
 from numba_fftmatvec.products import PRODUCTS
+from support.interrupts import alarm
 
 # An interrupt inside a destructor or a weak reference's callback is lost; Python reports it as unraisable.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -21,22 +20,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 INTERRUPTS = 150
 # (Nm, Nd, Nt), long enough for several threads on the CPU and for chunks on two streams on a GPU.
 SIZES = {"cpu": (400, 30, 500), "cuda": (3000, 8, 1000)}
-
-
-@contextmanager
-def alarm(seconds: float) -> Iterator[None]:
-    """Raise a KeyboardInterrupt in the body after some time, unless it ends before."""
-
-    def interrupt(*frame: object) -> None:
-        raise KeyboardInterrupt
-
-    former = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
 
 
 class Bench:

@@ -6,8 +6,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from mpi4py import MPI
 import numba_fftmatvec as fm
 from numba_fftmatvec.comm import watchdog
 from support.harness import RanksError, run_ranks
+from support.interrupts import alarm
 
 TIMEOUT = 2.0
 STOPPED = 1
@@ -119,22 +119,6 @@ def test_a_killed_rank_ends_the_others() -> None:
     with pytest.raises(RanksError, match="exit status"):
         run_ranks(3, "unit.comm.test_watchdog:killed", timeout=60)
     assert time.monotonic() - started < 20  # with the start of three processes
-
-
-@contextmanager
-def alarm(seconds: float) -> Iterator[None]:
-    """Raise a KeyboardInterrupt in the body after some time."""
-
-    def interrupt(*frame: object) -> None:
-        raise KeyboardInterrupt
-
-    former = signal.signal(signal.SIGALRM, interrupt)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, former)
 
 
 def interrupted(payload: None) -> Any:
