@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 from .arguments import positive_int
 from .errors import GridError, SpaceError
@@ -146,8 +147,12 @@ class MatrixLayout:
         """Number of frequencies of a real transform of the padded size."""
         return self.padded_size // 2 + 1
 
+    @lru_cache(maxsize=256)  # noqa: B019 - layouts are small values
     def vector(self, space: Space, num_vecs: int = 1) -> VectorLayout:
-        """Return the layout of the matrix's vectors in a space."""
+        """Return the layout of the matrix's vectors in a space, one object for all calls.
+
+        Products then see by the identity of the objects that a vector fits, which is faster than by their values.
+        """
         blocks, mine = {Space.COL: (self.Nm, self.block_cols), Space.ROW: (self.Nd, self.block_rows)}[space]
         return VectorLayout(space, blocks, self.Nt, num_vecs, mine)
 

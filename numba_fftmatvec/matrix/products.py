@@ -195,7 +195,8 @@ class MatrixProducts(MatrixDescription):
         ends = self._ends(product, num_vecs)
         check_operand(x, self.comm, ends.operand, ends.operand_name)
         check_operand(y, self.comm, ends.result, ends.result_name)
-        x.check_initialized(ends.operand_name)
+        if not x.is_initialized():
+            x.check_initialized(ends.operand_name)
         if x is y:
             raise ArgumentError(f"{product.name} x: expected two vectors, found one as operand and result")
 
