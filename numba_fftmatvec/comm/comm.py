@@ -242,7 +242,8 @@ class Comm:
 
     def synchronize(self) -> None:
         """Wait until all work on this rank's stream is done."""
-        self.backend.synchronize()
+        with self.lock, self.backend.calling_thread:  # to wait for a stream that records would end the recording
+            self.backend.synchronize()
 
     # All messages of the library are sent by the following methods or by an axis. Their argument `phase` names the work
     # in errors.
@@ -329,14 +330,15 @@ class Comm:
             self._closed = True
             self._family.forget(self._number)
             return
-        with self.agreement("closing a Comm"):
-            self.backend.synchronize()
-            self.backend.forget_programs()
-        self._closed = True
-        self._family.reclaim(self._meeting)
-        for axis in self._axes.values():
-            axis.close()
-        self._family.free(self._number)
+        with self.lock, self.backend.calling_thread:
+            with self.agreement("closing a Comm"):
+                self.backend.synchronize()
+                self.backend.forget_programs()
+            self._closed = True
+            self._family.reclaim(self._meeting)
+            for axis in self._axes.values():
+                axis.close()
+            self._family.free(self._number)
 
     def __enter__(self) -> Comm:
         """Return the Comm itself."""

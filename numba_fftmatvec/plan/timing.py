@@ -43,7 +43,7 @@ class PhaseTimer:
     """
 
     def __init__(self, comm: Comm) -> None:
-        self._backend = comm.backend
+        self._comm, self._backend = comm, comm.backend
         self.reset()
 
     def reset(self) -> None:
@@ -54,13 +54,14 @@ class PhaseTimer:
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Measure the enclosed work; the phase ``"total"`` ends a product."""
+        if name == "total":
+            self._current = []  # the phases of a product that an error or an interrupt ended do not count
         with self._backend.annotate(name):
             start = self._backend.timestamp()
             yield
             self._current.append((name, start, self._backend.timestamp()))
         if name == "total":
             self._spans.append(self._current)
-            self._current = []
 
     def seconds(self) -> dict[str, list[float]]:
         """Synchronise the stream; return this rank's seconds in each phase of `PHASES`, a figure for each product.
@@ -68,7 +69,7 @@ class PhaseTimer:
         The list of a phase that did not run is empty. The figure of a phase that runs twice in a product, as in F*F, is
         the sum.
         """
-        self._backend.synchronize()
+        self._comm.synchronize()
         result: dict[str, list[float]] = {phase: [] for phase in PHASES}
         for spans in self._spans:
             sums: dict[str, float] = {}

@@ -198,6 +198,17 @@ def test_a_method_of_a_matrix_waits(matrix: fm.Matrix, tmp_path: Path, name: str
     assert waits(matrix.comm, lambda: MATRIX_CALLS[name](matrix, x, y, tmp_path))
 
 
+@pytest.mark.parametrize("name", ["synchronize", "close"])
+def test_a_method_of_a_comm_waits(comm: fm.Comm, name: str) -> None:
+    assert waits(comm, getattr(comm, name))
+
+
+def test_reading_a_timer_waits(matrix: fm.Matrix) -> None:
+    timer = fm.PhaseTimer(matrix.comm)
+    matrix.matvec(drawn(matrix, "col", 0), drawn(matrix, "row", 1), timer=timer)
+    assert waits(matrix.comm, timer.seconds)
+
+
 WORKQUEUE = """
 from concurrent.futures import ThreadPoolExecutor
 import numba

@@ -362,3 +362,20 @@ def test_matrix_times_several_vectors(comm: Any) -> None:
     back = matrix.T @ y
     assert back.shape == (3, SHAPE[1], SHAPE[2])
     check(matrix @ x.get_vector(1), "F", F, G, 2 * X["col"])
+
+
+def test_a_timer_forgets_the_phases_of_a_product_that_failed() -> None:
+    with fm.Comm(backend="cpu") as comm, fm.Matrix(comm, 5, 3, 8, global_sizes=True) as F:
+        F.init_mat_ones()
+        x, y = F.get_vec("input"), F.get_vec("output")
+        x.init_vec_ones()
+        timer = PhaseTimer(comm)
+        F.matvec(x, y, timer=timer)
+        last = F.plan("F")._timed.stages[-1]  # type: ignore[union-attr]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(last, "run", lambda: 1 // 0)
+            with pytest.raises(ZeroDivisionError):
+                F.matvec(x, y, timer=timer)
+        start = len(timer._spans)
+        F.matvec(x, y, timer=timer)
+        assert [name for name, _, _ in timer._spans[start]] == [name for name, _, _ in timer._spans[0]]
