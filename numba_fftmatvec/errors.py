@@ -85,6 +85,27 @@ class RemoteError(FFTMatvecError, RuntimeError):
     """Another rank failed with an exception that cannot be rebuilt here."""
 
 
+class NotPositiveDefiniteError(ArgumentError):
+    """A matrix that must be symmetric and positive definite is not.
+
+    Attributes
+    ----------
+    row : int or None
+        The first row at which a Cholesky factorisation fails, if it is known.
+    """
+
+    row: int | None = None
+
+    @classmethod
+    def at_row(cls, row: int) -> NotPositiveDefiniteError:
+        """Return the error of a factorisation that fails at a row."""
+        error = cls(
+            f"Cholesky factorisation: expected a positive definite matrix, found a pivot at row {row} that is not"
+        )
+        error.row = row
+        return error
+
+
 class VerificationError(FFTMatvecError, AssertionError):
     """A computed result is further from the exact one than its error bound allows."""
 

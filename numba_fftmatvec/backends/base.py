@@ -14,6 +14,7 @@ from ..kernels import Target
 from ..kernels.formats import Format
 from ..layout import MatrixLayout, Space
 from ..precision import Precision
+from .arrays import ArrayLibrary
 
 DOUBLE = np.dtype(np.float64)
 
@@ -239,6 +240,10 @@ class Backend(Protocol):
     stream: Any
     threads: int
     calling_thread: AbstractContextManager[Any]
+
+    @property
+    def arrays(self) -> ArrayLibrary:
+        """Dense linear algebra and transforms on the backend's arrays."""
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
         """Allocate without initialising."""

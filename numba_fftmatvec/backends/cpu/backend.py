@@ -21,6 +21,7 @@ import scipy.fft
 from ...kernels import Target
 from ...kernels.formats import Format
 from ...layout import MatrixLayout
+from ..arrays import ArrayLibrary
 from ..base import Buffer, Launchers, Program, Transform, Workspace
 from ..cores import share_of_cores
 from .memory import available_bytes
@@ -142,6 +143,13 @@ class CpuBackend:
     def transforms(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> RealTransforms:
         """Return the planner of real transforms."""
         return RealTransforms(self._pieces, self.target, workspace, layout, num_vecs)
+
+    @cached_property
+    def arrays(self) -> ArrayLibrary:
+        """NumPy and SciPy."""
+        from .arrays import CpuArrays  # scipy.sparse.linalg takes 0.3 s to import, and products do not need it
+
+        return CpuArrays()
 
     @cached_property
     def _pieces(self) -> Pieces:

@@ -19,6 +19,7 @@ from ...errors import CapacityError
 from ...kernels.formats import COMPLEX64, Format
 from ...kernels.jit import require_cuda
 from ...layout import MatrixLayout
+from ..arrays import ArrayLibrary
 from ..base import Buffer, Launchers, Program, Transform, Workspace
 from .graphs import UNCAPTURABLE_STREAMS, GraphReplay
 from .staging import CudaStaging
@@ -115,6 +116,13 @@ class CudaBackend:
         self._peak = 0
         self._wait: Callable[[], object] = self.stream.synchronize
         self._watched = False
+
+    @cached_property
+    def arrays(self) -> ArrayLibrary:
+        """CuPy."""
+        from .arrays import CudaArrays  # products do not need it
+
+        return CudaArrays()
 
     def lane(self, index: int) -> Lane:
         """Return lane 0, on the backend's stream, or lane 1, for work that overlaps with that of lane 0."""

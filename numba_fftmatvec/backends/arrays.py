@@ -1,0 +1,52 @@
+"""The interface of dense linear algebra and transforms on a backend's arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+
+class ArrayLibrary(Protocol):
+    """The well-kept libraries of a backend, for work that the project's kernels do not do.
+
+    All work is queued on the backend's stream, within `Backend.active`.
+
+    Attributes
+    ----------
+    numpy : module
+        NumPy's functions for the backend's arrays: NumPy or CuPy.
+    fft : module
+        The functions of scipy.fft for the backend's arrays.
+    panel_rows : int
+        Number of rows of a dense matrix at which its products reach the device's speed.
+    """
+
+    numpy: Any
+    fft: Any
+    panel_rows: int
+
+    def cholesky(self, matrix: Any) -> Any:
+        """Return the lower Cholesky factor of a symmetric matrix, of which only the lower triangle is read.
+
+        Raises
+        ------
+        NotPositiveDefiniteError
+            The matrix is not positive definite; the error's `row` is the first row at which that shows, or None.
+        """
+
+    def solve_triangular(self, factor: Any, values: Any, *, transposed: bool = False) -> Any:
+        """Return ``factor^-1 values`` of a lower triangular factor, or ``factor^-T values`` with `transposed`."""
+
+    def sparse_matrix(self, matrix: Any) -> Any:
+        """Return a SciPy sparse matrix as one that multiplies the backend's arrays."""
+
+    def sparse_solver(self, matrix: Any) -> Callable[[Any], Any]:
+        """Return the function that solves with a SciPy sparse, symmetric and positive definite matrix.
+
+        The function takes values of shape (n, k) and returns the solutions in a new array.
+
+        Raises
+        ------
+        NotPositiveDefiniteError
+            The matrix is singular.
+        """
