@@ -1,4 +1,4 @@
-"""Formats of the stored spectrum: the shapes and dtypes of its arrays, and their decoding on the host.
+"""Formats of the stored spectrum: the shapes and dtypes of its arrays.
 
 A spectrum has a run of frequencies for each of (nd, nm) blocks. It is stored as ``[d][m][k]``, with the real and the
 imaginary part of a frequency side by side; each run is padded to 128 bytes. A format is a dtype of these parts. In the
@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 ALIGNMENT = 128
 RUN = 64  # frequencies that share a scale
@@ -85,12 +84,3 @@ COMPLEX64 = Format("complex64", np.dtype(np.float32))
 FIXED32 = Format("fixed32", np.dtype(np.int32))
 FIXED16 = Format("fixed16", np.dtype(np.int16))
 FORMATS = (COMPLEX128, COMPLEX64, FIXED32, FIXED16)
-
-
-def decode(format: Format, values: npt.NDArray[Any], scales: npt.NDArray[Any]) -> npt.NDArray[np.complex128]:
-    """Return the complex values of (n, 2 pitch) parts, on the host."""
-    parts = values.astype(np.float64)
-    if format.is_fixed:
-        wide = np.repeat(scales, 2 * RUN, axis=-1)[..., : parts.shape[-1]]
-        parts[..., : wide.shape[-1]] *= wide
-    return parts.view(np.complex128)

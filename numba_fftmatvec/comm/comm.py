@@ -298,6 +298,18 @@ class Comm:
                 sending.then(partial(self.global_comm.Iallgatherv, recvbuf=[receive, counts]), send)
         return joined
 
+    def bcast_array(self, array: npt.NDArray[np.float64], root: int, phase: str) -> None:
+        """Copy a rank's contiguous host array into those of the same size on all ranks."""
+        with self.agreement(phase, {"root": root}) as sending:
+            sending.then(partial(self.global_comm.Ibcast, root=root), array)
+
+    def sum_array(self, array: npt.NDArray[np.float64], phase: str) -> npt.NDArray[np.float64]:
+        """Return the sum of the contiguous host arrays of all ranks on every rank."""
+        with self.agreement(phase) as sending:
+            total = array.copy() if self.world_size == 1 else np.empty_like(array)
+            sending.then(partial(self.global_comm.Iallreduce, recvbuf=total), array)
+        return total
+
     def collect(
         self,
         layout: VectorLayout,

@@ -13,7 +13,7 @@ from ..backends import Backend, Buffer
 from ..backends.base import DOUBLE
 from ..errors import NonFiniteError
 from ..kernels.encoding import decode_launcher, encode_launcher
-from ..kernels.formats import COMPLEX128, StoredArrays, decode
+from ..kernels.formats import COMPLEX128, StoredArrays
 from ..kernels.padding import copy_launcher
 from ..kernels.reductions import PARTIALS, reduce_launcher
 from ..layout import MatrixLayout
@@ -213,23 +213,38 @@ class Spectrum:
             backend.synchronize()
 
     def block_row(self, row: int) -> np.ndarray[Any, Any]:
-        """Return this rank's part of a block row of F, as a (nm, Nt) float64 host array.
+        """Return this rank's part of a block row of F, as a (nm, Nt) float64 host array; see `blocks`."""
+        return self._backend.download(self.blocks(row))
+
+    def blocks(self, row: int, response: Any = None) -> Any:
+        """Return this rank's part of a block row of F, as a (nm, Nt) float64 array of the backend's library.
 
         Parameters
         ----------
         row : int
             Global index of a block row of this rank.
+        response : array, optional
+            The transform of a causal filter, ``rfft(h, 2 Nt)``, by which the spectrum is multiplied: the blocks are
+            then those of F after the filter. Its shape is (frequencies,) or (nm, frequencies); an array of the
+            backend's library.
 
         Returns
         -------
-        numpy.ndarray
+        array
             The values that the stored spectrum represents: the loaded values up to the rounding of the format.
         """
         backend, layout = self._backend, self._layout
-        index = row - layout.block_rows.start
-        parts = backend.download(self._values.array[index])
-        scales = backend.download(self._scales.array[index if self.format.is_fixed else 0])
-        stored = decode(self.format, parts, scales)[:, : layout.frequencies]
-        with np.errstate(invalid="ignore"):  # the matrix may have infinities
-            values = np.fft.irfft(stored, layout.padded_size, axis=-1, norm="forward")
-        return np.ascontiguousarray(values[:, : layout.Nt])
+        pieces = column_pieces(layout)
+        read = decode_launcher(backend.target, self.format)
+        with backend.active(), np.errstate(invalid="ignore"):  # the matrix may have infinities
+            values = backend.empty((layout.nm, layout.Nt), DOUBLE).array
+            parts = backend.zeros((len(pieces[0]), 2 * COMPLEX128.pitch(layout.frequencies)), DOUBLE).array
+            for cols in pieces:
+                read(backend.wrap(parts[: len(cols)]).view, *self._part(row, cols))
+                transforms = parts[: len(cols)].view(np.complex128)[:, : layout.frequencies]
+                mine = slice(cols.start - layout.block_cols.start, cols.stop - layout.block_cols.start)
+                if response is not None:
+                    transforms = transforms * (response if response.ndim == 1 else response[mine])
+                inverse = backend.arrays.fft.irfft(transforms, layout.padded_size, axis=-1, norm="forward")
+                values[mine] = inverse[:, : layout.Nt]
+        return values

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from numba_fftmatvec.kernels import encoding, formats
+from numba_fftmatvec.kernels import encoding
 from numba_fftmatvec.kernels.encoding import ENCODER_THREADS
 from numba_fftmatvec.kernels.formats import COMPLEX64, COMPLEX128, FIXED16, FIXED32, FORMATS, RUN, Format
 from support.machines import SIMULATED
@@ -157,16 +157,6 @@ def test_a_part_of_a_row_is_decoded(machine, format, width) -> None:
 def test_the_encoder_s_threads_divide_a_run() -> None:
     lanes, _ = ENCODER_THREADS
     assert RUN % lanes == 0 and lanes & (lanes - 1) == 0
-
-
-@pytest.mark.parametrize("format", FORMATS, ids=names)
-def test_the_host_decodes_alike(machine, format) -> None:
-    transforms = transforms_of(3, 65)
-    values, scales = encoded(machine, format, transforms, 65)
-    values[:, transforms.shape[1] :] = 0
-    on_host = formats.decode(format, values, scales)
-    found = decoded(machine, format, values, scales, values.shape[1])
-    np.testing.assert_array_equal(on_host.view(np.float64), found)
 
 
 @pytest.mark.parametrize("format", FORMATS, ids=names)
