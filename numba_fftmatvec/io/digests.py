@@ -36,6 +36,7 @@ BOUND = (
     "checksum",
     "block_row",
     "block_rows",
+    "content_digest",
     SPAN,
 )
 

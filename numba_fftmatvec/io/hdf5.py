@@ -6,8 +6,6 @@ and reads the requested blocks directly into the caller's array.
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,15 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArgumentError, FileError, FileFormatError, ShapeError
+from ..errors import ArgumentError, FileFormatError, ShapeError
 from ..layout import VectorLayout
-from .atomic import FilePath, file_path, make_directory, os_errors, replacing
-from .dataset import Description, hdf5_errors, opened
-from .digests import SPAN, Digests
-from .image import Image
+from .atomic import FilePath, file_path, make_directory
+from .dataset import Description, opened
 from .manifest import row_digest
 from .meta import MatrixMeta
-from .plain import read_at, write_at
+from .values import ValuesWriter, written_file
 
 
 def read_block_row(
@@ -165,13 +161,10 @@ class VectorWriter:
 
     def __init__(self, description: Description, descriptor: int) -> None:
         self._description = description
-        self._descriptor = descriptor
         self._written = np.zeros(description.layout.num_blocks, dtype=bool)
         #: SHA-256 of the file's attributes and values, when it is finished.
         self.digest = b""
-        self._image = self._image_with(Digests.unknown(description.layout.size))
-        with os_errors(description.path, "write the file"):
-            os.ftruncate(descriptor, self._image.size)
+        self._values = ValuesWriter(description.path, descriptor, description.layout.size, description.stored)
 
     def write(self, blocks: range, values: NDArray[np.float64]) -> None:
         """Write consecutive blocks of all vectors. Calls may come in any order.
@@ -185,28 +178,14 @@ class VectorWriter:
         """
         spans = self._description.spans(blocks)
         self._description.check_array(values, blocks)
-        with os_errors(self._description.path, "write the file"):
-            for span, vector in zip(spans, np.ascontiguousarray(values).reshape(len(spans), -1), strict=True):
-                if vector.size:
-                    write_at(self._descriptor, vector.data, self._image.offset + 8 * span.start)
+        for span, vector in zip(spans, np.ascontiguousarray(values).reshape(len(spans), -1), strict=True):
+            self._values.put(span.start, vector)
         self._written[blocks.start : blocks.stop] = True
 
     def finish(self) -> None:
         """Write the metadata of the file; raise a ShapeError unless every block was written."""
         self._check_complete()
-        with os_errors(self._description.path, "write the file"):
-            digests = Digests.of(self._description.layout.size, self._read)
-            self._image_with(digests).write(self._descriptor)
-        self.digest = digests.root(self._description.stored | {SPAN: digests.span})
-
-    def _read(self, first: int, out: NDArray[np.float64]) -> None:
-        if read_at(self._descriptor, out.data, self._image.offset + 8 * first) < out.nbytes:
-            raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    def _image_with(self, digests: Digests) -> Image:
-        """Return the image of the file. Its layout depends on the number of the digests, not on their values."""
-        with hdf5_errors(self._description.path, "write", FileError):
-            return Image.of(digests.size, digests.attributes(self._description.stored))
+        self.digest = self._values.finish()
 
     def _check_complete(self) -> None:
         """Raise a ShapeError unless every block was written."""
@@ -274,17 +253,10 @@ def stored_block_row(directory: FilePath, meta: MatrixMeta, row: int, cols: rang
 
 @contextmanager
 def _writer(description: Description, like: Path | None = None) -> Iterator[VectorWriter]:
-    path = description.path
-    with replacing(path, like) as temporary:
-        with os_errors(path, "write the file"):
-            descriptor = os.open(temporary, os.O_RDWR)
-        try:
-            writer = VectorWriter(description, descriptor)
-            yield writer
-            writer.finish()
-        finally:
-            with os_errors(path, "write the file"):
-                os.close(descriptor)
+    with written_file(description.path, like) as descriptor:
+        writer = VectorWriter(description, descriptor)
+        yield writer
+        writer.finish()
 
 
 def _check(description: Description) -> None:
