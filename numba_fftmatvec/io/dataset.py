@@ -110,10 +110,10 @@ class Content:
 
 def described(path: Path) -> Description:
     """Return the description of a vector's file by its own attributes, for a file of which nothing else is known."""
-    with _file(path) as file:
-        dataset = _dataset(path, file)
+    with open_file(path) as file:
+        dataset = values_dataset(path, file)
         names = [name for pair in _SIZE_ATTRIBUTES.values() for name in pair]
-        found = {name: _integer_attribute(path, dataset, name) for name in (*names, "qoi", "num_vecs")}
+        found = {name: integer_attribute(path, dataset, name) for name in (*names, "qoi", "num_vecs")}
         listed = _listed(dataset.attrs)
     vectors = found["num_vecs"]
     for space, (blocks, steps) in _SIZE_ATTRIBUTES.items():
@@ -129,7 +129,7 @@ def described(path: Path) -> Description:
 
 
 @contextmanager
-def _file(path: Path) -> Iterator[Any]:
+def open_file(path: Path) -> Iterator[Any]:
     """Yield an open HDF5 file that no other program writes."""
     check_regular_file(path)
     with hdf5_errors(path, "read", FileFormatError), h5py.File(path, "r", **_LOCKING) as file:
@@ -141,8 +141,8 @@ def _file(path: Path) -> Iterator[Any]:
 def opened(description: Description) -> Iterator[Content]:
     """Yield the content of a file after checking everything except the values."""
     path = description.path
-    with _file(path) as file:
-        dataset = _dataset(path, file)
+    with open_file(path) as file:
+        dataset = values_dataset(path, file)
         check_layout(path, dataset)
         _check_attributes(description, dataset)
         _check_checksum(description, dataset)
@@ -159,7 +159,7 @@ def opened(description: Description) -> Iterator[Content]:
         yield Content(path, storage, digests, version or f"{status.st_mtime_ns} {status.st_size}".encode())
 
 
-def _dataset(path: Path, file: Any) -> Any:
+def values_dataset(path: Path, file: Any) -> Any:
     """Return the dataset ``vec``, which must lie in this file itself."""
     link = file.get("vec", getlink=True)
     if link is None:
@@ -176,16 +176,16 @@ def _dataset(path: Path, file: Any) -> Any:
 def _check_attributes(description: Description, dataset: Any) -> None:
     path, layout = description.path, description.layout
     for name, expected in description.attributes.items():
-        found = _integer_attribute(path, dataset, name)
+        found = integer_attribute(path, dataset, name)
         if found is None:
             raise FileFormatError(f"{path}, attribute {name}: expected {expected}, found {_listed(dataset.attrs)}")
         if found != expected:
             raise FileFormatError(f"{path}, attribute {name}: expected {expected}, found {found}")
-    num_vecs = _integer_attribute(path, dataset, "num_vecs")
+    num_vecs = integer_attribute(path, dataset, "num_vecs")
     if (1 if num_vecs is None else num_vecs) != layout.num_vecs:
         shown = f"{_listed(dataset.attrs)}: one vector" if num_vecs is None else num_vecs
         raise FileFormatError(f"{path}, attribute num_vecs: expected {layout.num_vecs}, found {shown}")
-    if layout.space is Space.ROW and not description.qoi and _integer_attribute(path, dataset, "qoi") == 1:
+    if layout.space is Space.ROW and not description.qoi and integer_attribute(path, dataset, "qoi") == 1:
         raise FileFormatError(
             f"{path}, attribute qoi: expected an observation vector (no qoi, or 0), found 1: the file holds quantities "
             f"of interest, which are no observations; read it with QoI=True"
@@ -196,7 +196,7 @@ def _check_checksum(description: Description, dataset: Any) -> None:
     path, expected = description.path, description.checksum
     if expected == 0:
         return
-    found = _integer_attribute(path, dataset, "checksum")
+    found = integer_attribute(path, dataset, "checksum")
     if found != expected:
         shown = _listed(dataset.attrs) if found is None else found
         raise ChecksumError(f"{path}, attribute checksum: expected {expected}, found {shown}")
@@ -205,7 +205,7 @@ def _check_checksum(description: Description, dataset: Any) -> None:
 def _digests(description: Description, dataset: Any) -> Digests | None:
     """Return the digests of a file that has them. They must be those of the manifest, and of the block row."""
     path, manifest = description.path, description.digest
-    values = {name: _integer_attribute(path, dataset, name) for name in BOUND}
+    values = {name: integer_attribute(path, dataset, name) for name in BOUND}
     bound = {name: value for name, value in values.items() if value is not None}
     digests = stored_digests(path, description.layout.size, dataset.attrs, bound)
     found = None if digests is None else digests.root(bound)
@@ -219,7 +219,7 @@ def _digests(description: Description, dataset: Any) -> Digests | None:
     return digests
 
 
-def _integer_attribute(path: Path, dataset: Any, name: str) -> int | None:
+def integer_attribute(path: Path, dataset: Any, name: str) -> int | None:
     """Return the integer value of an attribute of any numeric type; None if the attribute is absent."""
     if name not in dataset.attrs:
         return None
