@@ -105,6 +105,12 @@ class NotPositiveDefiniteError(ArgumentError):
         error.row = row
         return error
 
+    def named(self, what: str) -> NotPositiveDefiniteError:
+        """Return the error with a name for the matrix instead of the name of the factorisation."""
+        error = NotPositiveDefiniteError(f"{what}: {str(self).partition(': ')[2]}")
+        error.row = self.row
+        return error
+
 
 class VerificationError(FFTMatvecError, AssertionError):
     """A computed result is further from the exact one than its error bound allows."""

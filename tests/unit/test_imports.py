@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "plan": LOW | {"comm", "spectrum"},
     "operators": GROUND | {"comm", "vector"},
     "matrix": LOW | {"io", "comm", "spectrum", "vector", "plan", "operators"},
+    "inversion": LOW | {"io", "comm", "vector", "operators", "matrix"},
     "testing": GROUND | {"comm", "vector", "matrix"},
     "tuning": GROUND | {"comm", "vector", "plan", "matrix"},
     "torch": GROUND | {"backends", "comm", "vector", "matrix"},
