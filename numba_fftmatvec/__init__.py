@@ -29,7 +29,16 @@ from .errors import (
     VerificationError,
 )
 from .matrix import Matrix
-from .operators import AdjointOperator, LinearOperator, dot_test
+from .operators import (
+    Accuracy,
+    AdjointOperator,
+    CausalFilter,
+    Diagonal,
+    Identity,
+    LinearOperator,
+    VerticalStack,
+    dot_test,
+)
 from .plan import PHASES, PhaseTimer
 from .precision import MatvecPrecisionConfig, Precision
 from .products import MatvecConfig
@@ -41,6 +50,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PHASES",
+    "Accuracy",
     "AdjointOperator",
     "AgreementError",
     "ArgumentError",
@@ -48,15 +58,18 @@ __all__ = [
     "BackendError",
     "Candidate",
     "CapacityError",
+    "CausalFilter",
     "ChecksumError",
     "ClosedError",
     "CollectiveTimeout",
     "Comm",
+    "Diagonal",
     "FFTMatvecError",
     "FileError",
     "FileFormatError",
     "ForkedError",
     "GridError",
+    "Identity",
     "LinearOperator",
     "Matrix",
     "MatvecConfig",
@@ -75,6 +88,7 @@ __all__ = [
     "Vector",
     "VectorIndexError",
     "VerificationError",
+    "VerticalStack",
     "best_grid",
     "dot_test",
     "generate_double",

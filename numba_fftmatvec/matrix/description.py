@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ..errors import ClosedError
 from ..io import FilePath
 from ..layout import MatrixLayout, Space, VectorLayout
-from ..operators import LinearOperator
+from ..operators import Accuracy, LinearOperator
 from ..precision import MatvecPrecisionConfig
 from ..spectrum import Spectra
 
@@ -44,6 +45,23 @@ class MatrixDescription(LinearOperator):
     def unit_roundoff(self) -> float:
         """Unit roundoff of the least precise stage of the products."""
         return self._config.unit_roundoff
+
+    def accuracy(self) -> Accuracy | None:
+        """Return bounds of the gain and the rounding error of F; None without values. Collective.
+
+        The gain is the norm of the (Nd, Nm) matrix of the blocks' gains, by the sum of their squares. The gain of a
+        block is the largest magnitude of its transform of length L = 2 Nt, up to a factor of sqrt(2). The error is
+        ``2 u (1 + log2 L)`` times the gain: u log2 L for each of two transforms, and u for each of the roundings of the
+        stored spectrum and of its products.
+        """
+        with self.comm.agreement("bounding the errors of a matrix") as agreed:
+            self.check_open()
+            present = "F" in self._spectra
+            agreed.share([self._spectra["F"].squared_gain() if present else 0.0])
+        if not present:
+            return None
+        gain = math.sqrt(math.fsum(agreed.stacked[:, 0]))
+        return Accuracy(gain, 2 * self.unit_roundoff * (1 + math.log2(self._layout.padded_size)) * gain)
 
     @property
     def layout(self) -> MatrixLayout:

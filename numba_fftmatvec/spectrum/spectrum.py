@@ -54,6 +54,7 @@ class Spectrum:
         self.format = precision.format
         self.owners: WeakSet[Any] = WeakSet()
         self._allow_nonfinite = False
+        self._squared_gain: float | None = None
         values, scales = self.format.shapes(layout.nd, layout.nm, layout.frequencies)
         self._values: Buffer = backend.zeros(values, self.format.part)
         self._scales: Buffer = backend.zeros(scales, DOUBLE)
@@ -93,6 +94,7 @@ class Spectrum:
             The transform of a block has a NaN or an infinity, which the caller or the format does not allow.
         """
         self._allow_nonfinite = allow_nonfinite
+        self._squared_gain = None
         self._fill(source, progress)
         self._backend.trim()  # the plans of products, which follow, need other memory
         self._check_finite()
@@ -166,6 +168,23 @@ class Spectrum:
             partials = backend.empty((PARTIALS + 1,), DOUBLE)
             backend.launcher(reduce_launcher, "max_magnitude")(partials.view, values.view, values.view)
         return float(backend.download(partials.array[PARTIALS:])[0])
+
+    def squared_gain(self) -> float:
+        """Return the sum of the squared gains of this rank's blocks, computed once.
+
+        The gain of a block is the largest magnitude of its unnormalised transform. Here it is the largest real or
+        imaginary part times sqrt(2). In the fixed-point formats the scales give that part.
+        """
+        if self._squared_gain is None:
+            fixed = self.format.is_fixed
+            total = 0.0
+            for row in (self._scales if fixed else self._values).array:
+                with self._backend.active():
+                    largest = abs(row).max(axis=-1)
+                total += float(np.square(self._backend.download(largest), dtype=DOUBLE).sum())
+            factor = self._layout.padded_size * (self.format.largest if fixed else 1)
+            self._squared_gain = 2.0 * total * factor**2
+        return self._squared_gain
 
     def converted(self, precision: Precision) -> Spectrum:
         """Return a spectrum of the values that this one represents, in a precision. Local.
