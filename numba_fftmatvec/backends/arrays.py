@@ -2,8 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Protocol
+
+
+class SparseSolver(Protocol):
+    """The factorisation ``Q = B B^T`` of a sparse matrix, where B is a Cholesky factor with permuted rows.
+
+    Attributes
+    ----------
+    factor : sparse matrix
+        B, as `ArrayLibrary.sparse_matrix` returns matrices.
+    adjoint_factor : sparse matrix
+        The transpose of B.
+    log_determinant : float
+        The logarithm of the determinant of Q.
+    """
+
+    factor: Any
+    adjoint_factor: Any
+    log_determinant: float
+
+    def __call__(self, values: Any) -> Any:
+        """Return the solutions of a system with values of shape (n, k), in a new array."""
 
 
 class ArrayLibrary(Protocol):
@@ -40,13 +60,11 @@ class ArrayLibrary(Protocol):
     def sparse_matrix(self, matrix: Any) -> Any:
         """Return a SciPy sparse matrix as one that multiplies the backend's arrays."""
 
-    def sparse_solver(self, matrix: Any) -> Callable[[Any], Any]:
-        """Return the function that solves with a SciPy sparse, symmetric and positive definite matrix.
-
-        The function takes values of shape (n, k) and returns the solutions in a new array.
+    def sparse_solver(self, matrix: Any) -> SparseSolver:
+        """Return the factorisation of a SciPy sparse, symmetric and positive definite matrix, which solves with it.
 
         Raises
         ------
         NotPositiveDefiniteError
-            The matrix is singular.
+            The matrix is not positive definite; the error's `row` is the row of the pivot that shows it, or None.
         """

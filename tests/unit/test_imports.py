@@ -46,6 +46,7 @@ ONLY_IN = {
     "numba": {"kernels", "backends.cpu"},
     "scipy": {"backends.cpu"},
     "llvmlite": {"kernels"},
+    "nvmath": {"backends.cuda"},
 }
 
 

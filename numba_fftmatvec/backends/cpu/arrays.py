@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,9 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from ...errors import NotPositiveDefiniteError
+
+# A pivot is the diagonal value less a sum of squares. A smaller part of the diagonal value is rounding.
+SMALLEST_PIVOT = 64 * np.finfo(np.float64).eps
 
 
 class CpuArrays:
@@ -37,15 +40,40 @@ class CpuArrays:
         """Return the matrix itself."""
         return matrix
 
-    def sparse_solver(self, matrix: Any) -> Callable[[Any], Any]:
-        """Factorise by SuperLU, which needs no pivots for a positive definite matrix."""
+    def sparse_solver(self, matrix: Any) -> SuperLU:
+        """Factorise by SuperLU."""
+        return SuperLU(matrix)
+
+
+class SuperLU:
+    """The factorisation ``P Q P^T = L D L^T`` by SuperLU, which needs no pivots for a positive definite matrix.
+
+    See `SparseSolver` for the attributes; ``B = P^T L D^(1/2)``.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        columns = scipy.sparse.csc_array(matrix)
         try:
-            factor = scipy.sparse.linalg.splu(
-                scipy.sparse.csc_matrix(matrix),
-                permc_spec="MMD_AT_PLUS_A",
-                diag_pivot_thresh=0.0,
-                options={"SymmetricMode": True},
+            self._lu = scipy.sparse.linalg.splu(
+                columns, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
             )
         except RuntimeError as error:
             raise NotPositiveDefiniteError(f"sparse matrix: expected a positive definite one, found: {error}") from None
-        return factor.solve  # type: ignore[no-any-return]
+        order, pivots = self._lu.perm_r, self._lu.U.diagonal()
+        # A row gets a pivot off its diagonal only if the one on the diagonal is zero.
+        found = np.where(order == self._lu.perm_c, pivots[order], 0.0)
+        wrong = found <= SMALLEST_PIVOT * columns.diagonal()
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            failure = NotPositiveDefiniteError(
+                f"sparse matrix: expected a positive definite one, found the pivot {found[row]} at row {row}"
+            )
+            failure.row = row
+            raise failure
+        self.factor = scipy.sparse.csr_array(self._lu.L.tocsr()[order] * np.sqrt(pivots))
+        self.adjoint_factor = self.factor.T.tocsr()
+        self.log_determinant = math.fsum(np.log(pivots))
+
+    def __call__(self, values: Any) -> Any:
+        """Return the solutions."""
+        return self._lu.solve(values)

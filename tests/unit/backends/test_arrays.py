@@ -62,15 +62,55 @@ def test_triangular_solves(backend: Any, matrix: Any, transposed: bool) -> None:
     np.testing.assert_allclose(backend.download(found), expected, rtol=1e-12)
 
 
-def test_sparse_solves(backend: Any) -> None:
-    laplacian = scipy.sparse.diags_array([-1.0, 2.5, -1.0], offsets=[-1, 0, 1], shape=(N, N)).tocsc()
-    values = np.arange(3.0 * N).reshape(N, 3)
-    found = backend.arrays.sparse_solver(laplacian)(on_device(backend, values))
-    np.testing.assert_allclose(backend.download(found), np.linalg.solve(laplacian.toarray(), values), rtol=1e-12)
-    product = backend.arrays.sparse_matrix(laplacian) @ on_device(backend, values)
-    np.testing.assert_allclose(backend.download(product), laplacian.toarray() @ values, rtol=1e-14)
+def laplacian(n: int, shift: float) -> Any:
+    """Return minus the second differences of n cells with reflecting edges, plus a multiple of the identity."""
+    steps = scipy.sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(n - 1, n))
+    return (steps.T @ steps + shift * scipy.sparse.eye_array(n)).tocsc()
 
 
-def test_a_singular_sparse_matrix(backend: Any) -> None:
-    with pytest.raises(fm.NotPositiveDefiniteError, match="found"):
-        backend.arrays.sparse_solver(scipy.sparse.csc_array(np.diag([1.0, 0.0, 2.0])))
+@pytest.mark.parametrize("columns", [1, 3, 64, 150])
+def test_sparse_solves(backend: Any, columns: int) -> None:
+    """The numbers of columns are less than a panel of the GPU's solver, a whole panel, and two and a part."""
+    matrix = laplacian(N, 0.5)
+    values = np.random.default_rng(1).standard_normal((N, columns))
+    solver = backend.arrays.sparse_solver(matrix)
+    for order in "CF":
+        given = on_device(backend, np.array(values, order=order))
+        np.testing.assert_allclose(
+            backend.download(solver(given)), np.linalg.solve(matrix.toarray(), values), rtol=1e-12, atol=1e-14
+        )
+        np.testing.assert_array_equal(backend.download(given), values)
+    product = backend.arrays.sparse_matrix(matrix) @ on_device(backend, values)
+    np.testing.assert_allclose(backend.download(product), matrix.toarray() @ values, rtol=1e-14, atol=1e-14)
+
+
+def test_sparse_factors(backend: Any) -> None:
+    """The matrix is a grid of two dimensions with an order that the factorisation changes."""
+    line = laplacian(N, 0.1).toarray()
+    dense = np.kron(line, np.eye(N)) + np.kron(np.eye(N), line @ line)
+    solver = backend.arrays.sparse_solver(scipy.sparse.coo_array(dense))
+    identity = on_device(backend, np.eye(N * N))
+    factor = backend.download(solver.factor @ identity)
+    np.testing.assert_allclose(factor @ factor.T, dense, atol=1e-13 * np.abs(dense).max())
+    np.testing.assert_array_equal(backend.download(solver.adjoint_factor @ identity), factor.T)
+    assert solver.log_determinant == pytest.approx(np.linalg.slogdet(dense)[1], rel=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "row"),
+    [
+        (scipy.sparse.csc_array(np.diag([1.0, 0.0, 2.0])), None),
+        (scipy.sparse.csc_array(np.diag([1.0, 3.0, -2.0])), 2),
+        (scipy.sparse.csc_array(np.array([[0.0, 1.0], [1.0, 0.0]])), 0),
+        (scipy.sparse.csc_array(np.array([[1.0, 2.0], [2.0, 1.0]])), None),
+        (laplacian(50, 0.0) * 0.3, None),
+        (laplacian(50, -0.01), None),
+    ],
+    ids=["singular", "negative", "no diagonal", "indefinite", "constants have no precision", "slightly indefinite"],
+)
+def test_a_sparse_matrix_that_is_not_positive_definite(backend: Any, matrix: Any, row: int | None) -> None:
+    with pytest.raises(
+        fm.NotPositiveDefiniteError, match="sparse matrix: expected a positive definite one, found"
+    ) as caught:
+        backend.arrays.sparse_solver(matrix)
+    assert row in (None, caught.value.row)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import scipy.sparse
 import scipy.special
 from mpi4py import MPI
 
@@ -15,11 +16,13 @@ import numba_fftmatvec as fm
 from numba_fftmatvec.inversion import (
     AR1,
     BoundPrior,
+    CallablePrior,
     DiagonalPrior,
     ImpulseResponse,
     IntegratedWhiteNoise,
     MaternPrior,
     Prior,
+    SparsePrecisionPrior,
     TimeFilter,
     WhitePrior,
 )
@@ -69,6 +72,45 @@ def matern(*arguments: Any, **options: Any) -> Callable[[], Case]:
     return make
 
 
+def sparse(deviation: float = 1.0, kind: Callable[[Any], Any] = scipy.sparse.csc_array) -> Callable[[], Case]:
+    """Return the case of a squared elliptic operator on a grid of 4 x 3 cells."""
+
+    def make() -> Case:
+        operator = np.kron(0.3 * np.eye(4) + second_differences(4), np.eye(3)) + np.kron(
+            np.eye(4), second_differences(3)
+        )
+        precision = operator @ operator
+        return Case(SparsePrecisionPrior(kind(precision), deviation), deviation**2 * np.linalg.inv(precision))
+
+    return make
+
+
+def times(matrix: np.ndarray) -> Callable[[Any], Any]:
+    """Return the function that applies a matrix to each row of an array of any library."""
+    return lambda rows: rows @ np.asarray(matrix.T, like=rows)
+
+
+def functions(columns: int, **options: Any) -> Callable[[], Case]:
+    """Return the case of functions with a dense root of 5 rows."""
+
+    def make() -> Case:
+        root = np.random.default_rng(7).standard_normal((5, columns))
+        gamma = root @ root.T
+        prior = CallablePrior(
+            5,
+            times(gamma),
+            times(root),
+            times(root.T),
+            times(np.linalg.inv(gamma)),
+            root_size=columns,
+            log_determinant=np.linalg.slogdet(gamma)[1],
+            **options,
+        )
+        return Case(prior, prior.deviation**2 * gamma)
+
+    return make
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "white": lambda: Case(WhitePrior(6, 1.5), 2.25 * np.eye(6)),
     "diagonal": lambda: Case(DiagonalPrior(DEVIATIONS), np.diag(DEVIATIONS**2)),
@@ -80,6 +122,10 @@ CASES: dict[str, Callable[[], Case]] = {
     "plane of given deviations": matern((2, 3), np.arange(1.0, 7).reshape(2, 3), 1.5),
     "volume": matern((3, 2, 4), 0.7, (1.5, 2.0, 2.5), (1.0, 1.5, 0.5)),
     "volume with edges": matern((2, 4, 3), 0.7, 2.0, 1.0, False),
+    "sparse": sparse(),
+    "scaled sparse matrix": sparse(2.5, scipy.sparse.coo_matrix),
+    "functions": functions(5),
+    "functions with a wide root": functions(8, deviation=0.5),
 }
 
 
@@ -151,8 +197,9 @@ def test_variances_from_the_root(backend: Any, case: Case, monkeypatch: pytest.M
 
 def test_leading_axes(backend: Any, case: Case) -> None:
     bound = case.prior.bind(backend)
-    values = np.random.default_rng(3).standard_normal((2, 3, bound.size))
     for name in ("root", "root_adjoint", "covariance", "solve"):
+        columns = bound.root_size if name == "root" else bound.size
+        values = np.random.default_rng(3).standard_normal((2, 3, columns))
         rows = values @ dense(bound, name).T
         found = on(backend, getattr(bound, name), values)
         assert found.shape == rows.shape
@@ -248,6 +295,93 @@ def test_coefficients(axes: int) -> None:
     assert prior.kappa == pytest.approx((kappa,) * axes)
 
 
+# Sparse precisions and functions
+
+
+def test_a_sparse_prior_is_the_matern_field_of_its_operator() -> None:
+    """The same elliptic operator, once by cosine transforms and once by its sparse matrix."""
+    matern = MaternPrior((6, 5), 1.0, 4.0, uniform_variance=False)
+    laplacian = np.kron(second_differences(6), np.eye(5)) + np.kron(np.eye(6), second_differences(5))
+    gamma, delta = matern.coefficients
+    operator = scipy.sparse.csc_array(delta * np.eye(30) + gamma[0] * laplacian)
+    with fm.Comm(MPI.COMM_SELF, backend="cpu") as comm:
+        found = SparsePrecisionPrior(operator @ operator).bind(comm.backend)
+        expected = matern.bind(comm.backend)
+        np.testing.assert_allclose(found.variances(), expected.variances(), rtol=1e-11)
+        assert found.log_determinant() == pytest.approx(expected.log_determinant(), rel=1e-12)
+
+
+def test_a_sparse_precision_that_is_not_positive(backend: Any) -> None:
+    """The Laplacian alone gives no precision to the mean of the field."""
+    prior = SparsePrecisionPrior(scipy.sparse.csr_array(second_differences(9)))
+    with pytest.raises(fm.NotPositiveDefiniteError, match="prior: precision: expected a positive definite one, found"):
+        prior.bind(backend)
+
+
+def test_missing_functions(backend: Any) -> None:
+    bound = CallablePrior(3, lambda x: 4.0 * x).bind(backend)
+    np.testing.assert_array_equal(bound.variances(), [4.0, 4.0, 4.0])
+    rows = backend.arrays.numpy.ones((2, 3))
+    calls = {
+        "function `root`": lambda: bound.sample(0, 2),
+        "function `root_adjoint`": lambda: bound.root_adjoint(rows),
+        "function `solve`": lambda: bound.solve(rows),
+        "number `log_determinant`": bound.log_determinant,
+    }
+    for name, call in calls.items():
+        with pytest.raises(fm.ArgumentError, match=f"callable prior: expected the {name}, found None"):
+            call()
+
+
+NEGATIVE = np.diag([1.0, 2.0, 3.0, -1.0])
+SKEW = np.eye(4) + np.array([[0, 1e-6, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+SYMMETRIC = np.diag([1.0, 4.0, 9.0, 16.0])
+ROOT = np.diag([1.0, 2.0, 3.0, 4.0])
+REFUSED = {
+    "not positive": (fm.NotPositiveDefiniteError, "covariance: expected a positive map, found", times(NEGATIVE), {}),
+    "not symmetric": (fm.NotPositiveDefiniteError, "covariance: expected a symmetric map, found", times(SKEW), {}),
+    "not linear": (fm.ArgumentError, r"covariance: f\(x \+ y\): expected", lambda x: x + 1e-6, {}),
+    "zero": (fm.NotPositiveDefiniteError, "covariance: expected a positive map, found", lambda x: 0 * x, {}),
+    "shape": (fm.ShapeError, r"covariance: expected results of shape \(5, 4\), found \(5, 3\)", lambda x: x[:, 1:], {}),
+    "no array": (fm.ShapeError, r"covariance: expected results of shape \(5, 4\), found NoneType", lambda x: None, {}),
+    "NaN": (fm.NonFiniteError, "covariance: expected finite results, found NaN", lambda x: x * np.nan, {}),
+    "other root": (
+        fm.ArgumentError,
+        r"root_adjoint: \|C\^T x\|\^2: expected x\^T Gamma x to 1e-08, found a relative difference of",
+        times(SYMMETRIC),
+        {"root": times(1.1 * ROOT), "root_adjoint": times(1.1 * ROOT)},
+    ),
+    "other adjoint": (
+        fm.ArgumentError,
+        r"root: C C\^T x: expected Gamma x to 1e-08",
+        times(SYMMETRIC),
+        {"root": times(ROOT @ SKEW), "root_adjoint": times(ROOT)},
+    ),
+    "other inverse": (
+        fm.ArgumentError,
+        r"solve: Gamma Gamma\^-1 x: expected x to",
+        times(SYMMETRIC),
+        {"solve": times(1.01 * np.linalg.inv(SYMMETRIC))},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_functions_that_are_no_prior(backend: Any, name: str) -> None:
+    kind, message, covariance, others = REFUSED[name]
+    with pytest.raises(kind, match=f"callable prior: {message}"):
+        CallablePrior(4, covariance, **others).bind(backend)
+
+
+def test_functions_of_lower_accuracy(backend: Any) -> None:
+    """A covariance in single precision passes with a tolerance that says so."""
+    gamma = (SYMMETRIC + 0.5).astype(np.float32)
+    single = CallablePrior(4, lambda x: times(gamma)(x.astype(np.float32)).astype(np.float64), tolerance=1e-5)
+    assert single.bind(backend).variances() == pytest.approx(np.diag(gamma), rel=1e-6)
+    with pytest.raises(fm.ArgumentError, match="callable prior: covariance: "):
+        CallablePrior(4, single.covariance).bind(backend)
+
+
 # Means, filters and bad values
 
 
@@ -322,6 +456,7 @@ def test_means() -> None:
 SHAPE, TYPE, VALUE = fm.ShapeError, fm.ArgumentTypeError, fm.ArgumentError
 NOT_FINITE, NOT_POSITIVE = fm.NonFiniteError, fm.NotPositiveDefiniteError
 PLANE = 2, 3
+csc = scipy.sparse.csc_array
 BAD = [
     (SHAPE, "prior: size: expected a positive integer, found 0", lambda: WhitePrior(0, 1.0)),
     (NOT_POSITIVE, "prior: deviation: expected positive numbers, found -1", lambda: WhitePrior(2, -1.0)),
@@ -342,6 +477,40 @@ BAD = [
     (SHAPE, "correlation_length: .* or 2 of them, .*, found 3", lambda: MaternPrior(PLANE, 1.0, (1, 2, 3))),
     (VALUE, "correlation_length: expected a positive number, found -1", lambda: MaternPrior(PLANE, 1.0, -1.0)),
     (NOT_FINITE, "spacing: expected a finite number, found inf", lambda: MaternPrior(PLANE, 1.0, 1.0, np.inf)),
+    (TYPE, "precision: expected a SciPy sparse matrix, found ndarray", lambda: SparsePrecisionPrior(np.eye(2))),
+    (SHAPE, r"precision: expected shape \(Nm, Nm\), found \(2, 3\)", lambda: SparsePrecisionPrior(csc(np.eye(2, 3)))),
+    (TYPE, "precision: expected real numbers, found dtype complex", lambda: SparsePrecisionPrior(csc(1j * np.eye(2)))),
+    (
+        NOT_FINITE,
+        "precision: expected finite numbers, found nan",
+        lambda: SparsePrecisionPrior(csc(np.eye(2) * np.nan)),
+    ),
+    (
+        NOT_POSITIVE,
+        "precision: expected positive values on the diagonal, found 0.0 at row 1",
+        lambda: SparsePrecisionPrior(csc(np.diag([1.0, 0.0]))),
+    ),
+    (NOT_POSITIVE, "precision: expected a symmetric matrix, found .* at ", lambda: SparsePrecisionPrior(csc(SKEW))),
+    (
+        NOT_POSITIVE,
+        "prior: deviation: expected positive numbers, found 0.0",
+        lambda: SparsePrecisionPrior(csc(np.eye(2)), 0.0),
+    ),
+    (TYPE, "callable prior: covariance: expected a function, found None", lambda: CallablePrior(2, None)),
+    (TYPE, "callable prior: solve: expected a function, found 1.0", lambda: CallablePrior(2, times(ROOT), solve=1.0)),
+    (SHAPE, "callable prior: size: expected a positive integer, found 0", lambda: CallablePrior(0, times(ROOT))),
+    (SHAPE, "root_size: expected a positive integer, found -1", lambda: CallablePrior(2, times(ROOT), root_size=-1)),
+    (
+        SHAPE,
+        "log_determinant: expected one number, found",
+        lambda: CallablePrior(2, times(ROOT), log_determinant=[1.0]),
+    ),
+    (
+        NOT_FINITE,
+        "log_determinant: expected finite numbers",
+        lambda: CallablePrior(2, times(ROOT), log_determinant=np.inf),
+    ),
+    (VALUE, "tolerance: expected a positive number, found 0", lambda: CallablePrior(2, times(ROOT), tolerance=0)),
     (VALUE, "AR1: coefficient: expected a number between -1 and 1, found 1.0", lambda: AR1(1.0)),
     (VALUE, "AR1: coefficient: expected .*, found nan", lambda: AR1(np.nan)),
     (VALUE, "AR1: coefficient: expected .*, found '0.5'", lambda: AR1("0.5")),
