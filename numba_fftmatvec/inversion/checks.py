@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,6 +98,36 @@ def asymmetry(what: str, index: Sequence[Any], value: float, transposed: float) 
         f"{what}: expected a symmetric matrix, "
         f"found {value:.17g} at {(row, column)} and {transposed:.17g} at {(column, row)}"
     )
+
+
+def fingerprint(description: Any) -> str:
+    """Return a digest of the class and the fields of a dataclass: equal values have equal digests.
+
+    Arrays, sparse matrices, numbers and dataclasses count by their values, and functions by their names alone.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in _parts(description):
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()
+
+
+def _parts(value: Any) -> Iterator[bytes]:
+    """Yield the class of a value and its contents."""
+    yield type(value).__name__.encode()
+    if dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield field.name.encode()
+            yield from _parts(getattr(value, field.name))
+    elif isinstance(value, np.ndarray):
+        yield str((value.shape, value.dtype.str)).encode()
+        yield np.ascontiguousarray(value).tobytes()
+    elif hasattr(value, "indptr"):
+        for array in (value.indptr, value.indices, value.data):
+            yield from _parts(array)
+    elif callable(value):
+        yield getattr(value, "__qualname__", "").encode()
+    else:
+        yield repr(value).encode()
 
 
 def _first(wrong: npt.NDArray[np.bool_]) -> tuple[int, ...] | None:

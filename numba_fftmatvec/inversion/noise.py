@@ -6,15 +6,20 @@ import dataclasses
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from ..arguments import positive_int, real_array
 from ..backends.cpu.arrays import CpuArrays
+from ..comm import Comm
 from ..errors import NotPositiveDefiniteError, ShapeError
-from .checks import check_symmetric, frozen, positive, positive_factor
+from ..layout import Space, VectorLayout
+from ..operators import LinearOperator
+from ..vector.data import checked_layout
+from .checks import check_symmetric, fingerprint, frozen, positive, positive_factor
+from .spatial import SpatialOperator, diagonal_operator
 
 Host = npt.NDArray[np.float64]
 
@@ -36,6 +41,10 @@ class Noise(ABC):
         for size, given, what in zip((Nd, Nt), self.sizes, ("sensors", "time steps"), strict=True):
             if given not in (None, positive_int(size, f"noise: {what}")):
                 raise ShapeError(f"noise: expected {size} {what}, as the data have, found {given}")
+
+    def fingerprint(self) -> str:
+        """Return a digest of the noise: equal noise has equal ones."""
+        return fingerprint(self)
 
     def variances(self, Nd: int, Nt: int) -> Host | None:
         """Return the variances in time-major order, of shape (Nt, Nd); None if sensors are correlated."""
@@ -71,6 +80,40 @@ class Noise(ABC):
     @abstractmethod
     def scaled(self, factor: float) -> Self:
         """Return the noise with all deviations multiplied by a positive factor."""
+
+    def covariance_operator(self, comm: Comm, Nd: int, Nt: int) -> LinearOperator:
+        """Return N as an operator on ``"row"`` vectors. Collective.
+
+        Parameters
+        ----------
+        comm : Comm
+            The process grid of the vectors.
+        Nd, Nt : int
+            Numbers of sensors and of time steps.
+
+        Raises
+        ------
+        ShapeError, GridError
+            The noise does not fit the data, or there are fewer sensors than ranks to own them.
+        AgreementError
+            The ranks have different noise.
+        """
+        with comm.agreement("creating a noise covariance", {"noise": self.fingerprint(), "Nd": Nd, "Nt": Nt}):
+            return self._operator(comm, self._layout(comm, Nd, Nt), inverse=False)
+
+    def precision_operator(self, comm: Comm, Nd: int, Nt: int) -> LinearOperator:
+        """Return the inverse of N as an operator on ``"row"`` vectors. Collective; see `covariance_operator`."""
+        with comm.agreement("creating a noise precision", {"noise": self.fingerprint(), "Nd": Nd, "Nt": Nt}):
+            return self._operator(comm, self._layout(comm, Nd, Nt), inverse=True)
+
+    def _layout(self, comm: Comm, Nd: int, Nt: int) -> VectorLayout:
+        """Return the layout of the data on a process grid."""
+        self.check(Nd, Nt)
+        return checked_layout(comm, Nd, Nt, Space.ROW, True, True, 1)
+
+    @abstractmethod
+    def _operator(self, comm: Comm, layout: VectorLayout, *, inverse: bool) -> LinearOperator:
+        """Return N or its inverse on vectors of a layout that was checked."""
 
     def _data(self, values: npt.ArrayLike, what: str) -> Host:
         """Return values as doubles of a shape (.., Nd, Nt) that the noise fits."""
@@ -115,6 +158,11 @@ class DiagonalNoise(Noise):
         self.check(Nd, Nt)
         logarithms = np.log(self.field)
         return 2 * math.fsum(logarithms.ravel()) * (Nd * Nt // logarithms.size)
+
+    def _operator(self, comm: Comm, layout: VectorLayout, *, inverse: bool) -> LinearOperator:
+        """Return a diagonal operator, which needs no messages."""
+        variances = np.square(self.field)
+        return diagonal_operator(comm, layout, 1 / variances if inverse else variances)
 
     def _apply(self, data: Host) -> Host:
         return data * np.square(self.field)
@@ -309,6 +357,20 @@ class CorrelatedNoise(Noise):
     def scaled(self, factor: float) -> Self:
         """Return the noise with another covariance."""
         return replace(self, matrix=np.asarray(self.matrix) * positive_factor(factor, "noise: factor") ** 2)
+
+    def _operator(self, comm: Comm, layout: VectorLayout, *, inverse: bool) -> LinearOperator:
+        """Return an operator between the sensors of each time step."""
+        arrays = comm.backend.arrays
+        with comm.backend.calling_thread, comm.backend.active():
+            matrix, factor = arrays.numpy.asarray(self.matrix), arrays.numpy.asarray(self.factor)
+
+        def solve(rows: Any) -> Any:
+            half = arrays.solve_triangular(factor, rows.T)
+            return arrays.solve_triangular(factor, half, transposed=True).T
+
+        if inverse:
+            return SpatialOperator(comm, layout, solve, "noise precision")
+        return SpatialOperator(comm, layout, lambda rows: rows @ matrix, "noise covariance")
 
     def _apply(self, data: Host) -> Host:
         return np.asarray(self.matrix) @ data

@@ -13,9 +13,14 @@ import numpy.typing as npt
 
 from ..arguments import positive_int
 from ..backends import Backend
+from ..comm import Comm
 from ..errors import ArgumentTypeError, ShapeError
-from .checks import frozen, positive, positive_factor
+from ..layout import Space, VectorLayout
+from ..operators import CausalFilter, LinearOperator
+from ..vector.data import checked_layout
+from .checks import fingerprint, frozen, positive, positive_factor
 from .filters import TimeFilter
+from .spatial import SpatialOperator, diagonal_operator
 
 Host = npt.NDArray[np.float64]
 
@@ -82,11 +87,65 @@ class Prior(ABC):
         if self.time is not None:
             self.time.check(Nt)
 
+    def fingerprint(self) -> str:
+        """Return a digest of the prior: equal priors have equal ones. The functions of a user count by their names."""
+        return fingerprint(self)
+
     def source_mean(self, Nt: int) -> Host:
         """Return the mean of the source, of shape (Nm, Nt)."""
         self.check(self.size, Nt)
         mean = np.zeros(self.size) if self.mean is None else np.asarray(self.mean)
         return np.array(np.broadcast_to(mean if mean.ndim == 2 else mean[:, None], (self.size, Nt)))
+
+    def covariance_operator(self, comm: Comm, Nt: int) -> LinearOperator:
+        """Return the covariance ``filter Gamma filter*`` of the source as an operator on ``"col"`` vectors. Collective.
+
+        Parameters
+        ----------
+        comm : Comm
+            The process grid of the vectors.
+        Nt : int
+            Number of time steps.
+
+        Raises
+        ------
+        ShapeError, GridError
+            The prior does not fit Nt steps, or there are fewer sources than ranks to own them.
+        NotPositiveDefiniteError
+            `bind` finds that Gamma is not positive definite.
+        AgreementError
+            The ranks have different priors.
+        """
+        with comm.agreement("creating a prior's covariance", {"prior": self.fingerprint(), "Nt": Nt}):
+            layout = self._layout(comm, Nt)
+            spatial = self.bind(comm.backend).operator(comm, layout, inverse=False)
+            if self.time is None:
+                return spatial
+            time = CausalFilter(comm, layout, self.time.impulse_response(Nt))
+            return time @ spatial @ time.T
+
+    def precision_operator(self, comm: Comm, Nt: int) -> LinearOperator:
+        """Return the inverse of `covariance_operator`, with the inverse of the filter, as an operator. Collective.
+
+        Parameters and errors are those of `covariance_operator`.
+
+        Raises
+        ------
+        NonFiniteError
+            The impulse response of the inverse filter overflows.
+        """
+        with comm.agreement("creating a prior's precision", {"prior": self.fingerprint(), "Nt": Nt}):
+            layout = self._layout(comm, Nt)
+            spatial = self.bind(comm.backend).operator(comm, layout, inverse=True)
+            if self.time is None:
+                return spatial
+            time = CausalFilter(comm, layout, self.time.inverse_response(Nt))
+            return time.T @ spatial @ time
+
+    def _layout(self, comm: Comm, Nt: int) -> VectorLayout:
+        """Return the layout of the source on a process grid."""
+        self.check(self.size, Nt)
+        return checked_layout(comm, self.size, Nt, Space.COL, True, True, 1)
 
 
 class BoundPrior(ABC):
@@ -136,6 +195,11 @@ class BoundPrior(ABC):
         draws = np.random.default_rng(rng).standard_normal((count, self.root_size))
         with self.backend.calling_thread, self.backend.active():
             return self.root(self.backend.arrays.numpy.asarray(draws))
+
+    def operator(self, comm: Comm, layout: VectorLayout, *, inverse: bool) -> LinearOperator:
+        """Return Gamma or its inverse as an operator on vectors of a layout, the same at each time step. Collective."""
+        function, name = (self.solve, "prior precision") if inverse else (self.covariance, "prior covariance")
+        return SpatialOperator(comm, layout, function, name)
 
     def variances(self) -> Host:
         """Return the diagonal of Gamma, of shape (size,), on the host.
@@ -282,6 +346,11 @@ class DiagonalCovariance(BoundPrior):
         self._host = deviations
         with backend.calling_thread, backend.active():
             self._deviations = backend.arrays.numpy.asarray(deviations)
+
+    def operator(self, comm: Comm, layout: VectorLayout, *, inverse: bool) -> LinearOperator:
+        """Return Gamma or its inverse as a diagonal operator, which needs no messages."""
+        variances = self.variances()[:, None]
+        return diagonal_operator(comm, layout, 1 / variances if inverse else variances)
 
     def variances(self) -> Host:
         """Return the squares of the deviations."""
