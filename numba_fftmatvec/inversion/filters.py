@@ -103,6 +103,7 @@ class AR1(TimeFilter):
                 "IntegratedWhiteNoise is the filter of coefficient 1"
             )
         object.__setattr__(self, "coefficient", float(value))
+        object.__setattr__(self, "normalised", bool(self.normalised))
 
     def impulse_response(self, Nt: int) -> Host:
         """Return the powers of the coefficient."""

@@ -11,11 +11,13 @@ import numpy.typing as npt
 
 from ..arguments import positive_int
 from ..backends import Backend
-from ..errors import ShapeError
+from ..errors import ArgumentError, ShapeError
 from .checks import per_axis, positive, positive_factor
 from .prior import BoundPrior, Host, Prior
 
 MOST_AXES = 3
+# Of a longer correlation, the square of the largest eigenvalue is far beyond the reach of double precision.
+MOST_CELLS = 1e12
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,9 +99,16 @@ class MaternPrior(Prior):
             "deviation": deviation.reshape(shape) if deviation.ndim else float(deviation),
             "correlation_length": lengths,
             "spacing": per_axis(self.spacing, axes, "Matern prior: spacing"),
+            "uniform_variance": bool(self.uniform_variance),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
+        for length, spacing in zip(lengths, self.cells, strict=True):
+            if not MOST_CELLS**-1 <= length / spacing <= MOST_CELLS:
+                raise ArgumentError(
+                    f"Matern prior: correlation_length: expected {1 / MOST_CELLS:g} to {MOST_CELLS:g} times the "
+                    f"spacing, found {length:g} at spacing {spacing:g}"
+                )
         super().__post_init__()
 
     @property
@@ -176,14 +185,21 @@ class MaternCovariance(BoundPrior):
         return self._log_determinant
 
     def _root(self, values: Any) -> Any:
-        return self._flat(self._scale * self._inverse_transform(self._inverse * self._field(values)))
+        field = self._inverse_transform(self._inverse * self._field(values))
+        field *= self._scale
+        return self._flat(field)
 
     def _root_adjoint(self, values: Any) -> Any:
-        return self._flat(self._inverse * self._transform(self._scale * self._field(values)))
+        spectrum = self._transform(self._scale * self._field(values))
+        spectrum *= self._inverse
+        return self._flat(spectrum)
 
     def _solve(self, values: Any) -> Any:
         spectrum = self._transform(self._field(values) / self._scale)
-        return self._flat(self._inverse_transform(spectrum / self._inverse**2) / self._scale)
+        spectrum /= self._inverse**2
+        field = self._inverse_transform(spectrum)
+        field /= self._scale
+        return self._flat(field)
 
     def _field(self, values: Any) -> Any:
         return values.reshape(-1, *self._shape)
@@ -192,10 +208,12 @@ class MaternCovariance(BoundPrior):
         return field.reshape(-1, self.size)
 
     def _transform(self, field: Any) -> Any:
-        return self.backend.arrays.fft.dctn(field, type=2, axes=self._axes, norm="ortho")
+        """Return the cosine transform of a temporary array, of which the memory may be reused."""
+        return self.backend.arrays.fft.dctn(field, type=2, axes=self._axes, norm="ortho", overwrite_x=True)
 
     def _inverse_transform(self, field: Any) -> Any:
-        return self.backend.arrays.fft.idctn(field, type=2, axes=self._axes, norm="ortho")
+        """Return the inverse transform of a temporary array, of which the memory may be reused."""
+        return self.backend.arrays.fft.idctn(field, type=2, axes=self._axes, norm="ortho", overwrite_x=True)
 
 
 def _eigenvalues(prior: MaternPrior) -> Host:

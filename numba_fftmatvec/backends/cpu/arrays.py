@@ -70,7 +70,8 @@ class SuperLU:
             )
             failure.row = row
             raise failure
-        self.factor = scipy.sparse.csr_array(self._lu.L.tocsr()[order] * np.sqrt(pivots))
+        lower = scipy.sparse.csr_array(self._lu.L)  # older versions of SciPy return a matrix, of which * is the product
+        self.factor = scipy.sparse.csr_array(lower[order] * np.sqrt(pivots))
         self.adjoint_factor = self.factor.T.tocsr()
         self.log_determinant = math.fsum(np.log(pivots))
 

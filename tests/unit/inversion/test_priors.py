@@ -476,6 +476,12 @@ BAD = [
     (SHAPE, r"one number or shape \(2, 3\), found \(3, 2\)", lambda: MaternPrior(PLANE, np.ones((3, 2)), 1.0)),
     (SHAPE, "correlation_length: .* or 2 of them, .*, found 3", lambda: MaternPrior(PLANE, 1.0, (1, 2, 3))),
     (VALUE, "correlation_length: expected a positive number, found -1", lambda: MaternPrior(PLANE, 1.0, -1.0)),
+    (VALUE, "length: expected 1e-12 to 1e\\+12 times the spacing, found 1e\\+200", lambda: MaternPrior(2, 1.0, 1e200)),
+    (
+        VALUE,
+        "length: expected .* times the spacing, found 1 at spacing 1e\\+20",
+        lambda: MaternPrior(2, 1.0, 1.0, 1e20),
+    ),
     (NOT_FINITE, "spacing: expected a finite number, found inf", lambda: MaternPrior(PLANE, 1.0, 1.0, np.inf)),
     (TYPE, "precision: expected a SciPy sparse matrix, found ndarray", lambda: SparsePrecisionPrior(np.eye(2))),
     (SHAPE, r"precision: expected shape \(Nm, Nm\), found \(2, 3\)", lambda: SparsePrecisionPrior(csc(np.eye(2, 3)))),
