@@ -78,6 +78,12 @@ def check_shape(found: Sequence[int], expected: Sequence[int], what: str) -> Non
         raise ShapeError(f"{what}: expected shape {tuple(expected)}, found {tuple(found)}")
 
 
+def check_contiguous(array: npt.NDArray[Any], what: str = "array") -> None:
+    """Raise an ArgumentError that names `what` unless an array is in C order: its memory is sent as it is."""
+    if not array.flags.c_contiguous:
+        raise ArgumentError(f"{what}: expected an array in C order, found strides {array.strides}")
+
+
 def _host() -> tuple[int, int]:
     return _HOST, 0
 

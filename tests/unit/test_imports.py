@@ -44,7 +44,7 @@ ONLY_IN = {
     "torch": {"torch", "vector.tensors"},
     "rich": {"cli", "progress"},
     "numba": {"kernels", "backends.cpu"},
-    "scipy": {"backends.cpu"},
+    "scipy": {"backends.cpu", "inversion"},
     "llvmlite": {"kernels"},
     "nvmath": {"backends.cuda"},
 }

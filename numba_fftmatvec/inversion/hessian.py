@@ -1,0 +1,223 @@
+"""The data-space Hessian F Gamma F* + noise, and its siblings with G, from the blocks of the maps: without a product.
+
+With the blocks F_t of the first block column and a prior covariance Gamma = C C* that is constant in time, the (i, j)
+block of K = F Gamma F* is ``K_ij = K_(i-1)(j-1) + (F_i C) (F_j C)*``: one matrix product, and a running sum down the
+block diagonals.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..backends.base import DOUBLE
+from ..errors import ArgumentTypeError, UninitializedError
+from ..layout import block_range
+from ..matrix import Matrix
+from .noise import Noise
+from .panels import PanelMatrix, TimeMajor
+from .prior import Prior
+
+
+class RootBlocks:
+    """The blocks of a map after the prior's filter and root, F_t C, for the rows of panels. Its calls are collective.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        The matrix F with its values.
+    name : {"F", "G"}
+        The matrix or its auxiliary one.
+    prior : Prior
+        The prior of the source.
+    """
+
+    def __init__(self, matrix: Matrix, name: str, prior: Prior) -> None:
+        comm, layout = matrix.comm, matrix.layout
+        backend = comm.backend
+        self.comm = comm
+        self._layout = layout
+        self.prior = prior.bind(backend)
+        self.index = TimeMajor.of(layout.Nd, layout.Nt, backend.arrays.panel_rows)
+        with comm.agreement("computing the blocks of a map"):
+            response = _response(matrix, prior)
+            self._local = backend.empty((layout.Nt, layout.nd, layout.nm), DOUBLE).array
+            with backend.active():
+                for i, row in enumerate(layout.block_rows):
+                    self._local[:, i] = matrix.spectra[name].blocks(row, response).T
+
+    def panel(self, panel: int) -> Any:
+        """Return F_t C for the steps t of a panel, as a (rows, k) array of the backend on every rank."""
+        steps = self.index.panels[panel]
+        comm, layout, backend = self.comm, self._layout, self.comm.backend
+        mine = self._local[steps.start : steps.stop]
+        if comm.world_size > 1:
+            phase = "gathering the blocks of a map"
+            with comm.agreement(phase):
+                host = backend.download(mine).reshape(1, -1)
+            host = comm.concatenate(host, phase)
+            with comm.agreement(phase):
+                mine = backend.empty((len(steps), layout.Nd, layout.Nm), DOUBLE).array
+                backend.upload(mine, self._assembled(host[0], len(steps)))
+        with backend.active():
+            rooted = self.prior.root_adjoint(mine)
+            return rooted.reshape(len(steps) * layout.Nd, -1)
+
+    def _assembled(self, parts: Any, steps: int) -> Any:
+        """Return the (steps, Nd, Nm) values of the parts of all ranks, which follow each other."""
+        comm, layout = self.comm, self._layout
+        whole = np.empty((steps, layout.Nd, layout.Nm))
+        start = 0
+        for rank in range(comm.world_size):
+            rows = block_range(layout.Nd, comm.proc_rows, rank % comm.proc_rows)
+            cols = block_range(layout.Nm, comm.proc_cols, rank // comm.proc_rows)
+            shape = steps, len(rows), len(cols)
+            part = parts[start : start + np.prod(shape)].reshape(shape)
+            whole[:, rows.start : rows.stop, cols.start : cols.stop] = part
+            start += part.size
+        return whole
+
+
+def block_covariance(first: RootBlocks, second: RootBlocks | None = None) -> PanelMatrix:
+    """Return A Gamma B* of two maps, or the lower triangle of A Gamma A* of one. Collective.
+
+    Parameters
+    ----------
+    first, second : RootBlocks
+        The blocks of A and of B.
+    """
+    other = first if second is None else second
+    lower = second is None
+    result = PanelMatrix(first.comm, first.index, other.index, lower=lower)
+    with first.comm.agreement("allocating a covariance"):
+        result.allocate()
+    kept: dict[int, Any] = {}
+    if not lower:
+        for panel in range(len(first.index.panels)):
+            blocks = first.panel(panel)
+            if result.owns(panel):
+                kept[panel] = blocks
+    # From the last panel on, so that a rank has the blocks of its later panels when an earlier one passes.
+    for panel in reversed(range(len(other.index.panels))):
+        blocks = other.panel(panel)
+        if lower and result.owns(panel):
+            kept[panel] = blocks
+        cols = other.index.rows(other.index.panels[panel])
+        with first.comm.agreement("multiplying the blocks of maps"), first.comm.backend.active():
+            for mine, rows in kept.items():
+                result.panels[mine][:, cols] = rows @ blocks.T
+    _sum_diagonals(result)
+    return result
+
+
+def _sum_diagonals(matrix: PanelMatrix) -> None:
+    """Replace each block by the sum of it and those above it on its block diagonal. Collective."""
+    backend = matrix.comm.backend
+    rows, width = matrix.rows.blocks, matrix.cols.blocks
+    phase = "summing block diagonals"
+
+    def summed(above: Any, panel: int) -> Any:
+        values = matrix.panels[panel]
+        with backend.active():
+            for i, step in enumerate(matrix.rows.panels[panel]):
+                row = values[i * rows : (i + 1) * rows]
+                if above is not None:
+                    stop = (step if matrix.lower else matrix.cols.steps - 1) * width
+                    row[:, width : stop + width] += above[:, :stop]
+                above = row
+        return above
+
+    above = None
+    for panel in range(len(matrix.rows.panels)):
+        above = matrix.broadcast(panel, partial(summed, above), phase)
+
+
+def data_space_hessian(F: Matrix, prior: Prior, noise: Noise | None = None) -> PanelMatrix:
+    """Return ``K = F Gamma F* + N`` in time-major order, or F Gamma F* without noise. Collective.
+
+    Parameters
+    ----------
+    F : Matrix
+        An initialised matrix.
+    prior : Prior
+        The prior of the source, whose covariance is constant in time, or that after a causal filter in time.
+    noise : Noise, optional
+        The noise of the data.
+
+    Returns
+    -------
+    PanelMatrix
+        The lower triangle, in panels of rows that are dealt over the ranks.
+
+    Raises
+    ------
+    ArgumentTypeError, UninitializedError, ShapeError
+        An argument has another type, F has no values, or the sizes differ.
+    CapacityError
+        The Hessian does not fit in memory.
+
+    Examples
+    --------
+    >>> import numba_fftmatvec as fft
+    >>> from numba_fftmatvec.inversion import WhiteNoise, WhitePrior, data_space_hessian
+    >>> comm = fft.Comm(backend="cpu")
+    >>> F = fft.Matrix(comm, cols=3, rows=1, block_size=2, global_sizes=True)
+    >>> F.init_mat_ones()
+    >>> data_space_hessian(F, WhitePrior(3, deviation=1.0), WhiteNoise(0.5)).gather().round(12)
+    array([[3.25, 3.  ],
+           [3.  , 6.25]])
+    """
+    with F.comm.agreement("computing the data-space Hessian"):
+        check_model(F, prior, noise)
+    result = block_covariance(RootBlocks(F, "F", prior))
+    if noise is not None:
+        add_noise(result, noise)
+    return result
+
+
+def check_model(F: Matrix, prior: Prior, noise: Noise | None) -> None:
+    """Raise an error unless the matrix has values and prior and noise have its sizes."""
+    expected: dict[str, tuple[object, type]] = {"F": (F, Matrix), "prior": (prior, Prior)}
+    if noise is not None:
+        expected["noise"] = noise, Noise
+    for what, (value, kind) in expected.items():
+        if not isinstance(value, kind):
+            raise ArgumentTypeError(f"{what}: expected a {kind.__name__}, found {type(value).__name__}")
+    F.check_open()
+    if not F.is_initialized():
+        raise UninitializedError("F: expected an initialised matrix, found one without values")
+    prior.check(F.layout.Nm, F.layout.Nt)
+    if noise is not None:
+        noise.check(F.layout.Nd, F.layout.Nt)
+
+
+def add_noise(matrix: PanelMatrix, noise: Noise) -> None:
+    """Add the noise covariance to the diagonal blocks. Local."""
+    index, backend = matrix.rows, matrix.comm.backend
+    numpy = backend.arrays.numpy
+    variances = noise.variances(index.blocks, index.steps)
+    with backend.active():
+        constant = numpy.asarray(noise.covariance(index.blocks)) if variances is None else None
+        for panel, values in matrix.panels.items():
+            for i, step in enumerate(index.panels[panel]):
+                rows = slice(i * index.blocks, (i + 1) * index.blocks)
+                cols = slice(step * index.blocks, (step + 1) * index.blocks)
+                block = values[rows, cols]
+                if variances is None:
+                    block += constant
+                else:
+                    diagonal = numpy.arange(index.blocks)
+                    block[diagonal, diagonal] += numpy.asarray(variances[step])
+
+
+def _response(matrix: Matrix, prior: Prior) -> Any:
+    """Return the transform of the prior's filter for this rank's block columns, or None without a filter."""
+    if prior.time is None:
+        return None
+    layout, backend = matrix.layout, matrix.comm.backend
+    impulse = prior.time.impulse_response(layout.Nt)
+    mine = impulse if impulse.ndim == 1 else impulse[layout.block_cols.start : layout.block_cols.stop]
+    with backend.active():
+        return backend.arrays.fft.rfft(backend.arrays.numpy.asarray(mine), layout.padded_size, axis=-1)
