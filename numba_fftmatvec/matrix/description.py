@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+from ..comm.exclusive import exclusive
 from ..errors import ClosedError
 from ..io import FilePath
 from ..layout import MatrixLayout, Space, VectorLayout
@@ -46,6 +47,7 @@ class MatrixDescription(LinearOperator):
         """Unit roundoff of the least precise stage of the products."""
         return self._config.unit_roundoff
 
+    @exclusive
     def accuracy(self) -> Accuracy | None:
         """Return bounds of the gain and the rounding error of F; None without values. Collective.
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..comm import Comm
+from ..comm.exclusive import exclusive
 from ..layout import VectorLayout
 from ..vector import Vector
 from .accuracy import Accuracy
@@ -76,6 +77,7 @@ class OperatorInterface(ABC):
         """
         return None
 
+    @exclusive
     def todense(self, *, limit: int = LARGEST_DENSE) -> npt.NDArray[np.float64]:
         """Return the dense matrix on every rank. Collective; each product takes several columns.
 

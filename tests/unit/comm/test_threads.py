@@ -138,6 +138,8 @@ MATRIX_CALLS: dict[str, Callable[[fm.Matrix, fm.Vector, fm.Vector, Path], Any]] 
     "from_array": lambda F, x, y, path: F.from_array(F.comm, np.ones((2, 2, 2))),
     "save": lambda F, x, y, path: F.save(path / "G"),
     "with_precision": lambda F, x, y, path: F.with_precision(fm.MatvecPrecisionConfig()),
+    "accuracy": lambda F, x, y, path: F.accuracy(),
+    "todense": lambda F, x, y, path: F.todense(),
     "memory_usage": lambda F, x, y, path: F.memory_usage(),
     "close": lambda F, x, y, path: F.close(),
 }
