@@ -72,11 +72,7 @@ class ForecastFactor:
         """Return the matrices of a factor L, the weights W and the prior covariance. Collective."""
         comm = factor.comm
         with comm.agreement("computing variances"), comm.backend.active():
-            prior_variances = _diagonal_of(prior)
-            found = {
-                panel: prior_variances[panel] - (values * values).sum(axis=1)
-                for panel, values in weights.panels.items()
-            }
+            found = {panel: values[:, -1] for panel, values in _variances(weights, prior).items()}
         variance = np.maximum(gathered(weights, found), 0.0)
         return cls(weights, _gain(factor, weights), prior, variance)
 
@@ -91,10 +87,10 @@ class ForecastFactor:
         return Forecast(prior_mean + gathered(self.weights, means), self.variance, covariance)
 
     @cached_property
-    def prior_variance(self) -> dict[int, Any]:
-        """The prior variances of the quantities of this rank's panels."""
+    def variances(self) -> dict[int, Any]:
+        """The variances given the data of 0, 1, ... Nt time steps, (rows, 1 + Nt), for each of this rank's panels."""
         with self.prior.comm.backend.active():
-            return _diagonal_of(self.prior)
+            return _variances(self.weights, self.prior)
 
     def covariance(self, steps: int, missing: int, spreads: dict[int, Any]) -> Floats:
         """Return the posterior covariance of all quantities, an (Nq, Nt, Nq, Nt) host array. Collective.
@@ -144,6 +140,17 @@ def gathered(matrix: PanelMatrix, parts: dict[int, Any]) -> Floats:
         part = matrix.broadcast(panel, lambda i: parts[i].reshape(-1, 1), "gathering values")
         found[index.rows(steps)] = matrix.comm.backend.download(part)[:, 0]
     return np.ascontiguousarray(found.reshape(index.steps, index.blocks).T)
+
+
+def _variances(weights: PanelMatrix, prior: PanelMatrix) -> dict[int, Any]:
+    """Return the variances of `ForecastFactor.variances`: those of the prior less the sums of squared weights."""
+    numpy, index, found = weights.comm.backend.arrays.numpy, weights.cols, {}
+    diagonals = _diagonal_of(prior)
+    for panel, values in weights.panels.items():
+        squares = (values * values).reshape(len(values), index.steps, index.blocks).sum(axis=2)
+        explained = numpy.cumsum(squares, axis=1)
+        found[panel] = numpy.concatenate([diagonals[panel][:, None], diagonals[panel][:, None] - explained], axis=1)
+    return found
 
 
 def _diagonal_of(lower: PanelMatrix) -> dict[int, Any]:

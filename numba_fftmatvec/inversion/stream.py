@@ -74,11 +74,9 @@ class Stream:
             self._whitened = backend.zeros((index.size, 1), DOUBLE).array  # a, and the columns of B
             self._products = backend.zeros((1, 1), DOUBLE).array  # (a, B)* (a, B)
             self._sums: dict[int, Any] = {}  # W (a, B), by panels of the quantities
-            self._explained: dict[int, Any] = {}  # the sums of the squares of W
             if factor.forecast is not None:
                 for panel, weights in factor.forecast.weights.panels.items():
                     self._sums[panel] = backend.zeros((len(weights), 1), DOUBLE).array
-                    self._explained[panel] = backend.zeros((len(weights), 1), DOUBLE).array
 
     @exclusive
     def assimilate(self, data: npt.ArrayLike, step: int | None = None) -> None:
@@ -150,9 +148,7 @@ class Stream:
             self._products += new.T @ new
             if factor.forecast is not None:
                 for panel, weights in factor.forecast.weights.panels.items():
-                    part = weights[:, rows]
-                    self._sums[panel] += part @ new
-                    self._explained[panel] += (part * part).sum(axis=1, keepdims=True)
+                    self._sums[panel] += weights[:, rows] @ new
 
     def _widen(self, added: int) -> None:
         """Add columns of zeros for unknowns."""
@@ -214,7 +210,7 @@ class Stream:
                 numpy = backend.arrays.numpy
                 for panel, sums in self._sums.items():
                     means[panel] = sums[:, 0]
-                    variances[panel] = parts.prior_variance[panel] - self._explained[panel][:, 0]
+                    variances[panel] = parts.variances[panel][:, self.step]
                     if not self._unknowns:
                         continue
                     means[panel] = means[panel] + sums[:, 1:] @ numpy.asarray(mean)
@@ -243,10 +239,9 @@ class Stream:
                 "products": comm.backend.download(self._products),
             }
         if (forecast := self._factor.forecast) is not None:
-            for name, parts in (("sums", self._sums), ("explained", self._explained)):
-                for panel in range(len(forecast.index.panels)):
-                    part = forecast.weights.broadcast(panel, parts.__getitem__, "writing")
-                    arrays[f"{name}.{panel}"] = comm.backend.download(part)
+            for panel in range(len(forecast.index.panels)):
+                part = forecast.weights.broadcast(panel, self._sums.__getitem__, "writing the state of a stream")
+                arrays[f"sums.{panel}"] = comm.backend.download(part)
         content = {"step": self.step, "observed": self.observed, "unknowns": self._unknowns, "width": width}
         shapes = {name: array.shape for name, array in arrays.items()}
         named = [(name, partial(np.asarray, array)) for name, array in arrays.items()]
@@ -275,7 +270,6 @@ class Stream:
             backend.upload(self._products, archive.read("products"))
             for panel, sums in self._sums.items():
                 backend.upload(sums, archive.read(f"sums.{panel}"))
-                backend.upload(self._explained[panel], archive.read(f"explained.{panel}"))
             self.step, self.observed = step, int(found["observed"])
             self._log_determinant = float(archive.read("log_determinant")[0])
 
