@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,6 @@ from support.harness import run_ranks
 from unit.inversion.test_priors import dense_matern, second_differences, times, toeplitz
 
 EPS = np.finfo(np.float64).eps
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "concepts" / "priors.md"
 GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (1, 3)]
 BACKENDS = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 Nm, Nd, Nt = 6, 4, 5
@@ -219,12 +216,6 @@ def test_a_mean_of_other_steps(comm: fm.Comm) -> None:
 
 def test_representation(comm: fm.Comm) -> None:
     assert repr(MATERN.precision_operator(comm, Nt)) == "<prior precision of 6 blocks of 5>"
-
-
-def test_the_examples_of_the_page_run() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    assert len(blocks) == 3
-    exec("\n".join(blocks), {})
 
 
 def test_fingerprints() -> None:

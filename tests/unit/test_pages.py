@@ -1,0 +1,42 @@
+"""The pages of docs/: their examples run, and their links resolve."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def blocks(page: Path) -> list[str]:
+    """Return the blocks of Python code of a page."""
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+
+# Pages whose examples are complete and run one after another; others show parts of a script.
+EXAMPLES = [page for page in PAGES if any("import numba_fftmatvec" in block for block in blocks(page)[:1])]
+
+
+@pytest.mark.parametrize("page", EXAMPLES, ids=named)
+def test_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile("\n".join(blocks(page)), named(page), "exec"), {})
+
+
+def test_there_are_examples() -> None:
+    assert sum(len(blocks(page)) for page in EXAMPLES) >= 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not re.match(r"https?://|mailto:|#", target):
+            path = page.parent / target.partition("#")[0]
+            assert path.exists(), f"{named(page)}: {target}"
