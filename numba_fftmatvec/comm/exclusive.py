@@ -26,3 +26,25 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
             return method(self, *args, **kwargs)
 
     return call
+
+
+def collective(phase: str) -> Callable[[Callable[Concatenate[S, P], R]], Callable[Concatenate[S, P], R]]:
+    """Return a decorator for collective methods: threads take turns, and all ranks raise the error of any of them.
+
+    Parameters
+    ----------
+    phase : str
+        The work of the method, for errors.
+    """
+
+    def decorate(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S, P], R]:
+        @exclusive
+        @functools.wraps(method)
+        def call(self: S, /, *args: P.args, **kwargs: P.kwargs) -> R:
+            comm: Any = self.comm  # type: ignore[attr-defined]
+            with comm.agreement(phase):
+                return method(self, *args, **kwargs)
+
+        return call
+
+    return decorate

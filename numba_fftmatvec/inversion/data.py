@@ -13,6 +13,7 @@ from ..arguments import real_array
 from ..comm import Comm
 from ..errors import NonFiniteError, ShapeError
 from ..layout import VectorLayout
+from ..operators import LinearOperator
 from ..vector import Vector
 from ..vector.data import check_operand
 
@@ -83,3 +84,14 @@ def as_vector(comm: Comm, layout: VectorLayout, values: Any) -> Vector:
                 vector.array[...] = mine.reshape(vector.array.shape)
         vector.init_vec()
     return vector
+
+
+def product(operator: LinearOperator, x: Vector) -> Vector:
+    """Return ``operator @ x`` in a new vector. Collective; memory is allocated before any rank starts the product.
+
+    A product's messages have no time limit, so no rank may fail after another has started.
+    """
+    with operator.comm.agreement("allocating a vector"):
+        y = Vector.from_layout(operator.comm, replace(operator.range, num_vecs=x.num_vecs))
+    operator.apply(x, y)
+    return y

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..comm import Comm
+from ..comm.exclusive import collective
 from ..errors import CapacityError
 from ..layout import Space
 from ..matrix import Matrix
@@ -41,7 +42,8 @@ class Source:
 
     def apply(self, source: Vector) -> Vector:
         """Return the product with a source. Collective."""
-        result = Vector.from_layout(self.matrix.comm, self.matrix.layout.vector(Space.ROW))
+        with source.comm.agreement("allocating a vector"):
+            result = Vector.from_layout(source.comm, self.matrix.layout.vector(Space.ROW))
         self.matrix.matvec(source, result, use_aux_mat=self.name == "G")
         return result
 
@@ -92,6 +94,12 @@ class ForecastFactor:
         with self.prior.comm.backend.active():
             return _variances(self.weights, self.prior)
 
+    @property
+    def comm(self) -> Comm:
+        """The ranks."""
+        return self.weights.comm
+
+    @collective("computing the covariance of a forecast")
     def covariance(self, steps: int, missing: int, spreads: dict[int, Any]) -> Floats:
         """Return the posterior covariance of all quantities, an (Nq, Nt, Nq, Nt) host array. Collective.
 

@@ -53,17 +53,13 @@ class RootBlocks:
         steps = self.index.panels[panel]
         comm, layout, backend = self.comm, self._layout, self.comm.backend
         mine = self._local[steps.start : steps.stop]
-        if comm.world_size > 1:
-            phase = "gathering the blocks of a map"
-            with comm.agreement(phase):
-                host = backend.download(mine).reshape(1, -1)
-            host = comm.concatenate(host, phase)
-            with comm.agreement(phase):
+        with comm.agreement("gathering the blocks of a map"), backend.active():
+            if comm.world_size > 1:
+                parts = comm.concatenate(backend.download(mine).reshape(1, -1), "gathering the blocks of a map")
                 mine = backend.empty((len(steps), layout.Nd, layout.Nm), DOUBLE).array
-                backend.upload(mine, self._assembled(host[0], len(steps)))
-        with backend.active():
+                backend.upload(mine, self._assembled(parts[0], len(steps)))
             rooted = self.prior.root_adjoint(mine)
-            return rooted.reshape(len(steps) * layout.Nd, -1)
+        return rooted.reshape(len(steps) * layout.Nd, -1)
 
     def _assembled(self, parts: Any, steps: int) -> Any:
         """Return the (steps, Nd, Nm) values of the parts of all ranks, which follow each other."""
@@ -169,11 +165,11 @@ def data_space_hessian(F: Matrix, prior: Prior, noise: Noise | None = None) -> P
     array([[3.25, 3.  ],
            [3.  , 6.25]])
     """
-    with F.comm.agreement("computing the data-space Hessian"):
+    with F.comm.lock, F.comm.agreement("computing the data-space Hessian"):
         check_model(F, prior, noise)
-    result = block_covariance(RootBlocks(F, "F", prior))
-    if noise is not None:
-        add_noise(result, noise)
+        result = block_covariance(RootBlocks(F, "F", prior))
+        if noise is not None:
+            add_noise(result, noise)
     return result
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..arguments import integer, positive_int
-from ..comm.exclusive import exclusive
+from ..comm.exclusive import collective
 from ..errors import ArgumentError, ArgumentTypeError, ShapeError, UninitializedError
 from ..io import FilePath
 from ..layout import Space
 from ..matrix import Matrix
 from ..vector import Vector
 from .cholesky import solve_lower, solve_upper
-from .data import as_vector, check_alike, time_major
+from .data import as_vector, check_alike, product, time_major
 from .evidence import Evidence, Fit, evidence, maximise
 from .factor import Factor, Source, make_factor
 from .files import load_factor, save_factor
@@ -84,8 +84,8 @@ class RealTimeInversion:
             self._forecast = _forecast_source(F, forecast)
             self._data = F.layout.vector(Space.ROW)
             self._covariance = prior.covariance_operator(self.comm, F.layout.Nt)
-        self._factor: Factor | None = None
-        self._data_mean, self._forecast_mean = self._prior_means()
+            self._factor: Factor | None = None
+            self._data_mean, self._forecast_mean = self._prior_means()
 
     def _prior_means(self) -> tuple[Floats, Floats | None]:
         """Return the data (Nt, Nd) and the quantities (Nq, Nt) of the prior's mean source."""
@@ -95,12 +95,12 @@ class RealTimeInversion:
         if self.prior.mean is not None:
             mean = Vector.from_layout(self.comm, layout.vector(Space.COL))
             mean.scatter(self.prior.source_mean(layout.Nt))
-            data = np.ascontiguousarray((self.F @ mean).gather().T)
+            data = np.ascontiguousarray(product(self.F, mean).gather().T)
             if source is not None:
                 quantities = source.apply(mean).gather()
         return data, quantities
 
-    @exclusive
+    @collective("factorising the data-space Hessian")
     def factorise(self) -> None:
         """Compute the data-space Hessian and its factor, and the matrices of the forecast. Collective.
 
@@ -142,7 +142,7 @@ class RealTimeInversion:
             right = backend.arrays.numpy.asarray(values.reshape(-1, 1))
         return solve_lower(factor.lower, right)
 
-    @exclusive
+    @collective("inferring a source")
     def infer(self, data: Any) -> Vector:
         """Return the posterior mean of the source, ``m0 + Gamma F* K^-1 (d - F m0)``.
 
@@ -167,14 +167,14 @@ class RealTimeInversion:
 
     def source_of(self, weights: Any) -> Vector:
         """Return ``m0 + Gamma F* a`` of weights a in time-major order, an array of the backend on every rank."""
-        source: Vector = self._covariance @ (self.F.T @ as_vector(self.comm, self._data, weights))
+        source = product(self._covariance, product(self.F.T, as_vector(self.comm, self._data, weights)))
         if self.prior.mean is not None:
             mean = Vector.from_layout(self.comm, source.layout)
             mean.scatter(self.prior.source_mean(self.F.layout.Nt))
             source.axpy(1.0, mean)
         return source
 
-    @exclusive
+    @collective("forecasting")
     def forecast(self, data: Any) -> Forecast:
         """Return the posterior distribution of the quantities of interest; the parameters are those of `infer`.
 
@@ -192,14 +192,14 @@ class RealTimeInversion:
             means = {panel: gain @ given for panel, gain in factor.forecast.gain.panels.items()}
         return factor.forecast.posterior(self._forecast_mean, means)
 
-    @exclusive
+    @collective("computing the evidence")
     def log_evidence(self, data: Any) -> float:
         """Return the log density of the data, ``log N(d; F m0, K)``; the parameters are those of `infer`."""
         factor, misfit = self.factor, self.chi2(data)
         log_determinant = 2.0 * float(factor.log_diagonal.sum())
         return -0.5 * (misfit + log_determinant + factor.index.size * math.log(2 * math.pi))
 
-    @exclusive
+    @collective("computing a misfit")
     def chi2(self, data: Any) -> float:
         """Return ``(d - F m0)* K^-1 (d - F m0)``; the parameters are those of `infer`.
 
@@ -208,7 +208,7 @@ class RealTimeInversion:
         whitened = self.comm.backend.download(self._whitened(data))
         return float(whitened[:, 0] @ whitened[:, 0])
 
-    @exclusive
+    @collective("computing residuals")
     def standardised_residuals(self, data: Any) -> Floats:
         """Return the whitened data ``L^-1 (d - F m0)``, an (Nd, Nt) host array; the parameters are those of `infer`.
 
@@ -221,7 +221,7 @@ class RealTimeInversion:
 
     # Posterior
 
-    @exclusive
+    @collective("computing posterior variances")
     def posterior_variance(self) -> Vector:
         """Return the posterior variances of the source given data of all time steps, in a new vector.
 
@@ -229,7 +229,7 @@ class RealTimeInversion:
         """
         return posterior_variance(self.F, self.prior, self.factor)
 
-    @exclusive
+    @collective("sampling the posterior")
     def sample(self, data: Any, count: int = 1, seed: int | np.random.Generator = 0) -> Vector:
         """Return samples of the posterior of the source.
 
@@ -259,23 +259,23 @@ class RealTimeInversion:
             noise = self.noise.sample(rng, (count, layout.Nd, layout.Nt)).reshape(count, layout.Nd, layout.Nt)
         check_alike(comm, noise, "noise of the samples")
         samples = prior_samples(self.F, self.prior, rng, count)
-        observed = (self.F @ samples).gather().reshape(noise.shape) + noise
+        observed = product(self.F, samples).gather().reshape(noise.shape) + noise
         with comm.agreement("sampling the posterior"), backend.active():
             residuals = values[:, None] - observed.transpose(2, 1, 0).reshape(len(values), count)
             right = backend.arrays.numpy.asarray(np.ascontiguousarray(residuals))
         weights = solve_upper(factor.lower, solve_lower(factor.lower, right))
-        samples.axpy(1.0, self._covariance @ (self.F.T @ as_vector(comm, self._data, weights)))
+        samples.axpy(1.0, product(self._covariance, product(self.F.T, as_vector(comm, self._data, weights))))
         return samples
 
     # The model
 
-    @exclusive
+    @collective("computing the evidence")
     def evidence(self, data: Any) -> Evidence:
         """Return the log evidence of data and its derivatives in the scales of prior and noise; see `Evidence`."""
         residual = time_major(self.comm, self._data, data) - self._data_mean.reshape(-1)
         return evidence(self.factor, self.noise, residual)
 
-    @exclusive
+    @collective("fitting scales")
     def fit(self, data: Any, bounds: tuple[float, float] = (1e-3, 1e3), tolerance: float = 1e-6) -> Fit:
         """Return the factors of the prior's and the noise's deviations that maximise the evidence of data.
 
@@ -305,7 +305,7 @@ class RealTimeInversion:
                 raise ArgumentError(f"tolerance: expected a positive number, found {tolerance}")
         return maximise(RootBlocks(self.F, "F", self.prior), self.noise, residual, (low, high), tolerance)
 
-    @exclusive
+    @collective("computing information gains")
     def information_gain(self, sensors: Sequence[int], about: str = "source") -> float:
         """Return the information in nats that the data of some sensors give; it needs no factor.
 
@@ -318,7 +318,7 @@ class RealTimeInversion:
         """
         return information_gain(self._sensor_blocks(about), sensors)
 
-    @exclusive
+    @collective("choosing sensors")
     def select_sensors(self, count: int, about: str = "source") -> SensorSelection:
         """Choose sensors greedily, each with the largest additional information; it needs no factor.
 
@@ -343,12 +343,12 @@ class RealTimeInversion:
 
     # Streaming
 
-    @exclusive
+    @collective("starting a stream")
     def stream(self) -> Stream:
         """Return the state of a new inversion while data arrive."""
         return Stream(self.factor, self._data_mean, self._forecast_mean, self.source_of)
 
-    @exclusive
+    @collective("resuming a stream")
     def resume(self, path: FilePath) -> Stream:
         """Return the state of an inversion that `Stream.save` wrote; it goes on with the same bits.
 
@@ -363,7 +363,7 @@ class RealTimeInversion:
 
     # Files
 
-    @exclusive
+    @collective("writing a factor")
     def save(self, path: FilePath) -> None:
         """Write the factor and the matrices of the forecast to one HDF5 file with SHA-256 digests.
 
@@ -376,7 +376,7 @@ class RealTimeInversion:
         """
         save_factor(path, self.factor, self._probes()[0])
 
-    @exclusive
+    @collective("reading a factor")
     def load(self, path: FilePath) -> None:
         """Read what `save` wrote, in place of `factorise`, on any number of ranks.
 
@@ -394,9 +394,9 @@ class RealTimeInversion:
         """Return products that identify the model, and the relative tolerances for their comparison."""
         data = Vector.from_layout(self.comm, self._data)
         data.init_vec_doubles()
-        source = self._covariance @ (self.F.T @ data)
+        source = product(self._covariance, product(self.F.T, data))
         rounding = PROBE_TOLERANCE * self.F.unit_roundoff
-        probes = {"probe.data": (self.F @ source).gather(), "probe.noise": self.noise.apply(data.gather())}
+        probes = {"probe.data": product(self.F, source).gather(), "probe.noise": self.noise.apply(data.gather())}
         tolerances = {"probe.data": rounding, "probe.noise": 1e-12}
         if self._forecast is not None:
             probes["probe.forecast"] = self._forecast.apply(source).gather()

@@ -19,7 +19,7 @@ import scipy.linalg
 
 from ..arguments import real_array
 from ..backends.base import DOUBLE
-from ..comm.exclusive import exclusive
+from ..comm.exclusive import collective
 from ..errors import ArgumentError, ChecksumError, NonFiniteError, ShapeError
 from ..io import FilePath, file_path
 from ..vector import Vector
@@ -78,7 +78,7 @@ class Stream:
                 for panel, weights in factor.forecast.weights.panels.items():
                     self._sums[panel] = backend.zeros((len(weights), 1), DOUBLE).array
 
-    @exclusive
+    @collective("assimilating a time step")
     def assimilate(self, data: npt.ArrayLike, step: int | None = None) -> None:
         """Take the data of the next time step.
 
@@ -175,7 +175,7 @@ class Stream:
         return mean, root, misfit, 2.0 * float(np.log(np.diagonal(triangle)).sum())
 
     @property
-    @exclusive
+    @collective("computing a misfit")
     def misfit(self) -> float:
         """The observed data's squared deviation from their prior mean, weighted by their inverse covariance.
 
@@ -184,14 +184,14 @@ class Stream:
         return self._unknown()[2]
 
     @property
-    @exclusive
+    @collective("computing the evidence")
     def log_evidence(self) -> float:
         """The log probability density of the data so far."""
         _, _, misfit, log_determinant = self._unknown()
         return -0.5 * (misfit + log_determinant + self.observed * math.log(2 * math.pi)) - self._log_determinant
 
     @property
-    @exclusive
+    @collective("forecasting")
     def forecast(self) -> Forecast:
         """The forecast given the data so far.
 
@@ -220,7 +220,7 @@ class Stream:
         covariance = partial(parts.covariance, self.step, self._unknowns, spreads)
         return Forecast(self._forecast_mean + gathered(parts.weights, means), variance, covariance)
 
-    @exclusive
+    @collective("writing the state of a stream")
     def save(self, path: FilePath) -> None:
         """Write the state to one HDF5 file with SHA-256 digests; `RealTimeInversion.resume` reads it.
 
@@ -247,7 +247,7 @@ class Stream:
         named = [(name, partial(np.asarray, array)) for name, array in arrays.items()]
         save_arrays(comm, path, STREAM, shapes, content, named)
 
-    @exclusive
+    @collective("reading the state of a stream")
     def load(self, path: FilePath) -> None:
         """Replace the state by that of a file; see `RealTimeInversion.resume`."""
         factor, comm, backend = self._factor, self._factor.comm, self._factor.comm.backend
@@ -273,7 +273,7 @@ class Stream:
             self.step, self.observed = step, int(found["observed"])
             self._log_determinant = float(archive.read("log_determinant")[0])
 
-    @exclusive
+    @collective("inferring a source")
     def infer(self) -> Vector:
         """Return the posterior mean of the source given the data so far, in a new vector."""
         return self._source_of(self._weights())

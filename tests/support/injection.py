@@ -21,6 +21,7 @@ import numpy as np
 from mpi4py import MPI
 
 import numba_fftmatvec as fm
+from numba_fftmatvec import inversion
 from numba_fftmatvec.backends.cpu import CpuBackend
 from numba_fftmatvec.comm.agreement import Meeting
 from support.tasks import operands
@@ -79,6 +80,16 @@ def message(send: Callable[[fm.Comm], Any]) -> Callable[[Workbench, Any], Any]:
     return act
 
 
+def model_of(s: Workbench) -> inversion.RealTimeInversion:
+    """Return an inversion, not factorised."""
+    return inversion.RealTimeInversion(s.matrix, inversion.WhitePrior(NM, 1.0), inversion.WhiteNoise(0.5), "G")
+
+
+def missing_one() -> Any:
+    """Return the data of a time step with a missing sensor."""
+    return np.ma.masked_array(np.arange(float(ND)), np.arange(ND) == 1)
+
+
 CALLS: dict[str, Call] = {
     "Vector": Call(lambda s, _: fm.Vector(s.comm, NM, NT, "col", global_sizes=True)),
     "Vector in data space": Call(lambda s, _: fm.Vector(s.comm, ND, NT, "row", global_sizes=True)),
@@ -112,6 +123,21 @@ CALLS: dict[str, Call] = {
     "allgather": Call(message(lambda comm: comm.allgather([1] * (1 + comm.world_rank)))),
     "stack": Call(message(lambda comm: comm.stack(np.ones(9)))),
     "concatenate": Call(message(lambda comm: comm.concatenate(np.ones((2, 1 + comm.world_rank))))),
+    "bcast_array": Call(message(lambda comm: comm.bcast_array(np.ones(3), comm.world_size - 1, "sending"))),
+    "sum_array": Call(message(lambda comm: comm.sum_array(np.ones(3), "summing"))),
+    # Calls of an inversion without products of F, whose messages have no time limit.
+    "factorise": Call(lambda s, model: model.factorise(), lambda s: model_of(s)),
+    "forecast": Call(lambda s, _: s.model.forecast(OPERANDS["row"])),
+    "covariance of a forecast": Call(
+        lambda s, forecast: forecast.covariance, lambda s: s.model.forecast(OPERANDS["row"])
+    ),
+    "evidence": Call(lambda s, _: s.model.evidence(OPERANDS["row"])),
+    "posterior variance": Call(lambda s, _: s.model.posterior_variance()),
+    "select sensors": Call(lambda s, _: s.model.select_sensors(2, "forecast")),
+    "assimilate": Call(lambda s, stream: stream.assimilate(missing_one()), lambda s: s.model.stream()),
+    "forecast of a stream": Call(lambda s, _: s.stream.forecast),
+    "save a stream": Call(lambda s, _: s.stream.save(s.folder / "never.h5")),
+    "resume a stream": Call(lambda s, _: s.model.resume(s.folder / "stream.h5")),
     "Comm": Call(lambda s, _: s.new_comm(*s.grid)),
     "Comm.close": Call(lambda s, comm: comm.close(), lambda s: s.new_comm(*s.grid)),
 }
@@ -216,6 +242,12 @@ def prepare(s: Any) -> None:
     s.ones.init_mat_ones()
     x = s.vector(NM, NT, "col")
     s.ones_result = s.ones @ x
+    s.comm.backend.arrays.panel_rows = 10  # two panels
+    s.model = model_of(s)
+    s.model.factorise()
+    s.stream = s.model.stream()
+    s.stream.assimilate(missing_one())
+    s.stream.save(s.folder / "stream.h5")
 
 
 def agreed(found: list[tuple[tuple[str, str] | None, float]], expected: str) -> bool:
