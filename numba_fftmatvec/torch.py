@@ -1,7 +1,21 @@
 """PyTorch: differentiable products, as functions and as a module.
 
 F is linear: the gradient of a function of ``F x`` with respect to x is F* applied to its gradient with respect to
-``F x``. Backward is a product of its own, so that second derivatives work as well.
+``F x``. Backward is again a differentiable product, so second derivatives work.
+
+The transforms of `torch.func` apply: ``grad``, ``vjp``, ``jvp``, ``vmap``, ``jacrev``, ``jacfwd``, ``hessian`` and
+their compositions. A ``vmap`` becomes one product with several right-hand sides. On several ranks four rules hold:
+
+- Every rank applies the same transforms, and passes a tensor to the transformed function. Ranks that hold no data pass
+  a tensor without elements. ``torch.autograd.grad`` and forward-mode differentiation have the same rule.
+- A rank's result is its summand of the global result, as each rank's loss is. A loss and its gradient, ``vjp`` and
+  ``jvp`` are then right on every grid.
+- ``jacrev`` takes its basis from the function's result: it is right where each rank returns summands of the same
+  losses. ``jacrev(matvec)`` takes it from this rank's part of the result, and is right on one rank only.
+- ``jacfwd`` and ``hessian`` take their basis from this rank's part of x, and are right on one rank only.
+
+`torch.compile` does not trace a product: the compiled function is interrupted there, and ``fullgraph=True`` raises
+PyTorch's error. Tracers that record tensors' operations, such as ``make_fx`` and `torch.jit.trace`, are refused.
 
 Examples
 --------
@@ -22,15 +36,25 @@ tensor([[12., 10.,  6.],
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+import math
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
-from .errors import ArgumentTypeError
+from .comm import Comm
+from .comm.watchdog import named_ranks
+from .errors import ArgumentError, ArgumentTypeError, ShapeError
 from .matrix import Matrix
 from .products import BY_FLAGS, Product
 from .vector import Vector
-from .vector.tensors import check_tensor, tensor_device
+from .vector.tensors import check_untraced, is_carried, leading_dimensions, tensor_device, transforms_active
+
+_INLINE = 3  # leading dimensions that fit in the record of an agreement
 
 
 def matvec(F: Matrix, x: torch.Tensor | None, *, use_aux_mat: bool = False) -> torch.Tensor:
@@ -46,8 +70,10 @@ def matvec(F: Matrix, x: torch.Tensor | None, *, use_aux_mat: bool = False) -> t
     F : Matrix
         An initialised matrix; it must be open, and its values unchanged, until after ``backward``.
     x : torch.Tensor
-        This rank's part of a ``"col"`` vector, (num_blocks, block_size) or any shape with the same number of elements,
-        on the Comm's device. Ranks that hold no data pass None, which counts as float64, or a tensor without elements.
+        This rank's part of one or several ``"col"`` vectors, on the Comm's device. Of shape (..., num_blocks,
+        block_size): all leading dimensions are multiplied in one product, as by `Matrix.matmat`. Of any other shape
+        with num_blocks x block_size elements: one vector. Ranks that hold no data pass None, which counts as float64,
+        or a tensor without elements; the leading dimensions are those of the other ranks.
         The product is computed in the matrix's precisions from and to float64. The result has the dtype of x, which may
         be any floating dtype.
     use_aux_mat : bool
@@ -56,13 +82,14 @@ def matvec(F: Matrix, x: torch.Tensor | None, *, use_aux_mat: bool = False) -> t
     Returns
     -------
     torch.Tensor
-        This rank's part of the ``"row"`` vector, (num_blocks, block_size); (0, block_size) off its grid. Ready on
-        PyTorch's current stream.
+        This rank's part of the ``"row"`` vectors, (..., num_blocks, block_size) with the leading dimensions of x;
+        num_blocks is 0 off its grid. Ready on PyTorch's current stream.
 
     Raises
     ------
     ArgumentTypeError, ArgumentError, ShapeError
-        x is not a tensor of a floating dtype, is on another device, or has another number of elements.
+        x is not a tensor of a floating dtype, is on another device, or has another shape; leading dimensions differ
+        between ranks; a transform, or forward mode, applies to the tensors of some ranks only; a tracer is active.
     UninitializedError
         The matrix has no values.
     """
@@ -76,6 +103,9 @@ def transpose_matvec(F: Matrix, y: torch.Tensor | None, *, use_aux_mat: bool = F
 
 class LinearMap(torch.nn.Module):  # type: ignore[misc, unused-ignore]
     """F, or its adjoint, as a module without parameters: for a forward model in a network or a loss.
+
+    ``copy.deepcopy`` copies the module and shares the matrix. The ``state_dict`` is empty. A module cannot be pickled
+    and so not saved whole by ``torch.save``, since its matrix belongs to a Comm.
 
     Parameters
     ----------
@@ -118,6 +148,25 @@ class LinearMap(torch.nn.Module):  # type: ignore[misc, unused-ignore]
         """Return the adjoint map, of the same matrix."""
         return LinearMap(self.F, transpose=not self.transpose, use_aux_mat=self.use_aux_mat)
 
+    def __copy__(self) -> Self:
+        """Return a module with the same attributes."""
+        copied = self.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Return a module that shares the matrix, and has copies of the other attributes."""
+        copied = self.__new__(type(self))
+        memo[id(self)], memo[id(self.F)] = copied, self.F
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+    def __reduce__(self) -> NoReturn:
+        """Raise an ArgumentTypeError, since the matrix belongs to a Comm."""
+        raise ArgumentTypeError(
+            "pickle: expected its state_dict, or the matrix in a file (Matrix.save), found a LinearMap"
+        )
+
     def extra_repr(self) -> str:
         """Return the map's name and global shapes."""
         product, vector = self.product, self.F.layout.vector
@@ -132,37 +181,123 @@ class _Product(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     """
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, anchor: torch.Tensor, F: Matrix, product: Product) -> torch.Tensor:
-        ctx.adjoint = F, product.adjoint
-        spaces = product.input_space, product.output_space
-        operand, result = (Vector.from_layout(F.comm, F.layout.vector(space)) for space in spaces)
-        # The operand is a copy. Vectors of this library have addresses that recur, so graphs can be replayed; and no
-        # later write to the tensor changes a product that is still queued.
-        operand.from_torch(x)
-        F.apply_product(product, operand, result)
-        y = result.to_torch()
-        return (x.new_empty(0, F.block_size) if y is None else y).to(x.dtype)
+    def forward(x: torch.Tensor, anchor: torch.Tensor, F: Matrix, product: Product) -> torch.Tensor:
+        return _untraced(_compute, F, x, product)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        *_, ctx.F, ctx.product = inputs
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return _multiply(ctx.adjoint[0], gradient, ctx.adjoint[1]), None, None, None
+        return _multiply(ctx.F, gradient, ctx.product.adjoint), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: torch.Tensor, *others: None) -> torch.Tensor:
+        return _multiply(ctx.F, tangent, ctx.product)
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: tuple[int | None, ...], x: torch.Tensor, anchor: torch.Tensor, F: Matrix, product: Product
+    ) -> tuple[torch.Tensor, int]:
+        # The level below has another anchor: what requires gradients there is not seen from above.
+        return _multiply(F, x.movedim(dims[0] or 0, 0), product, info.batch_size), 0
 
 
-def _multiply(F: Matrix, x: torch.Tensor | None, product: Product) -> torch.Tensor:
+def _multiply(F: Matrix, x: torch.Tensor | None, product: Product, mapped: int | None = None) -> torch.Tensor:
+    """Return a product; `mapped` is the length of the leading dimension that `torch.func.vmap` adds."""
+    return _untraced(_differentiable, F, x, product, mapped)
+
+
+def _untraced(function: Callable[..., torch.Tensor], *arguments: Any) -> torch.Tensor:
+    """Call a function that `torch.compile` must not trace, since it would trace the whole library."""
+    if "torch._dynamo" in sys.modules:  # as a decorator it would import the compiler, which takes as long as PyTorch
+        function = torch.compiler.disable(function)
+    return function(*arguments)
+
+
+def _compute(F: Matrix, x: torch.Tensor, product: Product) -> torch.Tensor:
+    """Return a product with (num_blocks, block_size) or (num_vecs, num_blocks, block_size) plain values."""
+    count = math.prod(x.shape[:-2])
+    # Only here have all transforms become numbers of vectors, so the ranks compare these here.
+    with F.comm.agreement(f"product {product.name} of tensors", {"num_vecs": count}):
+        spaces = product.input_space, product.output_space
+        operand, result = (Vector.from_layout(F.comm, F.layout.vector(space, count)) for space in spaces)
+        # The operand is a copy. Vectors of this library have addresses that recur, so graphs can be replayed; and no
+        # later write to the tensor changes a product that is still queued.
+        operand.from_torch(x)
+    F.apply_product(product, operand, result)
+    y = result.to_torch()
+    return (x.new_empty(result.layout.shape_of(0)) if y is None else y).to(x.dtype)
+
+
+def _differentiable(F: Matrix, x: torch.Tensor | None, product: Product, mapped: int | None) -> torch.Tensor:
+    """Agree on the operands of all ranks, and return the product as a function that PyTorch differentiates."""
     if not isinstance(F, Matrix):
         raise ArgumentTypeError(f"product: expected a Matrix, found {type(F).__name__}")
     comm = F.comm
     comm.check_open()
     owner = comm.axis(product.input_space).owns
     layout, device = F.layout.vector(product.input_space), tensor_device(comm.backend)
-    shape = layout.rows if owner else 0, layout.block_size
-    with comm.agreement("taking the tensors of a product", {"product": product.name}) as agreed:
+    shape = layout.shape_of(len(layout.blocks) if owner else 0)
+    arguments = {"product": product.name, "vmap": mapped, "transforms": transforms_active()}
+    with comm.agreement("taking the tensors of a product", arguments) as agreed:
+        check_untraced(product.name)
         if x is None and not owner:
             x = torch.empty(shape, dtype=torch.float64, device=device)
-        check_tensor(x, shape[0] * shape[1], device, "operand")
+        leading = leading_dimensions(x, shape, device, "operand")
         assert x is not None
-        agreed.share([torch.is_grad_enabled() and x.requires_grad])
-    needed = bool(agreed.stacked.any())
+        mine = leading if owner else None
+        agreed.share([*_state(x), *_described(mine, _INLINE)])
+    needed = _agreed_state(agreed.stacked[:, :2])
+    leading = _agreed_leading(comm, mine, agreed.stacked[:, 2:])
     anchor = torch.empty(0, dtype=x.dtype, device=device, requires_grad=needed)
-    y: torch.Tensor = _Product.apply(x.reshape(shape), anchor, F, product)
-    return y
+    count = math.prod(leading)
+    output = F.layout.vector(product.output_space)
+    result_shape = *leading, *output.shape_of(len(output.blocks) if comm.axis(product.output_space).owns else 0)
+    if count == 0:
+        return x.reshape(result_shape)
+    y: torch.Tensor = _Product.apply(x.reshape(*(() if count == 1 else (count,)), *shape), anchor, F, product)
+    return y.reshape(result_shape)
+
+
+def _state(x: torch.Tensor) -> tuple[bool, bool]:
+    """Return whether x requires gradients, and whether a transform or forward mode carries it."""
+    return torch.is_grad_enabled() and x.requires_grad, is_carried(x)
+
+
+def _agreed_state(states: npt.NDArray[np.float64]) -> bool:
+    """Return whether the anchors require gradients, by all ranks' states; the same on all ranks."""
+    active = transforms_active()
+    where = "a transform of torch.func" if active else "forward-mode differentiation"
+    # Outside of transforms backward starts at the anchors too. Transforms start at the function's arguments only.
+    checked = {"requires gradients": states[:, 0] * active, "has a batch or a tangent": states[:, 1]}
+    for what, state in checked.items():
+        ranks = {bool(value): np.flatnonzero(state == value).tolist() for value in (0, 1)}
+        if ranks[True] and ranks[False]:
+            raise ArgumentError(
+                f"operand: expected {where} to take a tensor on every rank, without elements on ranks that hold no "
+                f"data; found that the operand {what} on {named_ranks(ranks[True])}, but not on "
+                f"{named_ranks(ranks[False])}"
+            )
+    return bool(states[:, 0].any()) and not active
+
+
+def _described(leading: tuple[int, ...] | None, width: int) -> list[int]:
+    """Return the number of leading dimensions, -1 for a rank without data, and the first `width` of them."""
+    sizes = () if leading is None else leading
+    return [-1 if leading is None else len(sizes), *sizes[:width], *[0] * (width - len(sizes))]
+
+
+def _agreed_leading(comm: Comm, mine: tuple[int, ...] | None, described: npt.NDArray[np.float64]) -> tuple[int, ...]:
+    """Return the leading dimensions of all ranks' operands, from all ranks' descriptions."""
+    longest = int(described[:, 0].max())
+    if longest > _INLINE:
+        with comm.agreement("comparing the leading dimensions of tensors") as agreed:
+            agreed.share(_described(mine, longest))
+        described = agreed.stacked
+    found = {rank: tuple(map(int, row[1 : 1 + int(row[0])])) for rank, row in enumerate(described) if row[0] >= 0}
+    if len(set(found.values())) > 1:
+        each = ", ".join(f"{sizes} on rank {rank}" for rank, sizes in found.items())
+        raise ShapeError(f"operand: expected the same leading dimensions on every rank, found {each}")
+    return next(iter(found.values()))

@@ -77,7 +77,7 @@ class VectorInterop(VectorData):
         Raises
         ------
         ArgumentTypeError
-            Not a tensor, or not of a floating dtype.
+            Not a tensor, not of a floating dtype, or inside a transform of `torch.func`.
         ArgumentError
             On another device.
         ShapeError
