@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch.autograd import forward_ad
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
+from torch.fx.experimental.proxy_tensor import get_innermost_proxy_mode
 
 from ..backends import Backend
 from ..errors import ArgumentError, ArgumentTypeError, ShapeError
@@ -124,10 +124,11 @@ def is_carried(tensor: torch.Tensor) -> bool:
 
 def check_untraced(what: str) -> None:
     """Raise an ArgumentError if a tracer is active: it would record the values of a product as constants."""
-    tracer = "torch.jit.trace" if torch.jit.is_tracing() else "make_fx" if get_proxy_mode() is not None else None
-    if tracer is not None:
+    active = {"torch.jit.trace": torch.jit.is_tracing(), "make_fx": get_innermost_proxy_mode() is not None}
+    if any(active.values()):
+        found = " and ".join(tracer for tracer in active if active[tracer])
         raise ArgumentError(
-            f"{what}: expected a call outside of tracers, which cannot record a product, found an active {tracer}; "
+            f"{what}: expected a call outside of tracers, which cannot record a product, found an active {found}; "
             "make_fx is also part of torch.func.linearize and torch.export"
         )
 
