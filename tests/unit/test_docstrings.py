@@ -15,7 +15,7 @@ import pytest
 
 import numba_fftmatvec
 
-# These import CuPy or PyTorch, which are optional.
+# These or their examples import CuPy, PyTorch or matplotlib, which are optional.
 OPTIONAL = (
     "backends.cuda",
     "backends.cuda.backend",
@@ -23,6 +23,7 @@ OPTIONAL = (
     "backends.cuda.staging",
     "backends.cuda.transforms",
     "comm.nccl",
+    "plotting",
     "torch",
     "vector.tensors",
 )
