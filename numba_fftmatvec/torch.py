@@ -10,9 +10,11 @@ their compositions. A ``vmap`` becomes one product with several right-hand sides
   a tensor without elements. ``torch.autograd.grad`` and forward-mode differentiation have the same rule.
 - A rank's result is its summand of the global result, as each rank's loss is. A loss and its gradient, ``vjp`` and
   ``jvp`` are then right on every grid.
-- ``jacrev`` takes its basis from the function's result: it is right where each rank returns summands of the same
-  losses. ``jacrev(matvec)`` takes it from this rank's part of the result, and is right on one rank only.
-- ``jacfwd`` and ``hessian`` take their basis from this rank's part of x, and are right on one rank only.
+- ``jacrev`` takes its basis from the function's result. It is right where each rank returns summands of the same
+  losses.
+- ``jacrev(matvec)`` takes its basis from this rank's part of the result, and ``jacfwd`` and ``hessian`` from this
+  rank's part of x. They are right on one rank only. On several ranks ``vmap`` over ``vjp`` or ``jvp`` takes each rank's
+  part of a global basis.
 
 `torch.compile` does not trace a product: the compiled function is interrupted there, and ``fullgraph=True`` raises
 PyTorch's error. Tracers that record tensors' operations, such as ``make_fx`` and `torch.jit.trace`, are refused.
@@ -181,16 +183,16 @@ class _Product(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
     """
 
     @staticmethod
-    def forward(x: torch.Tensor, anchor: torch.Tensor, F: Matrix, product: Product) -> torch.Tensor:
-        return _untraced(_compute, F, x, product)
+    def forward(x: torch.Tensor, anchor: torch.Tensor, F: Matrix, product: Product, is_mapped: bool) -> torch.Tensor:
+        return _untraced(_compute, F, x, product, is_mapped)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: torch.Tensor) -> None:
-        *_, ctx.F, ctx.product = inputs
+        *_, ctx.F, ctx.product, _ = inputs
 
     @staticmethod
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        return _multiply(ctx.F, gradient, ctx.product.adjoint), None, None, None
+        return _multiply(ctx.F, gradient, ctx.product.adjoint), None, None, None, None
 
     @staticmethod
     def jvp(ctx: Any, tangent: torch.Tensor, *others: None) -> torch.Tensor:
@@ -198,7 +200,7 @@ class _Product(torch.autograd.Function):  # type: ignore[misc, unused-ignore]
 
     @staticmethod
     def vmap(
-        info: Any, dims: tuple[int | None, ...], x: torch.Tensor, anchor: torch.Tensor, F: Matrix, product: Product
+        info: Any, dims: tuple[int | None, ...], x: torch.Tensor, anchor: Any, F: Matrix, product: Product, _: bool
     ) -> tuple[torch.Tensor, int]:
         # The level below has another anchor: what requires gradients there is not seen from above.
         return _multiply(F, x.movedim(dims[0] or 0, 0), product, info.batch_size), 0
@@ -216,19 +218,34 @@ def _untraced(function: Callable[..., torch.Tensor], *arguments: Any) -> torch.T
     return function(*arguments)
 
 
-def _compute(F: Matrix, x: torch.Tensor, product: Product) -> torch.Tensor:
+def _compute(F: Matrix, x: torch.Tensor, product: Product, is_mapped: bool) -> torch.Tensor:
     """Return a product with (num_blocks, block_size) or (num_vecs, num_blocks, block_size) plain values."""
     count = math.prod(x.shape[:-2])
     # Only here have all transforms become numbers of vectors, so the ranks compare these here.
-    with F.comm.agreement(f"product {product.name} of tensors", {"num_vecs": count}):
+    with F.comm.agreement(f"product {product.name} of tensors", {"num_vecs": count}) as agreed:
+        agreed.share([is_mapped and F.comm.world_size > 1 and _is_basis(x)])
         spaces = product.input_space, product.output_space
         operand, result = (Vector.from_layout(F.comm, F.layout.vector(space, count)) for space in spaces)
         # The operand is a copy. Vectors of this library have addresses that recur, so graphs can be replayed; and no
         # later write to the tensor changes a product that is still queued.
         operand.from_torch(x)
+    if len(ranks := np.flatnonzero(agreed.stacked)) > 1:
+        raise ArgumentError(
+            f"{product.name}: expected vmap over a basis of the global vector, found one over bases of the parts of "
+            f"{named_ranks(ranks.tolist())}, as by jacrev, jacfwd and hessian; these are right on one rank only"
+        )
     F.apply_product(product, operand, result)
     y = result.to_torch()
     return (x.new_empty(result.layout.shape_of(0)) if y is None else y).to(x.dtype)
+
+
+def _is_basis(x: torch.Tensor) -> bool:
+    """Return whether several vectors are multiples of all unit vectors, in their order."""
+    if x.ndim < 3 or len(x) != x[0].numel():
+        return False
+    rows = x.reshape(len(x), -1)
+    diagonal = rows.diagonal()
+    return torch.equal(rows, diagonal.diag()) and bool((diagonal != 0).all())
 
 
 def _differentiable(F: Matrix, x: torch.Tensor | None, product: Product, mapped: int | None) -> torch.Tensor:
@@ -257,7 +274,9 @@ def _differentiable(F: Matrix, x: torch.Tensor | None, product: Product, mapped:
     result_shape = *leading, *output.shape_of(len(output.blocks) if comm.axis(product.output_space).owns else 0)
     if count == 0:
         return x.reshape(result_shape)
-    y: torch.Tensor = _Product.apply(x.reshape(*(() if count == 1 else (count,)), *shape), anchor, F, product)
+    y: torch.Tensor = _Product.apply(
+        x.reshape(*(() if count == 1 else (count,)), *shape), anchor, F, product, mapped is not None
+    )
     return y.reshape(result_shape)
 
 

@@ -181,7 +181,24 @@ def mapped(matrix: Any, batched: bool) -> Any:
     return (torch.func.vmap(loss(matrix)) if batched else loss(matrix))(x)
 
 
+def square(matrix: Any) -> Any:
+    """Return a matrix with equal parts on all ranks, and this rank's part of an operand."""
+    made = fm.Matrix(matrix.comm, 6, 6, Nt, global_sizes=True)
+    made.init_mat_doubles()
+    blocks = made.layout.block_cols if owned(made) else ()
+    return made, tensor(matrix.comm, np.ones((len(blocks), Nt)))
+
+
+def derivative(matrix: Any, transform: str) -> Any:
+    made, x = square(matrix)
+    f = loss(made) if transform == "hessian" else lambda x: bridge.matvec(made, x) ** 2
+    return getattr(torch.func, transform)(f)(x)
+
+
 REFUSALS: dict[str, Any] = {
+    "jacrev": lambda F: derivative(F, "jacrev"),
+    "jacfwd": lambda F: derivative(F, "jacfwd"),
+    "hessian": lambda F: derivative(F, "hessian"),
     "leading dimensions": lambda F: bridge.matvec(F, stack(F, "col")[None] if first(F) else stack(F, "col")),
     "many leading dimensions": lambda F: bridge.matvec(F, stack(F, "col")[(None,) * (3 + first(F))]),
     "length of vmap": lambda F: torch.func.vmap(loss(F))(stack(F, "col")[: 2 + first(F)]),
@@ -201,7 +218,11 @@ def refused(grid: tuple[int, int]) -> dict[str, str]:
     rows, cols = grid
     several, off, split = (rows * cols > 1), rows > 1, cols > 1
     takes = "expected a transform of torch.func to take a tensor on every rank"
+    bases = "AgreementError: taking the tensors", "ArgumentError: F*: expected", "ArgumentError: F: expected"
     expected = {
+        "jacrev": several and bases[not split],
+        "jacfwd": several and bases[2 * (not off)],
+        "hessian": several and bases[2 * (not off)],
         "leading dimensions": split and "ShapeError: operand: expected the same leading dimensions on every rank",
         "many leading dimensions": split and "found (1, 1, 1, 1, 3) on rank 0, (1, 1, 1, 3) on rank",
         "length of vmap": several and "AgreementError: taking the tensors of a product: expected the same call",
