@@ -1,0 +1,26 @@
+"""The gallery: each script runs as a user starts it, is short, and ends in its picture."""
+
+from __future__ import annotations
+
+import os
+import runpy
+from pathlib import Path
+
+import pytest
+
+GALLERY = Path(__file__).resolve().parents[2] / "docs" / "gallery"
+SCRIPTS = sorted(GALLERY.glob("*.py"))
+MOST_LINES = 40  # of a whole inversion with prior, posterior, forecast and picture
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_draw_their_picture(script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    matplotlib = pytest.importorskip("matplotlib", reason="needs matplotlib (extra `plot`)")
+    matplotlib.use("Agg")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(os.fspath(script), run_name="__main__")
+    assert (tmp_path / f"{script.stem}.png").stat().st_size > 10_000
+
+
+def test_a_whole_inversion_is_short() -> None:
+    assert len((GALLERY / "heat_source.py").read_text().splitlines()) <= MOST_LINES
