@@ -1,10 +1,11 @@
-"""A progress bar for loops over block rows that take more than a few seconds."""
+"""Progress bars for loops over block rows, and for solvers, that take more than a few seconds."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -25,21 +26,40 @@ def show_progress(rows: range, description: str, *, enabled: bool) -> Iterator[i
     enabled : bool
         Whether this rank shows the bar.
     """
+    with show_steps(len(rows), enabled=enabled) as show:
+        for done, row in enumerate(rows):
+            show(done, description)
+            yield row
+
+
+@contextmanager
+def show_steps(total: int, *, enabled: bool) -> Iterator[Callable[[int, str], None]]:
+    """Yield a function that takes the number of finished steps and the text before the bar.
+
+    Its first call after two seconds shows a bar on the error output, if that is an open terminal.
+
+    Parameters
+    ----------
+    total : int
+        The largest number of steps.
+    enabled : bool
+        Whether this rank shows the bar.
+    """
     if not (enabled and _is_terminal(sys.stderr)):
-        yield from rows
+        yield lambda done, description: None
         return
     start, bar = time.monotonic(), Progress(console=Console(stderr=True), transient=True)
-    task = bar.add_task(description, total=len(rows))
-    started = False
+    task = bar.add_task("", total=total)
+
+    def show(done: int, description: str) -> None:
+        if not bar.live.is_started and time.monotonic() - start > PATIENCE:
+            bar.start()
+        bar.update(task, completed=done, description=description)
+
     try:
-        for done, row in enumerate(rows):
-            if not started and time.monotonic() - start > PATIENCE:
-                bar.start()
-                started = True
-            bar.update(task, completed=done)
-            yield row
+        yield show
     finally:
-        if started:
+        if bar.live.is_started:
             bar.stop()
 
 

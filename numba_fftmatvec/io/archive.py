@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -52,20 +52,26 @@ class ArchiveWriter:
         self._shapes = shapes
         self._values = values
         self._places = _places(shapes)
-        self._missing = set(shapes)
+        self._missing = {name: math.prod(shape) for name, shape in shapes.items()}
 
     def write(self, name: str, array: NDArray[np.float64]) -> None:
         """Write the array of a name. Calls may come in any order."""
         if name not in self._shapes or array.shape != tuple(self._shapes[name]):
             expected = self._shapes.get(name, f"one of {', '.join(self._shapes)}")
             raise ShapeError(f"{self._path}, {name}: expected {expected}, found shape {array.shape}")
-        self._values.put(self._places[name].start, np.ascontiguousarray(array, np.float64))
-        self._missing.discard(name)
+        self.write_part(name, 0, array)
+
+    def write_part(self, name: str, first: int, values: NDArray[np.float64]) -> None:
+        """Write consecutive values of an array, from a flat index on. Each value is written once."""
+        self._values.put(self._places[name].start + first, np.ascontiguousarray(values, np.float64))
+        self._missing[name] -= values.size
 
     def finish(self) -> None:
         """Write the metadata; raise a ShapeError unless every array was written."""
-        if self._missing:
-            raise ShapeError(f"{self._path}: expected values of every array, found none of {min(self._missing)}")
+        for name, count in self._missing.items():
+            if count:
+                found = math.prod(self._shapes[name]) - count
+                raise ShapeError(f"{self._path}: expected values of every array, found {found or 'none'} of {name}")
         self._values.finish()
 
 
@@ -126,6 +132,12 @@ class Archive:
         self.shapes = {str(name): tuple(map(int, shape)) for name, shape in description["arrays"].items()}
         self._places = _places(self.shapes)
 
+    @property
+    def version(self) -> str:
+        """A digest of the whole file, the same for all its readers."""
+        content = json.dumps(self.description).encode()
+        return hashlib.sha256(content + self._digests.spans).hexdigest()
+
     def read(self, name: str) -> NDArray[np.float64]:
         """Return an array, verified against its digests.
 
@@ -136,10 +148,16 @@ class Archive:
         """
         if name not in self._places:
             raise FileFormatError(f"{self._path}: expected an array {name!r}, found only {', '.join(self._places)}")
-        values = np.empty(math.prod(self.shapes[name]))
-        if values.size:
-            self._digests.read(self._path, self._storage.read, [self._places[name]], [values], self._storage.unit)
-        return values.reshape(self.shapes[name])
+        values = np.empty(self.shapes[name])
+        self.read_parts(name, [0], values.reshape(1, -1))
+        return values
+
+    def read_parts(self, name: str, firsts: Sequence[int], out: NDArray[np.float64]) -> None:
+        """Fill each row of an array with consecutive values, from a flat index on. The indices ascend."""
+        if out.size:
+            starts = [self._places[name].start + first for first in firsts]
+            parts = [slice(start, start + out.shape[1]) for start in starts]
+            self._digests.read(self._path, self._storage.read, parts, list(out), self._storage.unit)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,7 @@ from ..backends.base import DOUBLE
 from ..comm.exclusive import exclusive
 from ..errors import ArgumentError
 from ..kernels.reductions import PARTIALS, reduce_launcher
-from .data import VectorData
+from .data import VectorData, check_operand
 
 # A sum of squares below this value may have lost terms to underflow. It is then computed from scaled values.
 SMALLEST_SAFE_SQUARE = 2.0**-960
@@ -86,7 +87,7 @@ class VectorReductions(VectorData):
             self.check_like(other, what)
             other.check_initialized(what)
             agreed.share(self._partials("dot", runs, other))
-        return _sums(agreed.stacked)
+        return exact_sums(agreed.stacked)
 
     @exclusive
     def _norms(self, order: float, runs: int, what: str) -> Floats:
@@ -96,8 +97,8 @@ class VectorReductions(VectorData):
                 raise ArgumentError(f"{what}: expected one of the orders 2, 1, 0, -1, inf, found {order!r}")
             agreed.share(self._partials(_REDUCTIONS[order], runs))
         if order == 2:
-            return self._norms_2(_sums(agreed.stacked), runs, what)
-        return _sums(agreed.stacked) if order == 1 else agreed.stacked.max(axis=0)
+            return self._norms_2(exact_sums(agreed.stacked), runs, what)
+        return exact_sums(agreed.stacked) if order == 1 else agreed.stacked.max(axis=0)
 
     def _norms_2(self, squares: Floats, runs: int, what: str) -> Floats:
         """Return the roots of the sums of squares; sums that over- or underflowed are computed from scaled values."""
@@ -112,7 +113,7 @@ class VectorReductions(VectorData):
             scaled = unsafe & (largest > 0) & (largest < math.inf)
             exponents = np.minimum(-np.frexp(np.where(scaled, largest, 1.0))[1], 1000)  # powers of two do not round
             agreed.share(self._partials("sum_square", runs, scales=np.ldexp(1.0, exponents)))
-        roots = np.sqrt(_sums(agreed.stacked))
+        roots = np.sqrt(exact_sums(agreed.stacked))
         with np.errstate(over="ignore"):  # the norm itself may be infinite
             return np.where(scaled, np.ldexp(roots, -exponents), np.where(unsafe, largest, norms))
 
@@ -135,7 +136,58 @@ class VectorReductions(VectorData):
         return backend.download(partials.array[:, PARTIALS])
 
 
-def _sums(parts: Floats) -> Floats:
+def inner_products(*pairs: tuple[VectorReductions, VectorReductions]) -> Floats:
+    """Return the global inner product of each pair of vectors in one exchange, the same on every rank. Collective.
+
+    The vectors of a pair have the same layout. The pairs may have different layouts on one Comm. Several vectors in one
+    object count as one long vector, as in `Vector.dot`.
+
+    Parameters
+    ----------
+    *pairs : tuple of two Vectors
+        At least one pair of initialised vectors.
+
+    Raises
+    ------
+    ShapeError, SpaceError, ArgumentError, UninitializedError
+        The vectors of a pair do not fit together, or one has no values.
+
+    Examples
+    --------
+    >>> import numba_fftmatvec as fft
+    >>> from numba_fftmatvec.vector import inner_products
+    >>> comm = fft.Comm(backend="cpu")
+    >>> x = fft.Vector(comm, 2, 3, "col", global_sizes=True)
+    >>> x.init_vec_consecutive()
+    >>> inner_products((x, x), (x, x + 1.0))
+    array([55., 70.])
+    """
+    comm, what = pairs[0][0].comm, "inner products"
+    with comm.lock, comm.backend.calling_thread:
+        arguments = {"pairs": [{"space": x.layout.space, "shape": x.layout.shape} for x, _ in pairs]}
+        with comm.agreement(what, arguments) as agreed:
+            for x, y in pairs:
+                check_operand(x, comm, x.layout, what)
+                x.check_like(y, what)
+                y.check_initialized(what)
+            agreed.share(_partial_products(pairs))
+        return exact_sums(agreed.stacked)
+
+
+def _partial_products(pairs: Sequence[tuple[VectorReductions, VectorReductions]]) -> Floats:
+    """Return this rank's part of each inner product, with one copy from the device; 0 on ranks off the grid."""
+    backend = pairs[0][0].comm.backend
+    products, owned = np.zeros(len(pairs)), [i for i, (x, _) in enumerate(pairs) if x.on_grid()]
+    if owned:
+        partials = backend.empty((len(owned), PARTIALS + 1), DOUBLE)
+        for workspace, i in zip(partials.view, owned, strict=True):
+            runs = [vector._runs(1)[0] for vector in pairs[i]]
+            backend.launcher(reduce_launcher, "dot")(workspace, *runs)
+        products[owned] = backend.download(partials.array[:, PARTIALS])
+    return products
+
+
+def exact_sums(parts: Floats) -> Floats:
     """Return the exact sum of each column, rounded once."""
     return np.array([_sum(column) for column in parts.T.tolist()])
 
