@@ -6,6 +6,8 @@ one rank is raised on all ranks, with the same type and the failing rank's messa
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class FFTMatvecError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -42,7 +44,7 @@ class PrecisionError(ArgumentError):
 
 
 class NonFiniteError(ArgumentError):
-    """A value is NaN or infinite, which its storage format cannot represent."""
+    """A value is NaN or infinite where its storage format or a solver requires a finite one."""
 
 
 class SpaceError(ArgumentError):
@@ -51,6 +53,18 @@ class SpaceError(ArgumentError):
 
 class VectorIndexError(ArgumentError, IndexError):
     """The index of a vector is not in 0 .. num_vecs - 1."""
+
+
+class ConvergenceError(FFTMatvecError, RuntimeError):
+    """A solver stopped before it reached its tolerance.
+
+    Attributes
+    ----------
+    solution : object
+        The result so far, of the type that the solver returns. It is None if the error was raised on another rank only.
+    """
+
+    solution: Any = None
 
 
 class UninitializedError(FFTMatvecError, RuntimeError):
@@ -83,6 +97,10 @@ class CollectiveTimeout(FFTMatvecError, TimeoutError):
 
 class RemoteError(FFTMatvecError, RuntimeError):
     """Another rank failed with an exception that cannot be rebuilt here."""
+
+
+class NotSelfAdjointError(ArgumentError):
+    """An operator that must be self-adjoint is not."""
 
 
 class NotPositiveDefiniteError(ArgumentError):

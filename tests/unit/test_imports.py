@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "plan": LOW | {"comm", "spectrum"},
     "operators": GROUND | {"comm", "vector"},
     "matrix": LOW | {"io", "comm", "spectrum", "vector", "plan", "operators"},
+    "solvers": GROUND | {"io", "comm", "vector", "operators"},
     "inversion": LOW | {"io", "comm", "vector", "operators", "matrix"},
     "testing": GROUND | {"comm", "vector", "matrix"},
     "tuning": GROUND | {"comm", "vector", "plan", "matrix"},

@@ -1,0 +1,136 @@
+"""Conjugate gradients in mixed precision: cheap products in the iterations, true residuals by an exact operator."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from ..errors import ArgumentError
+from ..operators import LinearOperator
+from ..vector import Vector
+from ..vector.data import check_operand
+from .base import Control, Measure, Solution, check_operator
+from .cg import ConjugateGradients
+from .frame import run
+
+# A true residual that a cycle leaves larger than this fraction of the one before counts as no progress.
+LEAST_REDUCTION = 0.5
+CYCLES_WITHOUT_PROGRESS = 2
+
+
+def refine(
+    A_cheap: LinearOperator,
+    A_exact: LinearOperator,
+    b: Vector,
+    x0: Vector | None = None,
+    *,
+    preconditioner: LinearOperator | None = None,
+    reduction: float = 0.1,
+    **options: Any,
+) -> Solution:
+    """Solve ``A_exact x = b`` by conjugate gradients whose products are those of a cheaper operator. Collective.
+
+    This is iterative refinement with reliable updates [1]_, which keeps the Krylov space from one cycle to the next. A
+    cycle ends when the recursive residual has fallen by the factor `reduction` since the last true residual. The true
+    residual ``b - A_exact x`` then replaces it. The stopping rule is that of `cg`, with the true residual, so the
+    result has the same accuracy as one of `cg` with `A_exact`.
+
+    The cycles converge if ``u cond(A)`` is less than about `reduction`, with the unit roundoff u of the cheap products.
+
+    Parameters
+    ----------
+    A_cheap : LinearOperator
+        A self-adjoint positive definite approximation of `A_exact`, such as one with a matrix of lower precision.
+    A_exact : LinearOperator
+        The self-adjoint positive definite operator of the problem.
+    b : Vector
+        The right-hand side.
+    x0 : Vector, optional
+        The initial guess; zeros by default.
+    preconditioner : LinearOperator, optional
+        See `cg`.
+    reduction : float
+        The reduction of the recursive residual in a cycle, less than 1.
+    **options
+        The options of `Control`.
+
+    Returns
+    -------
+    Solution
+        The solution; its history has the residual norms, true ones at the ends of cycles.
+
+    Raises
+    ------
+    ConvergenceError, NotPositiveDefiniteError, NotSelfAdjointError, NonFiniteError
+        See `cg`.
+
+    References
+    ----------
+    .. [1] M. A. Clark, R. Babich, K. Barros, R. C. Brower and C. Rebbi, Comput. Phys. Commun. 181 (2010) 1517-1528.
+    """
+
+    def make(operator: LinearOperator, control: Control) -> Refinement:
+        check_operator(A_exact, "exact operator")
+        check_operand(b, A_exact.comm, A_exact.range, "right-hand side of the exact operator")
+        if A_exact.comm is not operator.comm or A_exact.domain != operator.domain:
+            raise ArgumentError(
+                f"exact operator: expected one of {operator.domain} on the cheap one's Comm, found {A_exact.domain}"
+            )
+        if not 0 < reduction < 1:
+            raise ArgumentError(f"reduction: expected a number between 0 and 1, found {reduction!r}")
+        return Refinement(operator, A_exact, control, b, x0, preconditioner, reduction)
+
+    return run("refine", A_cheap, options, make)  # type: ignore[no-any-return]
+
+
+class Refinement(ConjugateGradients):
+    """The iteration of `refine`. The parameters are those of `refine`."""
+
+    name: ClassVar[str] = "refine"
+
+    def __init__(
+        self,
+        A: LinearOperator,
+        exact: LinearOperator,
+        control: Control,
+        b: Vector,
+        x0: Vector | None,
+        preconditioner: LinearOperator | None,
+        reduction: float,
+    ) -> None:
+        super().__init__(A, control, b, x0, preconditioner)
+        self.exact = exact
+        self.reduction = reduction
+        #: Square of the last true residual norm, and the number of cycles since progress.
+        self.last_square = self.idle = 0.0
+        self.arrays = (*self.arrays, "last_square", "idle")
+
+    def problem(self) -> dict[str, str]:
+        """Return the parameters."""
+        return {**super().problem(), "reduction": repr(float(self.reduction))}
+
+    def start(self) -> Measure:
+        """Set the initial guess and its residual."""
+        measure = super().start()
+        self.last_square = self.square
+        return measure
+
+    def step(self) -> Measure:
+        """Do one iteration; end the cycle if the residual has fallen far enough."""
+        measure = super().step()
+        if measure.is_met or self.square > self.reduction**2 * self.last_square:
+            return measure
+        return self.verify()
+
+    def verify(self) -> Measure:
+        """End the cycle: the true residual replaces the recursive one."""
+        measure = super().verify()
+        self.idle = self.idle + 1 if self.square > LEAST_REDUCTION**2 * self.last_square else 0.0
+        self.stagnated = self.idle >= CYCLES_WITHOUT_PROGRESS
+        self.last_square = self.square
+        return measure
+
+    def compute_residual(self) -> None:
+        """Set ``r = b - A_exact x``."""
+        self.exact.apply(self.x, self.q)
+        self.b.copy_to(self.r)
+        self.r.axpy(-1.0, self.q)
