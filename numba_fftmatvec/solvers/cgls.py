@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from ..errors import ArgumentError
 from ..operators import LinearOperator
 from ..vector import Vector, inner_products
 from ..vector.data import check_operand
@@ -140,10 +139,5 @@ class Cgls(LeastSquares):
         else:
             curvature = float(inner_products((self.q, self.q))[0])
         if not self.finite(curvature, "norm of A p") > 0:
-            raise everywhere(
-                ArgumentError(
-                    f"{self.name}: expected A p other than 0 for p = A* r, found norm(A p) = {curvature:.1e} and "
-                    f"norm(A* r) = {self.normal**0.5:.3e}: apply_adjoint is not the adjoint of apply; see dot_test"
-                )
-            )
+            raise everywhere(self.wrong_adjoint(self.normal**0.5))
         return curvature

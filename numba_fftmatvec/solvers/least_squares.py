@@ -64,6 +64,13 @@ class LeastSquares(Method):
         """Return the result."""
         return Solution(**vars(outcome), x=self.x)
 
+    def wrong_adjoint(self, norm: float) -> ArgumentError:
+        """Return the error of a direction ``p = A* r`` of a norm with ``A p = 0``, which no operator has."""
+        return ArgumentError(
+            f"{self.name}: expected A p other than 0 for p = A* r, found 0 and norm(A* r) = {norm:.3e} in iteration "
+            f"{self.iteration}: apply_adjoint is not the adjoint of apply; see dot_test"
+        )
+
     def compute_residuals(self) -> None:
         """Set ``r = b - A x`` and ``s = A* r - damping^2 x``."""
         self.A.apply(self.x, self.q)

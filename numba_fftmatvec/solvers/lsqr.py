@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ..operators import LinearOperator
 from ..vector import Vector
-from .base import Control, Measure, Solution, new_vector
+from .base import Control, Measure, Solution, checked_norm, everywhere, new_vector
 from .frame import run
 from .least_squares import LeastSquares
 
@@ -80,7 +80,8 @@ class Lsqr(LeastSquares):
         self.phi_bar = beta = self._normalise(self.u, self.norm_b)
         if beta:
             self.A.apply_adjoint(self.u, self.v)
-            self.alpha = self._normalise(self.v, self.finite(self.v.norm(), "norm of A* u"))
+            norm = self.finite(self.v.norm(), "norm of A* u")
+            self.alpha = self._normalise(self.v, checked_norm(norm, self.name, "A* b / norm(b)"))
         else:
             self.v.init_vec_zeros()
         self.v.copy_to(self.w)
@@ -90,10 +91,13 @@ class Lsqr(LeastSquares):
     def step(self) -> Measure:
         """Do one iteration: extend the bidiagonalisation, rotate, update x and w."""
         beta = self._extend()
-        rho_bar, damping = math.hypot(self.rho_bar, self.damping), self.damping
-        self.damped += (damping / rho_bar * self.phi_bar) ** 2
-        phi_bar = self.rho_bar / rho_bar * self.phi_bar
-        rho = math.hypot(rho_bar, beta)
+        rho_bar, phi_bar = self.rho_bar, self.phi_bar
+        if self.damping:
+            rho_bar = math.hypot(self.rho_bar, self.damping)
+            self.damped += (self.damping / rho_bar * phi_bar) ** 2
+            phi_bar *= self.rho_bar / rho_bar
+        if not (rho := math.hypot(rho_bar, beta)):
+            raise everywhere(self.wrong_adjoint(self.alpha))
         cosine, sine = rho_bar / rho, beta / rho
         theta, self.rho_bar = sine * self.alpha, -cosine * self.alpha
         phi, self.phi_bar = cosine * phi_bar, sine * phi_bar

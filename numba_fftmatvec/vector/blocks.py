@@ -94,16 +94,16 @@ def combine(x: Vector, coefficients: npt.ArrayLike, out: Vector) -> None:
     """
     what, comm = "combination of vectors", x.comm
     with comm.lock, comm.backend.calling_thread:
-        if out is x:
-            raise ArgumentError(f"{what}: expected a result other than the operand, found one object")
         _check(x, out, what, initialized=False)
         factors = np.ascontiguousarray(np.asarray(coefficients, np.float64).T)
         if factors.shape != (out.num_vecs, x.num_vecs):
             expected = x.num_vecs, out.num_vecs
             raise ShapeError(f"{what}: expected coefficients of shape {expected}, found {factors.T.shape}")
+        backend = comm.backend
+        if x.on_grid() and backend.arrays.numpy.may_share_memory(x.array, out.array):
+            raise ArgumentError(f"{what}: expected a result with memory of its own, found that of the operand")
         out.drop_values()
         if x.on_grid():
-            backend = comm.backend
             small = backend.empty(factors.shape, np.float64).array
             backend.upload(small, factors)
             with backend.active():
