@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..arguments import integer, positive_int
 from ..backends import Buffer
 from ..backends.workspace import Workspace
 from ..comm.exclusive import exclusive
-from ..errors import ArgumentError, UninitializedError
+from ..errors import ArgumentError, ArgumentTypeError, UninitializedError
 from ..layout import MatrixLayout, Space, VectorLayout
+from ..operators.checks import remedy
 from ..plan import Timer
 from ..plan.pipeline import Pipeline, Planner
 from ..products import BY_FLAGS, PRODUCTS, Product, product_named
@@ -20,6 +21,9 @@ from .description import MatrixDescription
 # Largest number of right-hand sides of one pass, which reads the spectrum once; buffers hold this many. A larger number
 # gains little, since arithmetic then costs as much as reading.
 MAX_VECS = 16
+
+# The default of a result: SciPy calls ``matvec(array)`` for a product, and the check of the operands names the remedy.
+_MISSING: Any = None
 
 
 class Ends(NamedTuple):
@@ -47,7 +51,7 @@ class MatrixProducts(MatrixDescription):
     def matvec(
         self,
         x: Vector,
-        y: Vector,
+        y: Vector = _MISSING,
         use_aux_mat: bool = False,
         full: bool = False,
         *,
@@ -63,7 +67,7 @@ class MatrixProducts(MatrixDescription):
             Initialised ``"col"`` vector of shape (Nm, Nt).
         y : Vector
             ``"row"`` vector of shape (Nd, Nt), or with `full` ``"col"`` vector of shape (Nm, Nt). The product
-            overwrites and initialises it.
+            overwrites and initialises it. It cannot be left out.
         use_aux_mat, full : bool
             The flags that choose the product.
         timer : Timer, optional
@@ -81,7 +85,7 @@ class MatrixProducts(MatrixDescription):
     def transpose_matvec(
         self,
         x: Vector,
-        y: Vector,
+        y: Vector = _MISSING,
         use_aux_mat: bool = False,
         full: bool = False,
         *,
@@ -193,8 +197,11 @@ class MatrixProducts(MatrixDescription):
         self.check_open()
         self._check_values(product)
         ends = self._ends(product, num_vecs)
-        check_operand(x, self.comm, ends.operand, ends.operand_name)
-        check_operand(y, self.comm, ends.result, ends.result_name)
+        try:
+            check_operand(x, self.comm, ends.operand, ends.operand_name)
+            check_operand(y, self.comm, ends.result, ends.result_name)
+        except ArgumentTypeError as error:
+            raise ArgumentTypeError(f"{error}{remedy(x) or remedy(y)}") from None
         if not x.is_initialized():
             x.check_initialized(ends.operand_name)
         if x is y:

@@ -14,12 +14,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn, overload
 
 from ..comm.exclusive import exclusive
-from ..errors import ArgumentError
+from ..errors import ArgumentError, ArgumentTypeError
 from ..layout import VectorLayout
 from ..vector import Vector
 from ..vector.data import check_operand
 from .accuracy import Accuracy
-from .checks import check_layout, check_part, finite, finite_factor, overlap, sizes, wrong_type
+from .checks import check_layout, check_part, finite, finite_factor, overlap, remedy, sizes, wrong_type
 from .interface import OperatorInterface
 from .temporaries import Temporaries
 
@@ -225,8 +225,11 @@ class CheckedOperator(LinearOperator):
     def _check(self, source: Vector, target: Vector, ends: Sequence[VectorLayout], name: str) -> None:
         self.comm.check_open()
         num_vecs = getattr(source, "num_vecs", 1)
-        for vector, layout, end in zip((source, target), ends, ("operand", "result"), strict=True):
-            check_operand(vector, self.comm, replace(layout, num_vecs=num_vecs), f"{end} of {name}")
+        try:
+            check_operand(source, self.comm, replace(ends[0], num_vecs=num_vecs), f"operand of {name}")
+            check_operand(target, self.comm, replace(ends[1], num_vecs=num_vecs), f"result of {name}")
+        except ArgumentTypeError as error:
+            raise ArgumentTypeError(f"{error}{remedy(source) or remedy(target)}") from None
         source.check_initialized(f"operand of {name}")
         if source is target or overlap(source.array, target.array):
             raise ArgumentError(f"{name}: expected two vectors, found operand and result in the same memory")

@@ -10,7 +10,8 @@ from typing import Any
 from ..comm import Comm
 from ..errors import ArgumentError, ArgumentTypeError, NonFiniteError, ShapeError, SpaceError
 from ..layout import VectorLayout
-from .interface import OperatorInterface
+from ..vector import Vector
+from .interface import ARRAYS, OperatorInterface
 
 
 def sizes(operators: Iterable[object]) -> dict[str, object]:
@@ -67,8 +68,14 @@ def finite(value: float, what: str) -> float:
 
 
 def wrong_type(sign: str, expected: str, found: object) -> ArgumentTypeError:
-    """Return the error about an operand of a sign."""
-    return ArgumentTypeError(f"operator {sign}: expected {expected}, found {type(found).__name__}")
+    """Return the error about an operand of a sign; for arrays it names `as_linear_operator`."""
+    return ArgumentTypeError(f"operator {sign}: expected {expected}, found {type(found).__name__}{remedy(found)}")
+
+
+def remedy(found: object) -> str:
+    """Return the end of a message about an object that is given as a vector: for arrays, `as_linear_operator`."""
+    is_array = hasattr(found, "__array__") or hasattr(found, "__cuda_array_interface__")
+    return f"; {ARRAYS}" if is_array and not isinstance(found, Vector) else ""
 
 
 def overlap(first: Any, second: Any) -> bool:

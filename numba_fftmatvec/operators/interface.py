@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from ..comm import Comm
 from ..comm.exclusive import exclusive
+from ..errors import ArgumentTypeError
 from ..layout import VectorLayout
 from ..vector import Vector
 from .accuracy import Accuracy
@@ -16,11 +19,35 @@ from .dense import dense
 
 LARGEST_DENSE = 1 << 25  # values, 256 MiB
 
+# The remedy in messages about an array that is given as a vector.
+ARRAYS = "A.as_linear_operator(library='scipy') takes NumPy's arrays, library='cupy' CuPy's"
+
+
+def refused(name: str) -> Any:
+    """Return a property that stands for a method of another library and raises an ArgumentTypeError.
+
+    SciPy and PyLops take any object with some of these methods for an operator between arrays. They look for the
+    methods first, so the error comes before a product.
+    """
+
+    def refuse(operator: OperatorInterface) -> NoReturn:
+        raise ArgumentTypeError(
+            f"{name}: expected an operator between arrays, found {type(operator).__name__} between vectors; {ARRAYS}"
+        )
+
+    return property(refuse, doc=f"Raises an ArgumentTypeError: `{name}` is a method of `as_linear_operator()`.")
+
 
 class OperatorInterface(ABC):
     """The methods of a `LinearOperator` that need no other operator."""
 
     comm: Comm
+
+    matvec = refused("matvec")
+    rmatvec = refused("rmatvec")
+    rmatmat = refused("rmatmat")
+    _matvec = refused("matvec")
+    _rmatvec = refused("rmatvec")
 
     @property
     @abstractmethod
@@ -97,3 +124,23 @@ class OperatorInterface(ABC):
             The matrix has more values than `limit`.
         """
         return dense(self.comm, self.domain, self.range, self.apply, limit)
+
+    def as_linear_operator(self, library: str = "scipy", **options: Any) -> Any:
+        """Return the operator in the form of another library, which is imported by this call. Collective.
+
+        Parameters
+        ----------
+        library : {"scipy", "cupy", "pylops", "pylops_mpi", "petsc", "cuqi"}
+            The library. docs/howto/adapters has a page for each.
+        **options
+            Options of the library's adapter.
+
+        Raises
+        ------
+        ArgumentError
+            There is no such library.
+        BackendError
+            The library is not installed, or the Comm's backend does not fit it.
+        """
+        adapters = importlib.import_module(f"{__package__}.adapters")
+        return adapters.adapted(self, library, **options)

@@ -15,7 +15,7 @@ import pytest
 
 import numba_fftmatvec
 
-# These or their examples import CuPy, PyTorch or matplotlib, which are optional.
+# These or their examples import optional libraries.
 OPTIONAL = (
     "backends.cuda",
     "backends.cuda.backend",
@@ -23,6 +23,11 @@ OPTIONAL = (
     "backends.cuda.staging",
     "backends.cuda.transforms",
     "comm.nccl",
+    "operators.adapters.cupy",
+    "operators.adapters.cuqi",
+    "operators.adapters.petsc",
+    "operators.adapters.pylops",
+    "operators.adapters.pylops_mpi",
     "plotting",
     "torch",
     "vector.tensors",

@@ -118,8 +118,8 @@ def test_threads_share_an_operator(o: dict[str, Any]) -> None:
 WRONG: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], Any], type[Exception], str]] = {
     "A @ 3": (lambda o, e: o["F"] @ 3, fm.ArgumentTypeError, "operator @: expected a Vector or a Lin.*, found int"),
     "3 @ A": (lambda o, e: 3 @ o["F"], fm.ArgumentTypeError, "expected a LinearOperator on the left, found int"),
-    "A @ array": (lambda o, e: o["F"] @ np.ones(Nm * Nt), fm.ArgumentTypeError, "found ndarray"),
-    "array @ A": (lambda o, e: np.ones((2, 2)) @ o["F"], fm.ArgumentTypeError, "found ndarray"),
+    "A @ array": (lambda o, e: o["F"] @ np.ones(Nm * Nt), fm.ArgumentTypeError, "found ndarray; A.as_linear_operator"),
+    "array @ A": (lambda o, e: np.ones((2, 2)) @ o["F"], fm.ArgumentTypeError, "found ndarray; A.as_linear_operator"),
     "x @ A": (lambda o, e: drawn(o["F"]) @ o["F"], fm.ArgumentTypeError, "expected a Lin.* on the left, found Vector"),
     "A + 1": (lambda o, e: o["F"] + 1, fm.ArgumentTypeError, r"operator \+: expected a LinearOperator, found int"),
     "1 + A": (lambda o, e: 1 + o["F"], fm.ArgumentTypeError, r"operator \+: expected a LinearOperator, found int"),
