@@ -99,32 +99,36 @@ class CausalFilter(CheckedOperator):
 
     def compute(self, x: Vector, y: Vector) -> None:
         """Filter each block of each vector."""
-        self._filter(x, y, self._transfer)
+        self._filter(x, y, adjoint=False)
 
     def compute_adjoint(self, y: Vector, x: Vector) -> None:
         """Filter each block of each vector backwards in time."""
-        with self.comm.backend.active():
-            transfer = None if self._transfer is None else self._transfer.conj()
-        self._filter(y, x, transfer)
+        self._filter(y, x, adjoint=True)
 
-    def _filter(self, source: Vector, target: Vector, transfer: Any) -> None:
-        if source.array is None or target.array is None:
-            target.init_vec()
-            return
-        Nt = self._layout.block_size
-        shape = source.num_vecs, source.num_blocks, Nt
-        backend = self.comm.backend
-        step = max(1, PIECE_BYTES[backend.name] // (2 * Nt * source.array.itemsize))
-        # NumPy's functions call those of CuPy for its arrays.
-        with backend.active():
-            values, results = source.array.reshape(shape), target.array.reshape(shape)
-            for vector in range(source.num_vecs):
-                for first in range(0, source.num_blocks, step):
-                    piece = slice(first, first + step)
-                    spectrum = np.fft.rfft(values[vector, piece], 2 * Nt, axis=-1)
-                    spectrum *= transfer if len(transfer) == 1 else transfer[piece]
-                    results[vector, piece] = np.fft.irfft(spectrum, 2 * Nt, axis=-1)[:, :Nt]
+    def _filter(self, source: Vector, target: Vector, *, adjoint: bool) -> None:
+        if source.array is not None:
+            backend = self.comm.backend
+            with backend.active():
+                self._filter_blocks(
+                    source, target, adjoint, {"workers": backend.threads} if backend.name == "cpu" else {}
+                )
         target.init_vec()
+
+    def _filter_blocks(self, source: Vector, target: Vector, adjoint: bool, options: dict[str, int]) -> None:
+        """Filter this rank's blocks, in pieces that bound the memory of their transforms."""
+        Nt, backend = self._layout.block_size, self.comm.backend
+        fft, transfer = backend.arrays.fft, self._transfer
+        shape = source.num_vecs, source.num_blocks, Nt
+        values, results = source.array.reshape(shape), target.array.reshape(shape)
+        step = max(1, PIECE_BYTES[backend.name] // (2 * Nt * values.itemsize))
+        for first in range(0, source.num_blocks, step):
+            piece = slice(first, first + step)
+            factors = transfer if len(transfer) == 1 else transfer[piece]
+            factors = factors.conj() if adjoint else factors
+            for vector in range(source.num_vecs):
+                spectrum = fft.rfft(values[vector, piece], 2 * Nt, axis=-1, **options)
+                spectrum *= factors
+                results[vector, piece] = fft.irfft(spectrum, 2 * Nt, axis=-1, **options)[:, :Nt]
 
     def __repr__(self) -> str:
         """Return the class and the sizes."""

@@ -127,8 +127,9 @@ class Diagonal(SelfAdjointOperator):
     def compute(self, x: Vector, y: Vector) -> None:
         """Multiply the values of each vector by the weights."""
         if y.array is not None:
-            with self.comm.backend.active():
-                np.multiply(x.array, self._weights.array, out=y.array)
+            backend = self.comm.backend
+            with backend.active():
+                backend.arrays.numpy.multiply(x.array, self._weights.array, out=y.array)
         y.init_vec()
 
     def __repr__(self) -> str:

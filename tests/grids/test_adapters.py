@@ -17,6 +17,7 @@ from support.harness import RanksError, run_ranks
 from support.suites import agreed
 
 GRIDS = [(1, 1), (2, 2), (1, 3)]
+PLACES = [*((grid, "cpu") for grid in GRIDS), pytest.param(((1, 1), "cuda"), marks=pytest.mark.gpu)]
 A = dense_problem()
 M, N = A.shape
 SOLUTION = np.linalg.lstsq(A, data(), rcond=None)[0]
@@ -114,17 +115,17 @@ def on_grid(setting: tuple[tuple[int, int], str, tuple[str, ...]]) -> dict[str, 
 
 
 @functools.cache
-def ranks(grid: tuple[int, int]) -> list[dict[str, Any]] | RanksError:
+def ranks(grid: tuple[int, int], backend: str) -> list[dict[str, Any]] | RanksError:
     present = tuple(library for library in RUNS if library == "scipy" or imported(library) is not None)
     try:
-        return run_ranks(grid[0] * grid[1], "grids.test_adapters:on_grid", (grid, "cpu", present))
+        return run_ranks(grid[0] * grid[1], "grids.test_adapters:on_grid", (grid, backend, present))
     except RanksError as error:
         return error
 
 
-@pytest.fixture(params=GRIDS, ids=lambda grid: f"{grid[0]}x{grid[1]}")
+@pytest.fixture(params=PLACES, ids=lambda place: f"{place[0][0]}x{place[0][1]}-{place[1]}")
 def results(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    found = ranks(request.param)
+    found = ranks(*request.param)
     if isinstance(found, RanksError):
         pytest.fail(str(found), pytrace=False)
     return found

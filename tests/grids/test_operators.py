@@ -16,6 +16,7 @@ from support.suites import agreed
 pytestmark = pytest.mark.mpi
 
 GRIDS = [(1, 1), (1, 2), (2, 1), (2, 2), (1, 3)]
+PLACES = [*((grid, "cpu") for grid in GRIDS), pytest.param(((1, 1), "cuda"), marks=pytest.mark.gpu)]
 EXACT = references()
 DOUBLE = 2.0**-53
 
@@ -28,9 +29,9 @@ def ranks(grid: tuple[int, int], backend: str) -> list[dict[str, Any]] | RanksEr
         return error
 
 
-@pytest.fixture(params=GRIDS, ids=lambda grid: f"{grid[0]}x{grid[1]}")
+@pytest.fixture(params=PLACES, ids=lambda place: f"{place[0][0]}x{place[0][1]}-{place[1]}")
 def results(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
-    found = ranks(request.param, "cpu")
+    found = ranks(*request.param)
     if isinstance(found, RanksError):
         pytest.fail(str(found), pytrace=False)
     return found

@@ -20,15 +20,15 @@ from unit.operators.test_operators import A as VALUES
 from unit.operators.test_operators import Dense
 
 
-@pytest.fixture(scope="module")
-def comm() -> Iterator[fm.Comm]:
-    with fm.Comm(MPI.COMM_SELF, backend="cpu") as made:
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def comm(request: pytest.FixtureRequest) -> Iterator[fm.Comm]:
+    with fm.Comm(MPI.COMM_SELF, backend=request.param) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def other_comm() -> Iterator[fm.Comm]:
-    with fm.Comm(MPI.COMM_SELF, backend="cpu") as made:
+def other_comm(comm: fm.Comm) -> Iterator[fm.Comm]:
+    with fm.Comm(MPI.COMM_SELF, backend=comm.backend.name) as made:
         yield made
 
 
@@ -290,7 +290,7 @@ def test_a_causal_filter_of_ar1_is_its_recursion(comm: fm.Comm) -> None:
 
 
 def test_a_filter_passes_many_blocks_in_pieces(comm: fm.Comm, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(fm.operators.causal.PIECE_BYTES, "cpu", 3 * 2 * 5 * 8)  # three blocks at a time
+    monkeypatch.setitem(fm.operators.causal.PIECE_BYTES, comm.backend.name, 3 * 2 * 5 * 8)  # three blocks at a time
     layout = comm.axis("row").layout(10, 5, 2)
     response = np.random.default_rng(4).standard_normal((10, 5))
     operator = fm.CausalFilter(comm, layout, response)
