@@ -118,11 +118,11 @@ def _values(vector: Vector) -> Any:
 def _moves(comm: Comm, parts: Sequence[VectorLayout], whole: VectorLayout) -> list[Move]:
     """Return the moves of all ranks, in the order of the blocks."""
     found = []
-    shares = _shares(comm, whole)
+    owners = shares(comm, whole)
     first = 0  # of the part's blocks, in the whole
     for index, part in enumerate(parts):
-        for part_owner, own in _shares(comm, part):
-            for whole_owner, share in shares:
+        for part_owner, own in shares(comm, part):
+            for whole_owner, share in owners:
                 start, stop = max(own.start + first, share.start), min(own.stop + first, share.stop)
                 if start < stop:
                     in_part = slice(start - first - own.start, stop - first - own.start)
@@ -132,7 +132,7 @@ def _moves(comm: Comm, parts: Sequence[VectorLayout], whole: VectorLayout) -> li
     return found
 
 
-def _shares(comm: Comm, layout: VectorLayout) -> list[tuple[int, range]]:
+def shares(comm: Comm, layout: VectorLayout) -> list[tuple[int, range]]:
     """Return the world rank and the blocks of each owner of a vector: the grid's first row or first column."""
     stride = {Space.COL: comm.proc_rows, Space.ROW: 1}[layout.space]
     ranges = block_ranges(layout.num_blocks, comm.axis(layout.space).parts)

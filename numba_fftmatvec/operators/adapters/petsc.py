@@ -7,9 +7,8 @@ from typing import Any
 from petsc4py import PETSc
 
 from ...errors import ArgumentTypeError
-from ...layout import VectorLayout
 from ..interface import OperatorInterface
-from .products import Products
+from .products import Products, local_size
 
 
 class PetscContext:
@@ -42,11 +41,7 @@ def adapt(operator: OperatorInterface) -> Any:
     """
     if PETSc.ScalarType != operator.dtype:
         raise ArgumentTypeError(f"petsc: expected a PETSc with scalars of {operator.dtype}, found {PETSc.ScalarType}")
-    sizes = [(_local_size(operator, layout), layout.size) for layout in (operator.range, operator.domain)]
+    sizes = [(local_size(operator, layout), layout.size) for layout in (operator.range, operator.domain)]
     matrix = PETSc.Mat().createPython(sizes, context=PetscContext(operator), comm=operator.comm.global_comm)
     matrix.setUp()
     return matrix
-
-
-def _local_size(operator: OperatorInterface, layout: VectorLayout) -> int:
-    return layout.rows * layout.block_size if operator.comm.axis(layout.space).owns else 0

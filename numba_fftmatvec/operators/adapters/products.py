@@ -91,7 +91,7 @@ class Products:
 
     def _vector(self, values: Any, layout: VectorLayout) -> Vector:
         """Return a vector with this rank's values, which shares their memory if it is the backend's."""
-        size = layout.rows * layout.block_size if self.comm.axis(layout.space).owns else 0
+        size = local_size(self.operator, layout)
         if values.size != size:
             raise ShapeError(f"array: expected {size} values of this rank, found {values.size}")
         values = _doubles(values)
@@ -150,6 +150,11 @@ class FlatMethods:
 
     def _rmatmat(self, Y: Any) -> Any:
         return self.products.whole(Y, adjoint=True)
+
+
+def local_size(operator: OperatorInterface, layout: VectorLayout) -> int:
+    """Return the number of values of a vector that this rank owns."""
+    return layout.rows * layout.block_size if operator.comm.axis(layout.space).owns else 0
 
 
 def _on_host(values: Any) -> bool:

@@ -7,9 +7,10 @@ from typing import Any
 from pylops_mpi import DistributedArray, MPILinearOperator, Partition
 
 from ...errors import ShapeError
-from ...layout import Space, VectorLayout, block_ranges
+from ...layout import Space, VectorLayout
 from ...vector import Vector
 from ..interface import OperatorInterface
+from ..moves import shares
 from .products import Products
 
 
@@ -85,10 +86,10 @@ class PylopsMpiOperator(MPILinearOperator):  # type: ignore[misc, unused-ignore]
 
 def _local_sizes(operator: OperatorInterface, layout: VectorLayout) -> list[tuple[int]]:
     """Return the number of values of a vector on each rank: 0 on ranks that own no blocks."""
-    comm = operator.comm
-    stride, parts = {Space.COL: comm.proc_rows, Space.ROW: 1}[layout.space], comm.axis(layout.space).parts
-    owned = {i * stride: blocks for i, blocks in enumerate(block_ranges(layout.num_blocks, parts))}
-    return [(len(owned.get(rank, ())) * layout.block_size,) for rank in range(comm.world_size)]
+    sizes = [0] * operator.comm.world_size
+    for rank, blocks in shares(operator.comm, layout):
+        sizes[rank] = len(blocks) * layout.block_size
+    return [(size,) for size in sizes]
 
 
 def adapt(operator: OperatorInterface) -> PylopsMpiOperator:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,6 +21,7 @@ M, N = A.shape
 SOLUTION = np.linalg.lstsq(A, data(), rcond=None)[0]
 NORMAL = A.T @ A
 CONDITION = np.linalg.cond(A)
+PAGES = Path(__file__).resolve().parents[3] / "docs" / "howto" / "adapters"
 
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
@@ -66,6 +69,14 @@ def near(found: Any, expected: Any, tolerance: float) -> None:
     assert np.linalg.norm(np.asarray(found).reshape(np.shape(expected)) - expected) <= tolerance * np.linalg.norm(
         expected
     )
+
+
+def run_page(library: str, comm: fm.Comm) -> None:
+    """Run the examples of a library's page for a matrix F and its data."""
+    F = built_leaves(comm)["F"]
+    examples = re.findall(r"^```python\n(.*?)^```", (PAGES / f"{library}.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert examples
+    exec("\n".join(examples), {"F": F, "fft": fm, "np": np, "data": np.ones(F.shape[0])})
 
 
 def test_scipy_products(operator: fm.LinearOperator) -> None:
@@ -222,6 +233,9 @@ class TestPylops:
         smooth = pylops.FirstDerivative(N).todense()
         near(regularised, np.linalg.solve(NORMAL + 0.09 * smooth.T @ smooth, A.T @ data()), 1e-7)
 
+    def test_page(self, comm: fm.Comm) -> None:
+        run_page("pylops", comm)
+
     def test_the_operators_are_refused(self, comm: fm.Comm) -> None:
         pylops = imported("pylops")
         F = built_leaves(comm)["F"]
@@ -265,6 +279,9 @@ class TestCuqi:
         samples = sampler.sample(40).get_samples().samples
         deviations = np.sqrt(np.diag(np.linalg.inv(NORMAL / 0.25 + np.eye(N) / 4.0)))
         assert np.abs((samples.mean(axis=1) - expected) / deviations).max() <= 5 / np.sqrt(40)
+
+    def test_page(self, comm: fm.Comm) -> None:
+        run_page("cuqi", comm)
 
     def test_the_operators_are_refused(self, comm: fm.Comm) -> None:
         cuqi = imported("cuqi")
