@@ -119,8 +119,6 @@ class Archive:
         The plain values.
     shapes : dict
         The shapes of the arrays by name.
-    version : str
-        A digest of the file, which differs from that of any other content.
     """
 
     def __init__(self, path: Path, description: dict[str, Any], storage: Storage, digests: Any) -> None:
@@ -128,7 +126,6 @@ class Archive:
         self._storage = storage
         self._digests = digests
         self.description = description
-        self.version = hashlib.sha256(digests.spans + repr(description).encode()).hexdigest()[:16]
         self.shapes = {str(name): tuple(map(int, shape)) for name, shape in description["arrays"].items()}
         self._places = _places(self.shapes)
 

@@ -159,7 +159,7 @@ def test_the_tables_are_complete() -> None:
 
 def is_local(name: str) -> bool:
     """Tell whether a method of a matrix only returns a fact of its description."""
-    return name.startswith(("get_", "is_", "has_", "check_", "nbytes"))
+    return name.startswith(("get_", "is_", "has_", "check_", "nbytes", "as_linear_operator"))
 
 
 def waits(comm: fm.Comm, call: Callable[[], Any]) -> bool:
