@@ -11,7 +11,7 @@ import numpy.typing as npt
 import scipy.linalg
 import scipy.optimize
 
-from ..errors import NotPositiveDefiniteError
+from ..errors import ConvergenceError, NotPositiveDefiniteError
 from .cholesky import factorise, solve_lower, solve_upper
 from .factor import Factor
 from .hessian import RootBlocks, add_noise, block_covariance
@@ -96,18 +96,15 @@ class Fit:
         The log evidence at the maximum.
     evaluations : int
         Number of factorisations.
-    converged : bool
-        Whether the gradient vanishes to the tolerance.
-    message : str
-        The optimiser's reason to stop.
+    at_bound : bool
+        Whether the maximum is at a bound of the scales.
     """
 
     prior_scale: float
     noise_scale: float
     log_evidence: float
     evaluations: int
-    converged: bool
-    message: str
+    at_bound: bool
 
 
 def maximise(blocks: RootBlocks, noise: Noise, residual: Floats, bounds: tuple[float, float], tolerance: float) -> Fit:
@@ -141,16 +138,15 @@ def maximise(blocks: RootBlocks, noise: Noise, residual: Floats, bounds: tuple[f
 
     options = {"gtol": tolerance, "ftol": 0.0}
     result = scipy.optimize.minimize(cost, np.zeros(2), jac=True, method="L-BFGS-B", bounds=limits, options=options)
-    scale, level = np.exp(result.x)
-    gradient = float(np.abs(result.jac).max())
-    return Fit(
-        float(scale),
-        float(level),
-        -float(result.fun) * len(residual),
-        int(result.nfev),
-        gradient <= tolerance,
-        str(result.message),
-    )
+    at_bound = np.isclose(result.x, limits[0][0]) | np.isclose(result.x, limits[0][1])
+    free = np.abs(np.where(at_bound, 0.0, result.jac)).max()
+    if not free <= tolerance:
+        raise ConvergenceError(
+            f"fit: expected derivatives of at most {tolerance:.1e} for each datum, found {free:.1e} after "
+            f"{result.nfev} factorisations ({result.message}); a larger tolerance or other deviations may help"
+        )
+    scale, level = (float(value) for value in np.exp(result.x))
+    return Fit(scale, level, -float(result.fun) * len(residual), int(result.nfev), bool(at_bound.any()))
 
 
 def _evidence_at(blocks: RootBlocks, noise: Noise, residual: Floats, scale: float) -> Evidence:

@@ -16,7 +16,7 @@ from support.workbench import OPERANDS
 pytestmark = pytest.mark.mpi
 
 # Of the failures on each grid, one of this number is injected. `every_failure` injects all of them.
-STEPS = {(1, 2): 1, (2, 1): 3, (2, 2): 11, (1, 3): 11, (3, 1): 11}
+STEPS = {(1, 2): 3, (2, 1): 7, (2, 2): 31, (1, 3): 31, (3, 1): 31}
 SECONDS = 240
 
 
