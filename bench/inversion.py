@@ -21,6 +21,7 @@ from numba_fftmatvec import inversion
 from numba_fftmatvec.cli.results import write_results
 from numba_fftmatvec.inversion.cholesky import factorise
 from numba_fftmatvec.inversion.hessian import RootBlocks, add_noise, block_covariance
+from numba_fftmatvec.inversion.source import SourceMap
 
 SHAPES = {"cpu": [(2500, 50, 100)], "cuda": [(5000, 100, 100)]}  # Nm, Nd, Nt
 QUANTITIES = 10
@@ -72,8 +73,8 @@ def offline(
 ) -> list[Record]:
     """Return the records of the data-space Hessian and of its factor."""
     comm = F.comm
-    blocks_ms = milliseconds(comm, lambda: RootBlocks(F, "F", prior), repetitions)
-    blocks = RootBlocks(F, "F", prior)
+    blocks_ms = milliseconds(comm, lambda: RootBlocks(SourceMap(F), prior), repetitions)
+    blocks = RootBlocks(SourceMap(F), prior)
     hessian_ms = milliseconds(comm, lambda: block_covariance(blocks), repetitions)
     formed: Record = {"benchmark": "hessian", "median_ms": hessian_ms, "blocks_ms": blocks_ms}
     if columns:

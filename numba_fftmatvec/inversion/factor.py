@@ -12,40 +12,16 @@ import numpy.typing as npt
 from ..comm import Comm
 from ..comm.exclusive import collective
 from ..errors import CapacityError
-from ..layout import Space
 from ..matrix import Matrix
-from ..vector import Vector
 from .cholesky import factorise, solve_upper
 from .forecast import Forecast
 from .hessian import RootBlocks, add_noise, block_covariance
 from .noise import Noise
 from .panels import PanelMatrix, TimeMajor
 from .prior import Prior
+from .source import SourceMap
 
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A map of the source, and the name of its spectrum.
-
-    Parameters
-    ----------
-    matrix : Matrix
-        The matrix.
-    name : {"F", "G"}
-        The matrix itself, or its auxiliary matrix.
-    """
-
-    matrix: Matrix
-    name: str = "F"
-
-    def apply(self, source: Vector) -> Vector:
-        """Return the product with a source. Collective."""
-        with source.comm.agreement("allocating a vector"):
-            result = Vector.from_layout(source.comm, self.matrix.layout.vector(Space.ROW))
-        self.matrix.matvec(source, result, use_aux_mat=self.name == "G")
-        return result
 
 
 @dataclass(frozen=True)
@@ -210,7 +186,7 @@ class Factor:
         return self.lower.rows
 
 
-def make_factor(F: Matrix, prior: Prior, noise: Noise, forecast: Source | None) -> Factor:
+def make_factor(F: Matrix, prior: Prior, noise: Noise, forecast: SourceMap | None) -> Factor:
     """Compute and factorise the data-space Hessian. Collective.
 
     Raises
@@ -223,14 +199,14 @@ def make_factor(F: Matrix, prior: Prior, noise: Noise, forecast: Source | None) 
     comm = F.comm
     with comm.agreement("factorising the data-space Hessian"):
         check_capacity(F, forecast)
-    blocks = RootBlocks(F, "F", prior)
+    blocks = RootBlocks(SourceMap(F), prior)
     hessian = block_covariance(blocks)
     with comm.agreement("adding the noise"):
         add_noise(hessian, noise)
     if forecast is None:
         factorise(hessian)
         return Factor.of(hessian)
-    others = RootBlocks(forecast.matrix, forecast.name, prior)
+    others = RootBlocks(forecast, prior)
     weights, covariance = block_covariance(others, blocks), block_covariance(others)
     factorise(hessian, [weights])
     return Factor.of(hessian, ForecastFactor.of(hessian, weights, covariance))
@@ -248,7 +224,7 @@ def _gain(factor: PanelMatrix, weights: PanelMatrix) -> PanelMatrix:
     return gain
 
 
-def check_capacity(F: Matrix, forecast: Source | None) -> None:
+def check_capacity(F: Matrix, forecast: SourceMap | None) -> None:
     """Raise a CapacityError unless the matrices of an inversion fit in this rank's free memory.
 
     A rank needs its part of the triangle, its blocks before and after the root of the prior, those of one panel, and

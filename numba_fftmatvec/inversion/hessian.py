@@ -19,6 +19,7 @@ from ..matrix import Matrix
 from .noise import Noise
 from .panels import PanelMatrix, TimeMajor
 from .prior import Prior
+from .source import SourceMap
 
 
 class RootBlocks:
@@ -26,15 +27,14 @@ class RootBlocks:
 
     Parameters
     ----------
-    matrix : Matrix
-        The matrix F with its values.
-    name : {"F", "G"}
-        The matrix or its auxiliary one.
+    source : SourceMap
+        The map F.
     prior : Prior
         The prior of the source.
     """
 
-    def __init__(self, matrix: Matrix, name: str, prior: Prior) -> None:
+    def __init__(self, source: SourceMap, prior: Prior) -> None:
+        matrix = source.matrix
         comm, layout = matrix.comm, matrix.layout
         backend = comm.backend
         self.comm = comm
@@ -42,11 +42,12 @@ class RootBlocks:
         self.prior = prior.bind(backend)
         self.index = TimeMajor.of(layout.Nd, layout.Nt, backend.arrays.panel_rows)
         with comm.agreement("computing the blocks of a map"):
+            source.check()
             response = _response(matrix, prior)
             self._local = backend.empty((layout.Nt, layout.nd, layout.nm), DOUBLE).array
             with backend.active():
                 for i, row in enumerate(layout.block_rows):
-                    self._local[:, i] = matrix.spectra[name].blocks(row, response).T
+                    self._local[:, i] = matrix.spectra[source.name].blocks(row, response).T
 
     def panel(self, panel: int) -> Any:
         """Return F_t C for the steps t of a panel, as a (rows, k) array of the backend on every rank."""
@@ -167,7 +168,7 @@ def data_space_hessian(F: Matrix, prior: Prior, noise: Noise | None = None) -> P
     """
     with F.comm.lock, F.comm.agreement("computing the data-space Hessian"):
         check_model(F, prior, noise)
-        result = block_covariance(RootBlocks(F, "F", prior))
+        result = block_covariance(RootBlocks(SourceMap(F), prior))
         if noise is not None:
             add_noise(result, noise)
     return result

@@ -16,6 +16,7 @@ from .cholesky import solve_lower
 from .factor import Factor
 from .hessian import RootBlocks
 from .prior import Prior
+from .source import SourceMap
 
 Floats = npt.NDArray[np.float64]
 
@@ -29,7 +30,7 @@ def posterior_variance(F: Matrix, prior: Prior, factor: Factor) -> Vector:
     """
     comm, layout, backend = F.comm, F.layout, F.comm.backend
     numpy, phase = backend.arrays.numpy, "computing posterior variances"
-    blocks = RootBlocks(F, "F", prior)
+    blocks = RootBlocks(SourceMap(F), prior)
     index = blocks.index
     with comm.agreement(phase):
         spatial = backend.empty((index.size, layout.Nm), DOUBLE).array  # F_i Gamma

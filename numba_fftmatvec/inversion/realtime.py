@@ -19,7 +19,7 @@ from ..vector import Vector
 from .cholesky import solve_lower, solve_upper
 from .data import as_vector, check_alike, product, time_major
 from .evidence import Evidence, Fit, evidence, maximise
-from .factor import Factor, Source, make_factor
+from .factor import Factor, make_factor
 from .files import load_factor, save_factor
 from .forecast import Forecast
 from .hessian import RootBlocks, check_model
@@ -27,6 +27,7 @@ from .noise import Noise
 from .posterior import generator, posterior_variance, prior_samples
 from .prior import Prior
 from .sensors import SensorBlocks, SensorSelection, information_gain, select_sensors
+from .source import SourceMap
 from .stream import Stream
 
 Floats = npt.NDArray[np.float64]
@@ -85,6 +86,7 @@ class RealTimeInversion:
             self._data = F.layout.vector(Space.ROW)
             self._covariance = prior.covariance_operator(self.comm, F.layout.Nt)
             self._factor: Factor | None = None
+            self._versions: list[int] = []
             self._data_mean, self._forecast_mean = self._prior_means()
 
     def _prior_means(self) -> tuple[Floats, Floats | None]:
@@ -112,7 +114,8 @@ class RealTimeInversion:
             The matrices do not fit in memory; the message has the sizes that would.
         """
         self._factor = None
-        self._factor = make_factor(self.F, self.prior, self.noise, self._forecast)
+        factor = make_factor(self.F, self.prior, self.noise, self._forecast)
+        self._factor, self._versions = factor, self._present_versions()
 
     @property
     def is_factorised(self) -> bool:
@@ -126,11 +129,25 @@ class RealTimeInversion:
         Raises
         ------
         UninitializedError
-            `factorise` was not called.
+            `factorise` was not called, or a matrix has lost its values.
+        ArgumentError
+            A matrix has new values.
         """
         if self._factor is None:
             raise UninitializedError("inversion: expected a call of factorise() or load() before, found none")
+        self._check_versions()
         return self._factor
+
+    def _present_versions(self) -> list[int]:
+        return [found.version for found in (SourceMap(self.F), self._forecast) if found is not None]
+
+    def _check_versions(self) -> None:
+        """Raise an error if a matrix has other values than those of the factor."""
+        if self._present_versions() != self._versions:
+            raise ArgumentError(
+                "inversion: expected the values of F and G with which factorise() or load() was called, found others; "
+                "call it again"
+            )
 
     # Batch
 
@@ -167,6 +184,7 @@ class RealTimeInversion:
 
     def source_of(self, weights: Any) -> Vector:
         """Return ``m0 + Gamma F* a`` of weights a in time-major order, an array of the backend on every rank."""
+        self._check_versions()
         source = product(self._covariance, product(self.F.T, as_vector(self.comm, self._data, weights)))
         if self.prior.mean is not None:
             mean = Vector.from_layout(self.comm, source.layout)
@@ -303,7 +321,7 @@ class RealTimeInversion:
                 raise ArgumentError(f"bounds: expected 0 < low <= 1 <= high, found {bounds}")
             if not tolerance > 0:
                 raise ArgumentError(f"tolerance: expected a positive number, found {tolerance}")
-        return maximise(RootBlocks(self.F, "F", self.prior), self.noise, residual, (low, high), tolerance)
+        return maximise(RootBlocks(SourceMap(self.F), self.prior), self.noise, residual, (low, high), tolerance)
 
     @collective("computing information gains")
     def information_gain(self, sensors: Sequence[int], about: str = "source") -> float:
@@ -338,8 +356,8 @@ class RealTimeInversion:
             if about == "forecast" and self._forecast is None:
                 raise ArgumentError("about: expected 'source' without a map to quantities, found 'forecast'")
         given = self._forecast if about == "forecast" else None
-        quantities = None if given is None else RootBlocks(given.matrix, given.name, self.prior)
-        return SensorBlocks(RootBlocks(self.F, "F", self.prior), self.noise, quantities)
+        quantities = None if given is None else RootBlocks(given, self.prior)
+        return SensorBlocks(RootBlocks(SourceMap(self.F), self.prior), self.noise, quantities)
 
     # Streaming
 
@@ -388,7 +406,8 @@ class RealTimeInversion:
             The factor does not fit in memory.
         """
         self._factor = None
-        self._factor = load_factor(self.comm, path, *self._probes())
+        factor = load_factor(self.comm, path, *self._probes())
+        self._factor, self._versions = factor, self._present_versions()
 
     def _probes(self) -> tuple[dict[str, Floats], dict[str, float]]:
         """Return products that identify the model, and the relative tolerances for their comparison."""
@@ -409,7 +428,7 @@ class RealTimeInversion:
         return probes, tolerances
 
 
-def _forecast_source(F: Matrix, forecast: object) -> Source | None:
+def _forecast_source(F: Matrix, forecast: object) -> SourceMap | None:
     """Return the map to quantities, checked against F."""
     if forecast is None:
         return None
@@ -418,7 +437,7 @@ def _forecast_source(F: Matrix, forecast: object) -> Source | None:
             raise ArgumentError(f"forecast: expected a Matrix or 'G', found {forecast!r}")
         if not F.has_aux_mat():
             raise UninitializedError("forecast: expected an auxiliary matrix with values, found none")
-        return Source(F, "G")
+        return SourceMap(F, "G")
     if not isinstance(forecast, Matrix):
         raise ArgumentTypeError(f"forecast: expected a Matrix or 'G', found {type(forecast).__name__}")
     forecast.check_open()
@@ -432,4 +451,4 @@ def _forecast_source(F: Matrix, forecast: object) -> Source | None:
             f"forecast: expected {expected.Nm} block columns of {expected.Nt} time steps, "
             f"found {found.Nm} of {found.Nt}"
         )
-    return Source(forecast)
+    return SourceMap(forecast)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from itertools import count
 from typing import Any
 from weakref import WeakSet
 
@@ -20,6 +21,8 @@ from ..layout import MatrixLayout
 from ..precision import Precision
 from .capacity import check_capacity, column_pieces
 from .sources import BlockRowSource
+
+_versions = count(1)
 
 
 class Spectrum:
@@ -43,6 +46,8 @@ class Spectrum:
         Precision of the stored values.
     format : Format
         Format of the stored arrays.
+    version : int
+        A number that no other values of a spectrum have in this process.
     owners : WeakSet of Spectra
         The owners of the spectrum, one for each matrix that uses it. Only a single owner may load new values.
     """
@@ -52,6 +57,7 @@ class Spectrum:
         self._layout = layout
         self.precision = precision
         self.format = precision.format
+        self.version = next(_versions)
         self.owners: WeakSet[Any] = WeakSet()
         self._allow_nonfinite = False
         self._squared_gain: float | None = None
@@ -95,6 +101,7 @@ class Spectrum:
         """
         self._allow_nonfinite = allow_nonfinite
         self._squared_gain = None
+        self.version = next(_versions)
         self._fill(source, progress)
         self._backend.trim()  # the plans of products, which follow, need other memory
         self._check_finite()

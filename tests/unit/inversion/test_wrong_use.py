@@ -232,6 +232,40 @@ def test_a_stream_of_another_factor(model, tmp_path: Path) -> None:
         other.load(tmp_path / "stream.h5")
 
 
+CALLS: list[Callable[[Any, Any], Any]] = [
+    lambda model, stream: model.infer(DATA),
+    lambda model, stream: model.forecast(DATA),
+    lambda model, stream: model.stream(),
+    lambda model, stream: stream.infer(),
+    lambda model, stream: model.posterior_variance(),
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("which", ["F", "G"])
+def test_new_values_of_a_matrix_make_the_factor_useless(which: str, call: Callable[[Any, Any], Any]) -> None:
+    F, G = (fm.Matrix.from_array(COMM, blocks) for blocks in (GIVEN.F, GIVEN.G))
+    model = inversion.RealTimeInversion(F, GIVEN.prior, GIVEN.noise, G)
+    model.factorise()
+    stream = model.stream()
+    stream.assimilate(DATA[:, 0])
+    {"F": F, "G": G}[which].init_mat_ones()
+    with pytest.raises(fm.ArgumentError, match="expected the values of F and G with which factorise"):
+        call(model, stream)
+    model.factorise()
+    call(model, model.stream())
+
+
+@pytest.mark.parametrize("call", [*CALLS, lambda model, stream: model.select_sensors(1)])
+def test_a_closed_matrix(call: Callable[[Any, Any], Any]) -> None:
+    model = inverse(COMM, GIVEN)
+    model.factorise()
+    stream = model.stream()
+    model.F.close()
+    with pytest.raises(fm.ClosedError, match="found one that was closed"):
+        call(model, stream)
+
+
 def errors_on_ranks(folder: str) -> list[tuple[str, str]]:
     """Return the errors of calls that are wrong on one rank only, or on all."""
     found = []
