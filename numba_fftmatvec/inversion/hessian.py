@@ -2,7 +2,7 @@
 
 With the blocks F_t of the first block column and a prior covariance Gamma = C C* that is constant in time, the (i, j)
 block of K = F Gamma F* is ``K_ij = K_(i-1)(j-1) + (F_i C) (F_j C)*``: one matrix product, and a running sum down the
-block diagonals.
+block diagonals. If the source's innovations end after some steps, so do the sums.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class RootBlocks:
         self.comm = comm
         self._layout = layout
         self.prior = prior.bind(backend)
+        self.active = prior.active(layout.Nt)
         self.index = TimeMajor.of(layout.Nd, layout.Nt, backend.arrays.panel_rows)
         with comm.agreement("computing the blocks of a map"):
             source.check()
@@ -106,6 +107,8 @@ def block_covariance(first: RootBlocks, second: RootBlocks | None = None) -> Pan
             for mine, rows in kept.items():
                 result.panels[mine][:, cols] = rows @ blocks.T
     _sum_diagonals(result)
+    if first.active < first.index.steps:
+        _end_sums(result, first.active)
     return result
 
 
@@ -129,6 +132,30 @@ def _sum_diagonals(matrix: PanelMatrix) -> None:
     above = None
     for panel in range(len(matrix.rows.panels)):
         above = matrix.broadcast(panel, partial(summed, above), phase)
+
+
+def _end_sums(matrix: PanelMatrix, count: int) -> None:
+    """Take from each sum down a block diagonal the terms after the first `count`, which start at an earlier block.
+
+    ``sum_{s < count} G_(i-s)(j-s) = U_ij - U_(i-count)(j-count)`` with the whole sums U. Panels are taken from the last
+    one on, so that each still has its whole sums when it is subtracted from later rows. Collective.
+    """
+    comm, index, shift = matrix.comm, matrix.rows, count * matrix.cols.blocks
+    for panel in reversed(range(len(index.panels))):
+        steps = index.panels[panel]
+        sums = matrix.broadcast(panel, matrix.panels.__getitem__, "ending the sums of a covariance")
+        with comm.agreement("ending the sums of a covariance"), comm.backend.active():
+            sums = sums.copy()  # rows of the panel itself may follow
+            for mine, values in matrix.panels.items():
+                first = index.panels[mine].start
+                later = range(max(first, steps.start + count), min(index.panels[mine].stop, steps.stop + count))
+                if not later:
+                    continue
+                width = min(values.shape[1], sums.shape[1] + shift)
+                rows = slice((later.start - first) * index.blocks, (later.stop - first) * index.blocks)
+                start = (later.start - count - steps.start) * index.blocks
+                source = sums[start : start + len(later) * index.blocks, : width - shift]
+                values[rows, shift:width] -= source
 
 
 def data_space_hessian(F: Matrix, prior: Prior, noise: Noise | None = None) -> PanelMatrix:

@@ -44,7 +44,7 @@ def posterior_variance(F: Matrix, prior: Prior, factor: Factor) -> Vector:
     for sources in block_ranges(layout.Nm, min(layout.Nm, count)):
         some = slice(sources.start, sources.stop)
         with comm.agreement(phase), backend.active():
-            cross = _cross(spatial[:, some], numpy.asarray(responses[some]), index.blocks)
+            cross = _cross(spatial[:, some], numpy.asarray(responses[some]), index.blocks, blocks.active)
         whitened = solve_lower(factor.lower, cross.reshape(index.size, -1))
         with comm.agreement(phase), backend.active():
             found[some] -= backend.download((whitened * whitened).sum(axis=0)).reshape(len(sources), layout.Nt)
@@ -64,15 +64,19 @@ def _prior_variance(blocks: RootBlocks, responses: Floats, steps: int) -> Floats
     """Return the prior variances of the source, (Nm, Nt): those of independent innovations after the filter."""
     with blocks.comm.agreement("computing prior variances"):
         variances = blocks.prior.variances()
-    return variances[:, None] * np.cumsum(responses**2, axis=1)
+    sums = np.cumsum(responses**2, axis=1)
+    sums[:, blocks.active :] -= sums[:, : steps - blocks.active].copy()
+    return variances[:, None] * sums
 
 
-def _cross(spatial: Any, responses: Any, sensors: int) -> Any:
-    """Return the covariance of data and some sources, (Nt Nd, sources, Nt), of (Nt Nd, sources) and (sources, Nt)."""
+def _cross(spatial: Any, responses: Any, sensors: int, active: int) -> Any:
+    """Return the covariance of data and some sources, (Nt, Nd, sources, Nt), of (Nt Nd, sources) and (sources, Nt)."""
     products = spatial[:, :, None] * responses[None]
     by_step = products.reshape(-1, sensors, *responses.shape)
     for step in range(1, len(by_step)):
         by_step[step, :, :, 1:] += by_step[step - 1, :, :, :-1]
+    for step in reversed(range(active, len(by_step))):  # as `_end_sums` in hessian.py
+        by_step[step, :, :, active:] -= by_step[step - active, :, :, :-active]
     return by_step
 
 
@@ -85,6 +89,7 @@ def prior_samples(F: Matrix, prior: Prior, rng: np.random.Generator, count: int)
     with comm.agreement("sampling the prior"):
         drawn = comm.backend.download(prior.bind(comm.backend).sample(rng, count * layout.Nt))
         innovations = np.ascontiguousarray(drawn.reshape(count, layout.Nt, layout.Nm).swapaxes(1, 2))
+        innovations[..., prior.active(layout.Nt) :] = 0.0
         if prior.time is not None:
             response = np.fft.rfft(prior.time.impulse_response(layout.Nt), 2 * layout.Nt)
             transforms = np.fft.rfft(innovations, 2 * layout.Nt) * response

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from ..arguments import positive_int
 from ..backends import Backend
 from ..comm import Comm
-from ..errors import ArgumentTypeError, ShapeError
+from ..errors import ArgumentTypeError, NotPositiveDefiniteError, ShapeError
 from ..layout import Space, VectorLayout
 from ..operators import CausalFilter, LinearOperator
 from ..vector.data import checked_layout
@@ -29,9 +29,10 @@ Host = npt.NDArray[np.float64]
 class Prior(ABC):
     """The Gaussian prior of a source m of shape (Nm, Nt): ``m = mean + filter o w``.
 
-    The innovations w are independent between time steps, with one spatial covariance Gamma of shape (Nm, Nm). The
-    filter is a causal convolution in time. A prior is a value: it depends on no process grid and on no device. `bind`
-    returns Gamma on a backend, where it can be applied, solved with and sampled.
+    The innovations w are independent between time steps, with one spatial covariance Gamma of shape (Nm, Nm). They are
+    zero after the active steps, as those of a rupture that ends. The filter is a causal convolution in time. A prior is
+    a value: it depends on no process grid and on no device. `bind` returns Gamma on a backend, where it can be applied,
+    solved with and sampled.
 
     Attributes
     ----------
@@ -44,6 +45,8 @@ class Prior(ABC):
         The mean of m, of shape (Nm,) or (Nm, Nt); zero by default.
     time : TimeFilter, optional
         The correlation in time; by default the time steps are independent.
+    active_steps : int, optional
+        Number of time steps, from the first, with innovations; by default all.
 
     Raises
     ------
@@ -56,6 +59,7 @@ class Prior(ABC):
     size: int = field(init=False)
     mean: npt.ArrayLike | None = field(default=None, kw_only=True)
     time: TimeFilter | None = field(default=None, kw_only=True)
+    active_steps: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         """Check the mean and the filter against the size."""
@@ -68,6 +72,13 @@ class Prior(ABC):
             raise ArgumentTypeError(f"prior: time: expected a TimeFilter, found {type(self.time).__name__}")
         if self.time is not None and self.time.sources not in (None, self.size):
             raise ShapeError(f"prior: time: expected {self.size} impulse responses, found {self.time.sources}")
+        if self.active_steps is not None:
+            steps = positive_int(self.active_steps, "prior: active_steps")
+            object.__setattr__(self, "active_steps", steps)
+
+    def active(self, Nt: int) -> int:
+        """Return the number of the first Nt time steps that have innovations."""
+        return Nt if self.active_steps is None else min(self.active_steps, Nt)
 
     @abstractmethod
     def bind(self, backend: Backend) -> BoundPrior:
@@ -118,7 +129,9 @@ class Prior(ABC):
         """
         with comm.agreement("creating a prior's covariance", {"prior": self.fingerprint(), "Nt": Nt}):
             layout = self._layout(comm, Nt)
-            spatial = self.bind(comm.backend).operator(comm, layout, inverse=False)
+            spatial: LinearOperator = self.bind(comm.backend).operator(comm, layout, inverse=False)
+            if (active := self.active(Nt)) < Nt:
+                spatial = spatial @ diagonal_operator(comm, layout, (np.arange(Nt) < active).astype(np.float64))
             if self.time is None:
                 return spatial
             time = CausalFilter(comm, layout, self.time.impulse_response(Nt))
@@ -133,8 +146,14 @@ class Prior(ABC):
         ------
         NonFiniteError
             The impulse response of the inverse filter overflows.
+        NotPositiveDefiniteError
+            The innovations end before the last step, so that the covariance is singular.
         """
         with comm.agreement("creating a prior's precision", {"prior": self.fingerprint(), "Nt": Nt}):
+            if (active := self.active(Nt)) < Nt:
+                raise NotPositiveDefiniteError(
+                    f"prior's precision: expected innovations in all {Nt} time steps, found {active} active steps"
+                )
             layout = self._layout(comm, Nt)
             spatial = self.bind(comm.backend).operator(comm, layout, inverse=True)
             if self.time is None:

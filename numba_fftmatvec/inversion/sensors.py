@@ -60,6 +60,7 @@ class SensorBlocks:
         index, comm, backend = blocks.index, blocks.comm, blocks.comm.backend
         self.comm = comm
         self.sensors = index.blocks
+        self._active = blocks.active
         self._backend = backend
         rows = []
         for panel, steps in enumerate(index.panels):
@@ -106,6 +107,8 @@ class SensorBlocks:
             products: Floats = self._backend.download(self._rows[first] @ self._rows[second].T)
         for step in range(1, len(products)):
             products[step, 1:] += products[step - 1, :-1]
+        for step in reversed(range(self._active, len(products))):  # as `_end_sums` in hessian.py
+            products[step, self._active :] -= products[step - self._active, : -self._active]
         return products + self.noise(first, second)
 
     def given_forecast(self, first: int, second: int) -> Floats:

@@ -56,7 +56,7 @@ def problem(name: str) -> Problem:
         "diagonal": (inversion.DiagonalPrior(deviations), inversion.WhiteNoise(0.3)),
         "field": (field, inversion.CorrelatedNoise(spd(ND, rng))),
         "path": (
-            inversion.DiagonalPrior(deviations, time=path),
+            inversion.DiagonalPrior(deviations, time=path, active_steps=3),
             inversion.SensorTimeNoise(rng.uniform(0.2, 0.5, (ND, NT))),
         ),
     }
@@ -123,10 +123,11 @@ def dense(given: Problem) -> Dense:
         filtered = toeplitz(blocks)
     variances = noise.variances(ND, NT)
     noises = np.kron(np.eye(NT), noise.covariance(ND)) if variances is None else np.diag(variances.reshape(-1))
+    active = np.diag((np.arange(NT) < (prior.active_steps or NT)).astype(float))
     return Dense(
         toeplitz(given.F),
         toeplitz(given.G),
-        filtered @ np.kron(np.eye(NT), spatial) @ filtered.T,
+        filtered @ np.kron(active, spatial) @ filtered.T,
         noises,
         prior.source_mean(NT).T.reshape(-1),
         given.data.T.reshape(-1),

@@ -16,7 +16,7 @@ from support.inversion import GRIDS, NAMES, ND, NM, NQ, NT, dense, missing_senso
 
 TOLERANCE = 1e-10
 
-CASES = [(name, (1, 1)) for name in NAMES] + [("field", grid) for grid in GRIDS[1:]]
+CASES = [(name, (1, 1)) for name in NAMES] + list(zip(["field", "path"] * 2, GRIDS[1:], strict=True))
 BACKENDS = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 

@@ -166,6 +166,28 @@ def assert_near(found: np.ndarray, expected: np.ndarray, bound: float) -> None:
     assert np.linalg.norm(found - expected, 2) <= bound * np.linalg.norm(expected, 2)
 
 
+def test_innovations_may_end() -> None:
+    prior = WhitePrior(2, 1.0, active_steps=3)
+    assert [prior.active(Nt) for Nt in (2, 3, 9)] == [2, 3, 3]
+    assert prior.scaled(2.0).active_steps == 3
+    assert WhitePrior(2, 1.0).active(9) == 9
+    assert prior.fingerprint() != WhitePrior(2, 1.0).fingerprint()
+    with fm.Comm(backend="cpu") as comm:
+        with pytest.raises(
+            fm.NotPositiveDefiniteError, match="in all 5 time steps, found 3 active"
+        ):
+            prior.precision_operator(comm, 5)
+        assert np.array_equal(prior.precision_operator(comm, 3).todense(), np.eye(6))
+        covariance = prior.covariance_operator(comm, 5).todense()
+        assert np.array_equal(covariance, np.diag([1.0, 1.0, 1.0, 0.0, 0.0] * 2))
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1.5, "all"])
+def test_active_steps_that_are_no_number(steps: object) -> None:
+    with pytest.raises((fm.ShapeError, fm.ArgumentTypeError), match="prior: active_steps: expected"):
+        WhitePrior(2, 1.0, active_steps=steps)  # type: ignore[arg-type]
+
+
 def test_maps(backend: Any, case: Case) -> None:
     prior, gamma = case
     bound = prior.bind(backend)
