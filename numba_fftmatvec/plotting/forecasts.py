@@ -105,7 +105,7 @@ def plot_forecasts(
     exact = _truth(truth, quantity, count, "plot_forecasts: truth")
     axes = axes_or_new(axes)
     for (expected, deviation), moment, colour in zip(bands, when, Palette.of(axes).sequence(len(when)), strict=True):
-        _band(axes, steps, expected, deviation, colour, f"data until {moment:g}{f' {time_unit}' * bool(time_unit)}")
+        _band(axes, steps, expected, deviation, colour, f"data until {moment:.3g}{f' {time_unit}' * bool(time_unit)}")
         axes.axvline(moment, color=colour, linestyle="--", linewidth=1.0)
     return _decorate(axes, steps, exact, labelled(label, unit), time_unit)
 

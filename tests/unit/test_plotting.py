@@ -249,7 +249,7 @@ class TestForecast:
         for shift, (mean, moment) in enumerate(zip(drawn[::2], drawn[1::2], strict=True)):
             assert np.array_equal(mean.get_ydata(), MEAN[1] + shift)
             assert list(moment.get_xdata()) == [0.5 * (1 + shift)] * 2
-            assert mean.get_label() == f"data until {0.5 * (1 + shift):g} s"
+            assert mean.get_label() == f"data until {0.5 * (1 + shift):.3g} s"
             half = 1.96 * np.sqrt(VARIANCE[1] / (1 + shift))
             expected = MEAN[1] + shift - half, MEAN[1] + shift + half
             assert np.allclose(band(axes, shift), expected, rtol=1e-13, atol=1e-13)

@@ -173,9 +173,7 @@ def test_innovations_may_end() -> None:
     assert WhitePrior(2, 1.0).active(9) == 9
     assert prior.fingerprint() != WhitePrior(2, 1.0).fingerprint()
     with fm.Comm(backend="cpu") as comm:
-        with pytest.raises(
-            fm.NotPositiveDefiniteError, match="in all 5 time steps, found 3 active"
-        ):
+        with pytest.raises(fm.NotPositiveDefiniteError, match="in all 5 time steps, found 3 active"):
             prior.precision_operator(comm, 5)
         assert np.array_equal(prior.precision_operator(comm, 3).todense(), np.eye(6))
         covariance = prior.covariance_operator(comm, 5).todense()
