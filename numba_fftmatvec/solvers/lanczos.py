@@ -122,7 +122,7 @@ class Lanczos(Method):
     name: ClassVar[str] = "lanczos"
     advice: ClassVar[str] = "more iterations (max_iterations), a larger basis, or a larger tolerance"
     vectors = ("V",)
-    arrays = ("projection", "kept", "used", "restarts", "ritz_values", "ritz_vectors")
+    arrays = ("projection", "kept", "used", "ignored", "restarts", "ritz_values", "ritz_vectors")
 
     def __init__(self, A: LinearOperator, control: Control, k: int, which: str, basis: int | None, seed: int) -> None:
         super().__init__(A, control)
@@ -145,6 +145,8 @@ class Lanczos(Method):
         self.projection: Floats = np.zeros((self.m + 1, self.m + 1))
         #: Number of kept Ritz vectors, and number of random vectors so far.
         self.kept = self.restarts = 0.0
+        #: Norm of the residuals of kept vectors that the projection does not have, since the last search.
+        self.ignored = 0.0
         #: Number of vectors of the basis of which the projection is known.
         self.used = float(self.m)
         #: All Ritz values, the wanted ones first, and the coefficients of their vectors in the basis.
@@ -180,7 +182,8 @@ class Lanczos(Method):
         found = self.ritz_values[: self.k].copy()
         self._keep_ritz_vectors(self.k)
         self._set_random(self.k)
-        self._extend(min(self.m, self.k + SEARCHED), ignored=float(np.linalg.norm(measure.residuals)))
+        self.ignored = float(np.linalg.norm(measure.residuals))
+        self._extend(min(self.m, self.k + SEARCHED))
         change = float(abs(self.ritz_values[: self.k] - found).max())
         if change > self.control.tolerance * abs(self.ritz_values).max():
             return Measure(self._estimates(), np.inf, measure.rule)
@@ -202,13 +205,10 @@ class Lanczos(Method):
         self.projection[range(count), range(count)] = self.ritz_values[:count]
         self.kept = float(count)
 
-    def _extend(self, size: int, ignored: float = 0.0) -> None:
-        """Extend the basis to a size, and compute all Ritz pairs, the wanted ones first.
-
-        The kept vectors may have residuals of the norm `ignored` that the projection does not have.
-        """
+    def _extend(self, size: int) -> None:
+        """Extend the basis to a size, and compute all Ritz pairs, the wanted ones first."""
         for j in range(int(self.kept), size):
-            self._append(j, ignored)
+            self._append(j)
         self.used = float(size)
         values, vectors = np.linalg.eigh(self.projection[:size, :size])
         order = np.argsort(ORDERS[self.which](values), kind="stable")
@@ -220,14 +220,14 @@ class Lanczos(Method):
         estimates: Floats = abs(self.projection[used, used - 1] * self.ritz_vectors[-1, : self.k])
         return estimates
 
-    def _append(self, j: int, ignored: float) -> None:
+    def _append(self, j: int) -> None:
         """Set vector j + 1 of the basis to A times vector j, orthogonalised against all before and normalised."""
         self._vector(j).copy_to(self._v)
         self.A.apply(self._v, self._w)
         length = self.finite(self._w.norm(), "norm of a product")
         coefficients = self._orthogonalise(j + 1)
         scale = max(length, float(abs(self.projection).max()))
-        difference = max(0.0, float(np.linalg.norm(coefficients[:j] - self.projection[j, :j])) - ignored)
+        difference = max(0.0, float(np.linalg.norm(coefficients[:j] - self.projection[j, :j])) - self.ignored)
         check_symmetry(difference, scale, self.A, self.name, "<v, A w> and <A v, w>")
         self.projection[: j + 1, j] = self.projection[j, : j + 1] = coefficients
         norm = self._w.norm()

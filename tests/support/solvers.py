@@ -19,7 +19,7 @@ from numba_fftmatvec.vector import combine, fill_normal, gram, grams, inner_prod
 Array = NDArray[np.float64]
 Setting = tuple[tuple[int, int], str, Path]
 
-NM, ND, NT = 7, 5, 4  # at least one block for each of three ranks
+NM, ND, NT = 7, 5, 5  # at least one block for each of three ranks; an odd number of values
 DAMPING = 2.0
 SEVERAL = 3
 TOLERANCE = 1e-10

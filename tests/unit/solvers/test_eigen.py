@@ -62,6 +62,14 @@ def test_lanczos(comm: fm.Comm, name: str, which: str) -> None:
     assert found.converged
 
 
+def test_copies_of_a_value_beside_converged_pairs_are_found(comm: fm.Comm) -> None:
+    """With this tolerance every small pair counts as converged, and each search finds one more copy."""
+    matrix = with_eigenvalues(np.concatenate([np.full(6, 5.0), np.linspace(0, 1e-3, SIZE - 6)]))
+    found = lanczos(square(comm, matrix, BLOCKS), 5, basis=7, tolerance=1e-2)
+    assert abs(found.values - 5.0).max() <= 1e-2
+    check_pairs(found, matrix, 5e-2)
+
+
 @pytest.mark.parametrize(("k", "basis"), [(1, 2), (1, SIZE), (SIZE, None), (3, 4), (SIZE - 1, SIZE)])
 def test_sizes_of_the_basis(comm: fm.Comm, k: int, basis: int | None) -> None:
     values = np.geomspace(1e-3, 1, SIZE)
