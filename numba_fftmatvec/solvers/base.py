@@ -225,18 +225,10 @@ class Method(ABC):
         return None
 
     def finite(self, value: float, what: str) -> float:
-        """Return a global value; raise a NonFiniteError on every rank if it is not finite."""
+        """Return a global value; raise a NonFiniteError if it is not finite."""
         if not np.isfinite(value):
-            raise everywhere(
-                NonFiniteError(f"{self.name}: expected a finite {what}, found {value} in iteration {self.iteration}")
-            )
+            raise NonFiniteError(f"{self.name}: expected a finite {what}, found {value} in iteration {self.iteration}")
         return float(value)
-
-
-def everywhere(error: BaseException) -> BaseException:
-    """Return an error that every rank raises, so that a runner of ranks need not abort the others."""
-    error.agreed = True  # type: ignore[attr-defined]
-    return error
 
 
 def new_vector(like: Vector) -> Vector:
@@ -257,7 +249,7 @@ def check_operator(A: object, what: str = "operator") -> LinearOperator:
 
 
 def check_symmetry(difference: float, scale: float, A: LinearOperator, name: str, what: str) -> None:
-    """Raise a NotSelfAdjointError on every rank unless the difference of equal values is rounding.
+    """Raise a NotSelfAdjointError unless the difference of equal values is rounding.
 
     Parameters
     ----------
@@ -270,11 +262,9 @@ def check_symmetry(difference: float, scale: float, A: LinearOperator, name: str
     """
     least = max(LEAST_ASYMMETRY, A.unit_roundoff**0.5)
     if not difference <= least * scale:
-        raise everywhere(
-            NotSelfAdjointError(
-                f"{name}: expected a self-adjoint operator A, found {what} that differ by {difference:.3e}, with "
-                f"terms of {scale:.3e}; for least squares, cgls and lsqr take any operator"
-            )
+        raise NotSelfAdjointError(
+            f"{name}: expected a self-adjoint operator A, found {what} that differ by {difference:.3e}, with "
+            f"terms of {scale:.3e}; for least squares, cgls and lsqr take any operator"
         )
 
 
@@ -294,10 +284,10 @@ def check_right_hand_side(b: Vector, A: LinearOperator, num_vecs: int = 1, what:
 
 
 def checked_norm(value: float, name: str, what: str) -> float:
-    """Return a norm; raise on every rank if it is not finite, or if squares near it would over- or underflow."""
+    """Return a norm; raise if it is not finite, or if squares near it would over- or underflow."""
     if not np.isfinite(value):
-        raise everywhere(NonFiniteError(f"{name}: {what}: expected finite values, found a norm of {value}"))
+        raise NonFiniteError(f"{name}: {what}: expected finite values, found a norm of {value}")
     if value and not SMALLEST_NORM <= value <= LARGEST_NORM:
         expected = f"0 or a norm of {SMALLEST_NORM} .. {LARGEST_NORM}"
-        raise everywhere(ArgumentError(f"{name}: {what}: expected {expected}, found {value:.3e}; scale the problem"))
+        raise ArgumentError(f"{name}: {what}: expected {expected}, found {value:.3e}; scale the problem")
     return float(value)

@@ -22,7 +22,6 @@ from .base import (
     check_square,
     check_symmetry,
     checked_norm,
-    everywhere,
     new_vector,
 )
 from .cg import LARGEST_GAP
@@ -178,11 +177,9 @@ class BlockConjugateGradients(Method):
         combinations = independent_combinations(products)
         rank = combinations.shape[1]
         if not rank:
-            raise everywhere(
-                NotPositiveDefiniteError(
-                    f"{self.name}: expected a positive definite preconditioner M, found M R = 0 for residuals of up to "
-                    f"{self.norms.max():.3e} in iteration {self.iteration}"
-                )
+            raise NotPositiveDefiniteError(
+                f"{self.name}: expected a positive definite preconditioner M, found M R = 0 for residuals of up to "
+                f"{self.norms.max():.3e} in iteration {self.iteration}"
             )
         if rank not in self._narrower:
             self._narrower[rank] = subset(self._P, 0, rank), subset(self._Q, 0, rank)

@@ -21,7 +21,6 @@ from .base import (
     check_square,
     check_symmetry,
     checked_norm,
-    everywhere,
     new_vector,
 )
 from .frame import run
@@ -197,11 +196,9 @@ class ConjugateGradients(Method):
             self.finite(self.rho, "product with the preconditioner")
         norm = self.finite(self.square, "square of the residual norm") ** 0.5
         if norm and not self.rho > 0:
-            raise everywhere(
-                NotPositiveDefiniteError(
-                    f"{self.name}: expected a positive definite preconditioner M, found <r, M r> = {self.rho:.3e} in "
-                    f"iteration {self.iteration}"
-                )
+            raise NotPositiveDefiniteError(
+                f"{self.name}: expected a positive definite preconditioner M, found <r, M r> = {self.rho:.3e} in "
+                f"iteration {self.iteration}"
             )
         return Measure(np.array([norm]), norm / self.limit if self.limit else 0.0, self.rule)
 
@@ -226,10 +223,8 @@ class ConjugateGradients(Method):
 
     def _checked(self, curvature: float) -> float:
         if not self.finite(curvature, "product <p, A p>") > 0:
-            raise everywhere(
-                NotPositiveDefiniteError(
-                    f"{self.name}: expected a positive definite operator A, found <p, A p> = {curvature:.3e} in "
-                    f"iteration {self.iteration}; a regularisation, such as a prior's precision, makes F* F definite"
-                )
+            raise NotPositiveDefiniteError(
+                f"{self.name}: expected a positive definite operator A, found <p, A p> = {curvature:.3e} in "
+                f"iteration {self.iteration}; a regularisation, such as a prior's precision, makes F* F definite"
             )
         return curvature

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from ..operators import LinearOperator
 from ..vector import Vector, inner_products
 from ..vector.data import check_operand
-from .base import Control, Measure, Solution, everywhere, new_vector
+from .base import Control, Measure, Solution, new_vector
 from .cg import LARGEST_GAP
 from .frame import run
 from .least_squares import LeastSquares
@@ -139,5 +139,5 @@ class Cgls(LeastSquares):
         else:
             curvature = float(inner_products((self.q, self.q))[0])
         if not self.finite(curvature, "norm of A p") > 0:
-            raise everywhere(self.wrong_adjoint(self.normal**0.5))
+            raise self.wrong_adjoint(self.normal**0.5)
         return curvature

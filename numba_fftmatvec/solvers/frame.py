@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import ConvergenceError
 from ..operators import LinearOperator
 from ..progress import show_steps
-from .base import Control, Floats, Measure, Method, Outcome, State, check_operator, everywhere
+from .base import Control, Floats, Measure, Method, Outcome, State, check_operator
 from .restart import Restart
 
 # A verified residual that falls by less than this factor between two verifications has stagnated.
@@ -55,10 +55,11 @@ def run(
         with comm.agreement(f"starting {name}", {"options": dict(options), "shape": operator.shape}):
             control = Control.of(name, options, defaults or {})
             method = make(operator, control)
-        found, outcome, measure = Iterations(method).run()
+        with comm.agreement(f"running {name}"):
+            found, outcome, measure = Iterations(method).run()
         if found.converged or found.reason == "callback" or (may_stop_early and found.reason == "max_iterations"):
             return outcome
-        raise everywhere(_not_converged(method, found, outcome, measure))
+        raise _not_converged(method, found, outcome, measure)
 
 
 class Iterations:
@@ -155,7 +156,7 @@ class Iterations:
 
 
 def _not_converged(method: Method, found: Outcome, outcome: Outcome, measure: Measure) -> ConvergenceError:
-    """Return the error of a stop without convergence, with the result so far."""
+    """Return the error of a stop without convergence, with the result so far. Every rank raises it."""
     control = method.control
     worst = float(np.max(measure.residuals))
     why, advice = f"after {found.iterations} iterations", method.advice
@@ -167,4 +168,5 @@ def _not_converged(method: Method, found: Outcome, outcome: Outcome, measure: Me
         f"times the limit (residual norm {worst:.3e}) {why}; try {advice}"
     )
     error.solution = outcome
+    error.agreed = True  # type: ignore[attr-defined]  # a runner of ranks need not abort the others
     return error

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from ..operators import LinearOperator
 from ..vector import Vector
-from .base import Control, Measure, Solution, checked_norm, everywhere, new_vector
+from .base import Control, Measure, Solution, checked_norm, new_vector
 from .frame import run
 from .least_squares import LeastSquares
 
@@ -97,7 +97,7 @@ class Lsqr(LeastSquares):
             self.damped += (self.damping / rho_bar * phi_bar) ** 2
             phi_bar *= self.rho_bar / rho_bar
         if not (rho := math.hypot(rho_bar, beta)):
-            raise everywhere(self.wrong_adjoint(self.alpha))
+            raise self.wrong_adjoint(self.alpha)
         cosine, sine = rho_bar / rho, beta / rho
         theta, self.rho_bar = sine * self.alpha, -cosine * self.alpha
         phi, self.phi_bar = cosine * phi_bar, sine * phi_bar

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import NotPositiveDefiniteError
-from .base import Floats, everywhere
+from .base import Floats
 
 # Directions of a scaled Gram matrix with smaller eigenvalues, relative to the largest, count as dependent.
 DEPENDENT = 1e-12
@@ -40,16 +40,14 @@ def cholesky(matrix: Floats) -> Floats:
 
 
 def positive_definite_factor(projection: Floats, name: str, iteration: int) -> Floats:
-    """Return the Cholesky factor of ``P* A P``; raise a NotPositiveDefiniteError on every rank if it has none."""
+    """Return the Cholesky factor of ``P* A P``; raise a NotPositiveDefiniteError if it has none."""
     try:
         return cholesky(projection)
     except np.linalg.LinAlgError:
         least = float(np.linalg.eigvalsh(projection)[0])
-        raise everywhere(
-            NotPositiveDefiniteError(
-                f"{name}: expected a positive definite operator A, found P* A P with the eigenvalue {least:.3e} in "
-                f"iteration {iteration}; a regularisation, such as a prior's precision, makes F* F definite"
-            )
+        raise NotPositiveDefiniteError(
+            f"{name}: expected a positive definite operator A, found P* A P with the eigenvalue {least:.3e} in "
+            f"iteration {iteration}; a regularisation, such as a prior's precision, makes F* F definite"
         ) from None
 
 

@@ -50,6 +50,20 @@ class Dense(fm.LinearOperator):
         y.scatter((x.gather().reshape(x.num_vecs, -1) @ matrix.T).reshape(y.shape))
 
 
+class FailingOnTheLast(Dense):
+    """An operator with the sizes of another one, whose second product fails on the last rank."""
+
+    def __init__(self, operator: fm.LinearOperator) -> None:
+        super().__init__(operator.comm, np.ones(operator.shape), operator.domain, operator.range)
+        self._left = 2
+
+    def apply(self, x: fm.Vector, y: fm.Vector) -> None:
+        self._left -= 1
+        if not self._left and self.comm.world_rank == self.comm.world_size - 1:
+            raise fm.CapacityError("expected memory on the last rank, found none")
+        super().apply(x, y)
+
+
 def square(comm: fm.Comm, matrix: Array, blocks: int = NM) -> Dense:
     """Return an operator of col vectors."""
     layout = comm.axis("col").layout(blocks, len(matrix) // blocks)
@@ -179,6 +193,7 @@ def errors(p: Problem) -> dict[str, Any]:
         "indefinite block": named(lambda: solvers.block_cg(negative, p.B)),
         "NaN": named(lambda: solvers.cg(p.normal, nan)),
         "one rank": named(lambda: solvers.cg(p.normal, p.b, callback=_fails_on_the_last)),
+        "product on one rank": named(lambda: solvers.lsqr(FailingOnTheLast(p.F), p.d)),
         "different options": named(lambda: solvers.cg(p.normal, p.b, tolerance=0.1 + p.comm.world_rank)),
     }
     for name, call in {

@@ -98,9 +98,11 @@ class TestGrids:
                 "indefinite block": "NotPositiveDefiniteError",
                 "NaN": "NonFiniteError",
                 "one rank": "ArgumentError",
+                "product on one rank": "CapacityError",
                 "different options": "AgreementError" if len(results) > 1 else "",
             }
             assert "found <p, A p> = -" in rank["errors"]["indefinite"][1]
+            assert "expected memory on the last rank, found none" in rank["errors"]["product on one rank"][1]
             assert "right-hand side: expected finite values" in rank["errors"]["NaN"][1]
 
     def test_no_convergence_on_every_rank(self, results: Results) -> None:
