@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import ClassVar
 
 import numpy as np
@@ -10,7 +11,17 @@ import numpy as np
 from ..errors import ArgumentError
 from ..operators import LinearOperator
 from ..vector import Vector, inner_products
-from .base import SMALLEST_NORM, Control, Measure, Method, Outcome, Solution, check_right_hand_side, checked_norm
+from .base import (
+    LARGEST_NORM,
+    SMALLEST_NORM,
+    Control,
+    Measure,
+    Method,
+    Outcome,
+    Solution,
+    check_right_hand_side,
+    checked_norm,
+)
 
 CONSISTENT = "norm(r) <= tolerance (norm(b) + norm(A) norm(x))"
 LEAST_SQUARES = "norm(A* r) <= tolerance norm(A) norm(r)"
@@ -34,14 +45,21 @@ class LeastSquares(Method):
     def __init__(self, A: LinearOperator, control: Control, b: Vector, damping: float) -> None:
         super().__init__(A, control)
         check_right_hand_side(b, A)
-        if isinstance(damping, bool) or not isinstance(damping, int | float) or not 0 <= damping < math.inf:
-            raise ArgumentError(f"damping: expected a finite number that is not negative, found {damping!r}")
+        self.check_damping(damping)
         self.b, self.damping = b, float(damping)
         self.x, self.s = (Vector.from_layout(A.comm, A.domain) for _ in range(2))
         self.r, self.q = (Vector.from_layout(A.comm, A.range) for _ in range(2))
         self.norm_b = 0.0
         #: Square of the estimate of the Frobenius norm of A with the damping below it.
         self.square_A = 0.0
+
+    @staticmethod
+    def check_damping(damping: object) -> None:
+        """Raise an ArgumentError unless the damping is 0 or a positive number whose square keeps its digits."""
+        number = isinstance(damping, numbers.Real) and not isinstance(damping, bool)
+        if not number or (damping != 0 and not SMALLEST_NORM <= float(damping) <= LARGEST_NORM):  # type: ignore[arg-type]
+            expected = f"0 or a number of {SMALLEST_NORM} .. {LARGEST_NORM}"
+            raise ArgumentError(f"damping: expected {expected}, found {damping!r}")
 
     @property
     def iterate(self) -> Vector:
@@ -100,7 +118,8 @@ class LeastSquares(Method):
         """
         self.finite(residual, "residual norm")
         self.finite(normal, "norm of A* r")
-        norm_A, tolerance = math.sqrt(self.square_A), self.control.tolerance
+        norm_A = math.sqrt(self.finite(self.square_A, "square of the norm of A"))
+        tolerance = self.control.tolerance
         limits = {CONSISTENT: tolerance * (self.norm_b + norm_A * size), LEAST_SQUARES: tolerance * norm_A * residual}
         ratios = {
             rule: value / limit if limit else (math.inf if value else 0.0)

@@ -94,7 +94,7 @@ class Lsqr(LeastSquares):
         rho_bar, phi_bar = self.rho_bar, self.phi_bar
         if self.damping:
             rho_bar = math.hypot(self.rho_bar, self.damping)
-            self.damped += (self.damping / rho_bar * phi_bar) ** 2
+            self.damped += _square(self.damping / rho_bar * phi_bar)
             phi_bar *= self.rho_bar / rho_bar
         if not (rho := math.hypot(rho_bar, beta)):
             raise self.wrong_adjoint(self.alpha)
@@ -103,7 +103,7 @@ class Lsqr(LeastSquares):
         phi, self.phi_bar = cosine * phi_bar, sine * phi_bar
         self.x.axpy(phi / rho, self.w)
         self.w.axpby(-theta / rho, 1.0, self.v)
-        residual = math.sqrt(self.phi_bar**2 + self.damped)
+        residual = math.sqrt(_square(self.phi_bar) + self.damped)
         return self._relaxed(self.measure_of(residual, self.alpha * abs(sine * phi), self._norm_x(rho, phi, theta)))
 
     def verify(self) -> Measure:
@@ -119,7 +119,7 @@ class Lsqr(LeastSquares):
         self.A.apply(self.v, self.q)
         self.u.axpby(-self.alpha, 1.0, self.q)
         beta = self._normalise(self.u, self.finite(self.u.norm(), "norm of A v"))
-        self.square_A += self.alpha**2 + beta**2 + self.damping**2
+        self.square_A += _square(self.alpha) + _square(beta) + _square(self.damping)
         if beta:
             self.A.apply_adjoint(self.u, self.s)
             self.v.axpby(-beta, 1.0, self.s)
@@ -132,10 +132,10 @@ class Lsqr(LeastSquares):
         """Return the estimate of norm(x), by another rotation from the right."""
         delta, gamma_bar = self.sine * rho, -self.cosine * rho
         right = phi - delta * self.z
-        norm = math.sqrt(self.square_x + (right / gamma_bar) ** 2)
+        norm = math.sqrt(self.square_x + _square(right / gamma_bar))
         gamma = math.hypot(gamma_bar, theta)
         self.cosine, self.sine, self.z = gamma_bar / gamma, theta / gamma, right / gamma
-        self.square_x += self.z**2
+        self.square_x += _square(self.z)
         return norm
 
     def _relaxed(self, measure: Measure) -> Measure:
@@ -147,3 +147,8 @@ class Lsqr(LeastSquares):
         if norm:
             vector.scale(1.0 / norm)
         return norm
+
+
+def _square(value: float) -> float:
+    """Return the square, which may be infinite; Python's power raises an OverflowError."""
+    return value * value

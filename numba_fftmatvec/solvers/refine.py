@@ -42,11 +42,7 @@ def refine(
         A self-adjoint positive definite approximation of `A_exact`, such as one with a matrix of lower precision.
     A_exact : LinearOperator
         The self-adjoint positive definite operator of the problem.
-    b : Vector
-        The right-hand side.
-    x0 : Vector, optional
-        The initial guess; zeros by default.
-    preconditioner : LinearOperator, optional
+    b, x0, preconditioner
         See `cg`.
     reduction : float
         The reduction of the recursive residual in a cycle, less than 1.

@@ -117,8 +117,11 @@ def test_a_tolerance_below_rounding_is_named(comm: fm.Comm, solve: Solver) -> No
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
-        ({"damping": -1.0}, fm.ArgumentError, "damping: expected a finite number that is not negative, found -1.0"),
+        ({"damping": -1.0}, fm.ArgumentError, "damping: expected 0 or a number of .* found -1.0"),
         ({"damping": np.inf}, fm.ArgumentError, "damping: .* found inf"),
+        ({"damping": np.nan}, fm.ArgumentError, "damping: .* found nan"),
+        ({"damping": 1e200}, fm.ArgumentError, "damping: .* found 1e.200"),
+        ({"damping": True}, fm.ArgumentError, "damping: .* found True"),
         ({"damping": "0"}, fm.ArgumentError, "damping: .* found '0'"),
         ({"max_iterations": 3}, fm.ConvergenceError, "after 3 iterations; try more .* or more damping"),
     ],
@@ -142,6 +145,16 @@ def test_tiny_operators_are_refused(comm: fm.Comm, solve: Solver) -> None:
     A = operator(comm, matrix(TALL) * 1e-170)
     with pytest.raises(fm.ArgumentError, match=r"A\* .*: expected 0 or a norm of .* scale the problem"):
         solve(A, data(comm, A, np.random.default_rng(7).standard_normal(TALL[0])))
+
+
+@SOLVERS
+def test_products_that_overflow_are_named(comm: fm.Comm, solve: Solver) -> None:
+    """The data see a small part of A first, whose norm is in range."""
+    F = matrix(TALL)
+    u, values, v = np.linalg.svd(F, full_matrices=False)
+    A = operator(comm, (u * (values * np.where(np.arange(20) < 3, 1e160, 1.0))) @ v)
+    with pytest.raises((fm.NonFiniteError, fm.ArgumentError, fm.ConvergenceError)):
+        solve(A, data(comm, A, u[:, -1]))
 
 
 @SOLVERS
