@@ -62,6 +62,18 @@ def block_cg(A: LinearOperator, B: Vector, *, preconditioner: LinearOperator | N
     References
     ----------
     .. [1] H. Ji and Y. Li, BIT Numer. Math. 57 (2017) 379-403.
+
+    Examples
+    --------
+    >>> import numba_fftmatvec as fft
+    >>> from numba_fftmatvec.solvers import block_cg
+    >>> comm = fft.Comm(backend="cpu")
+    >>> B = fft.Vector(comm, 2, 2, "col", global_sizes=True, num_vecs=3)
+    >>> B.init_vec_consecutive()
+    >>> A = 2.0 * fft.Identity(comm, comm.axis("col").layout(2, 2))
+    >>> block_cg(A, B).x.gather()[2].round(6)
+    array([[4. , 4.5],
+           [5. , 5.5]])
     """
 
     def make(operator: LinearOperator, control: Control) -> BlockConjugateGradients:

@@ -118,6 +118,8 @@ class ConjugateGradients(Method):
             check_square(check_operator(preconditioner, "preconditioner"), "preconditioner")
             check_operand(b, preconditioner.comm, preconditioner.range, "right-hand side of the preconditioner")
         self.b, self.x0, self.M = b, x0, preconditioner
+        #: The operator of true residuals.
+        self.exact = A
         self.x, self.r, self.p, self.q = (new_vector(b) for _ in range(4))
         self.z = self.r if preconditioner is None else new_vector(b)
         self.vectors = ("x", "r", "p") if preconditioner is None else ("x", "r", "p", "z")
@@ -181,8 +183,8 @@ class ConjugateGradients(Method):
         return Solution(**vars(outcome), x=self.x)
 
     def compute_residual(self) -> None:
-        """Set ``r = b - A x``."""
-        self.A.apply(self.x, self.q)
+        """Set ``r = b - A x``, by the exact operator."""
+        self.exact.apply(self.x, self.q)
         self.b.copy_to(self.r)
         self.r.axpy(-1.0, self.q)
 

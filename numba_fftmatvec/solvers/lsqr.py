@@ -43,6 +43,19 @@ def lsqr(A: LinearOperator, b: Vector, *, damping: float = 0.0, **options: Any) 
     References
     ----------
     .. [1] C. C. Paige and M. A. Saunders, ACM Trans. Math. Softw. 8 (1982) 43-71.
+
+    Examples
+    --------
+    >>> import numba_fftmatvec as fft
+    >>> from numba_fftmatvec.solvers import cgls, lsqr
+    >>> comm = fft.Comm(backend="cpu")
+    >>> F = fft.Matrix(comm, cols=3, rows=5, block_size=4, global_sizes=True)
+    >>> F.init_mat_doubles()
+    >>> d = F.get_vec("output")
+    >>> d.init_vec_ones()
+    >>> one, two = lsqr(F, d, damping=0.1).x, cgls(F, d, damping=0.1).x
+    >>> (one - two).norm() < 1e-5 * one.norm()
+    True
     """
 
     def make(operator: LinearOperator, control: Control) -> Lsqr:

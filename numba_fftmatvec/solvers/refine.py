@@ -62,20 +62,40 @@ def refine(
     References
     ----------
     .. [1] M. A. Clark, R. Babich, K. Barros, R. C. Brower and C. Rebbi, Comput. Phys. Commun. 181 (2010) 1517-1528.
+
+    Examples
+    --------
+    >>> import numba_fftmatvec as fft
+    >>> from numba_fftmatvec.solvers import refine
+    >>> comm = fft.Comm(backend="cpu")
+    >>> F = fft.Matrix(comm, cols=3, rows=5, block_size=4, global_sizes=True)
+    >>> F.init_mat_doubles()
+    >>> G = F.with_precision(fft.MatvecPrecisionConfig.from_code("ddhdd"))
+    >>> exact, cheap = (M.T @ M + fft.Identity(comm, F.domain) for M in (F, G))
+    >>> b = F.get_vec("input")
+    >>> b.init_vec_ones()
+    >>> x = refine(cheap, exact, b, tolerance=1e-12).x
+    >>> (b - exact @ x).norm() <= 1e-12 * b.norm()
+    True
     """
 
     def make(operator: LinearOperator, control: Control) -> Refinement:
-        check_operator(A_exact, "exact operator")
-        check_operand(b, A_exact.comm, A_exact.range, "right-hand side of the exact operator")
-        if A_exact.comm is not operator.comm or A_exact.domain != operator.domain:
-            raise ArgumentError(
-                f"exact operator: expected one of {operator.domain} on the cheap one's Comm, found {A_exact.domain}"
-            )
-        if not 0 < reduction < 1:
-            raise ArgumentError(f"reduction: expected a number between 0 and 1, found {reduction!r}")
+        _check(operator, A_exact, b, reduction)
         return Refinement(operator, A_exact, control, b, x0, preconditioner, reduction)
 
     return run("refine", A_cheap, options, make)  # type: ignore[no-any-return]
+
+
+def _check(A_cheap: LinearOperator, A_exact: object, b: Vector, reduction: float) -> None:
+    """Raise an error unless the exact operator has the sizes of the cheap one and the reduction is in its range."""
+    exact = check_operator(A_exact, "exact operator")
+    check_operand(b, exact.comm, exact.range, "right-hand side of the exact operator")
+    if exact.comm is not A_cheap.comm or exact.domain != A_cheap.domain:
+        raise ArgumentError(
+            f"exact operator: expected one of {A_cheap.domain} on the cheap one's Comm, found {exact.domain}"
+        )
+    if not 0 < reduction < 1:
+        raise ArgumentError(f"reduction: expected a number between 0 and 1, found {reduction!r}")
 
 
 class Refinement(ConjugateGradients):
@@ -124,9 +144,3 @@ class Refinement(ConjugateGradients):
         self.stagnated = self.idle >= CYCLES_WITHOUT_PROGRESS
         self.last_square = self.square
         return measure
-
-    def compute_residual(self) -> None:
-        """Set ``r = b - A_exact x``."""
-        self.exact.apply(self.x, self.q)
-        self.b.copy_to(self.r)
-        self.r.axpy(-1.0, self.q)
