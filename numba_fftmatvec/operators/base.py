@@ -10,7 +10,6 @@ import functools
 import itertools
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn, overload
 
 from ..comm.exclusive import exclusive
@@ -21,7 +20,7 @@ from ..vector.data import check_operand
 from .accuracy import Accuracy
 from .checks import check_layout, check_part, finite, finite_factor, overlap, remedy, sizes, wrong_type
 from .interface import OperatorInterface
-from .temporaries import Temporaries
+from .temporaries import Temporaries, several
 
 
 class LinearOperator(OperatorInterface):
@@ -88,7 +87,7 @@ class LinearOperator(OperatorInterface):
             return ProductOperator(self, other)
         if not isinstance(other, Vector):
             raise wrong_type("@", "a Vector or a LinearOperator", other)
-        y = Vector.from_layout(self.comm, replace(self.range, num_vecs=other.num_vecs))
+        y = Vector.from_layout(self.comm, several(self.range, other.num_vecs))
         self.apply(other, y)
         return y
 
@@ -226,8 +225,8 @@ class CheckedOperator(LinearOperator):
         self.comm.check_open()
         num_vecs = getattr(source, "num_vecs", 1)
         try:
-            check_operand(source, self.comm, replace(ends[0], num_vecs=num_vecs), f"operand of {name}")
-            check_operand(target, self.comm, replace(ends[1], num_vecs=num_vecs), f"result of {name}")
+            check_operand(source, self.comm, several(ends[0], num_vecs), f"operand of {name}")
+            check_operand(target, self.comm, several(ends[1], num_vecs), f"result of {name}")
         except ArgumentTypeError as error:
             raise ArgumentTypeError(f"{error}{remedy(source) or remedy(target)}") from None
         source.check_initialized(f"operand of {name}")

@@ -9,6 +9,11 @@ from ..layout import VectorLayout
 from ..vector import Vector
 
 
+def several(layout: VectorLayout, num_vecs: int) -> VectorLayout:
+    """Return the layout of a number of vectors."""
+    return layout if layout.num_vecs == num_vecs else replace(layout, num_vecs=num_vecs)
+
+
 class Temporaries:
     """The temporary vectors of one operator, which its adjoint shares.
 
@@ -27,7 +32,7 @@ class Temporaries:
 
     def get(self, index: int, layout: VectorLayout, num_vecs: int) -> Vector:
         """Return the vector of an index, a layout and a number of vectors; the first call allocates it."""
-        key = index, replace(layout, num_vecs=num_vecs)
+        key = index, several(layout, num_vecs)
         if key not in self._vectors:
             self._vectors[key] = Vector.from_layout(self._comm, key[1])
         return self._vectors[key]
