@@ -185,10 +185,12 @@ class Spectrum:
         if self._squared_gain is None:
             fixed = self.format.is_fixed
             total = 0.0
+            first = self._layout.block_cols.start
             for row in (self._scales if fixed else self._values).array:
-                with self._backend.active():
-                    largest = abs(row).max(axis=-1)
-                total += float(np.square(self._backend.download(largest), dtype=DOUBLE).sum())
+                for cols in column_pieces(self._layout):  # they bound the memory of the magnitudes
+                    with self._backend.active():
+                        largest = abs(row[cols.start - first : cols.stop - first]).max(axis=-1)
+                    total += float(np.square(self._backend.download(largest), dtype=DOUBLE).sum())
             factor = self._layout.padded_size * (self.format.largest if fixed else 1)
             self._squared_gain = 2.0 * total * factor**2
         return self._squared_gain

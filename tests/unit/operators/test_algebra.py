@@ -240,6 +240,24 @@ def test_weights_are_copied(o: dict[str, Any]) -> None:
     np.testing.assert_array_equal((D @ x).gather(), before)
 
 
+@pytest.mark.parametrize("code", ["ddddd", "ddsdd", "ddidd", "ddhdd"])
+@pytest.mark.parametrize("setup_bytes", [1000, 1 << 27])
+def test_the_gain_of_a_matrix_is_that_of_its_blocks(
+    comm: fm.Comm, code: str, setup_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found in pieces of columns, and once for all values that are loaded."""
+    monkeypatch.setattr("numba_fftmatvec.spectrum.capacity.SETUP_BYTES", setup_bytes)
+    blocks = np.random.default_rng(6).standard_normal((3, 20, 13))
+    F = fm.Matrix.from_array(comm, blocks, fm.MatvecPrecisionConfig.from_code(code))
+    for scale in (1.0, 100.0):
+        F.init_mat_from_array(scale * blocks)
+        exact = np.linalg.norm(np.abs(np.fft.rfft(scale * blocks, 26, axis=2)).max(axis=2))
+        accuracy = F.accuracy()
+        assert accuracy is not None
+        assert exact <= accuracy.gain * (1 + F.unit_roundoff) <= 1.5 * exact
+        assert accuracy == F.accuracy()
+
+
 def test_accuracy_is_unknown_if_that_of_a_part_is(comm: fm.Comm) -> None:
     dense = Dense(comm, VALUES, VALUES.T)
     identity = fm.Identity(comm, dense.domain)
