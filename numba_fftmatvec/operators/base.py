@@ -162,7 +162,7 @@ class AdjointOperator(LinearOperator):
         return self._operator.num_products
 
     def accuracy(self) -> Accuracy | None:
-        """Return the bounds of the operator, which hold for its adjoint."""
+        """Return the bounds of the operator, which hold for its adjoint. Collective."""
         return self._operator.accuracy()
 
     @property

@@ -276,9 +276,9 @@ class TestCuqi:
         assert np.linalg.norm(posterior.gradient(expected)) <= 1e-9 * np.linalg.norm(A.T @ data() / 0.25)
         sampler = cuqi.sampler.LinearRTO(posterior, maxit=60, tol=1e-8, initial_point=expected)
         np.random.seed(1)  # noqa: NPY002 - CUQIpy draws from NumPy's global generator
-        samples = sampler.sample(40).get_samples().samples
+        samples = sampler.sample(16).get_samples().samples
         deviations = np.sqrt(np.diag(np.linalg.inv(NORMAL / 0.25 + np.eye(N) / 4.0)))
-        assert np.abs((samples.mean(axis=1) - expected) / deviations).max() <= 5 / np.sqrt(40)
+        assert np.abs((samples.mean(axis=1) - expected) / deviations).max() <= 5 / np.sqrt(16)
 
     def test_page(self, comm: fm.Comm) -> None:
         run_page("cuqi", comm)
