@@ -92,7 +92,14 @@ def on_petsc(operator: fm.LinearOperator) -> dict[str, Any]:
     solver.setTolerances(rtol=1e-14, atol=1e-14, max_it=2000)
     solver.solve(y, solution)
     gather = operator.comm.global_comm.allgather
+    empty = fm.Matrix(operator.comm, 4, 4, 2, global_sizes=True).as_linear_operator("petsc")
+    cause: object = None
+    try:
+        empty.mult(*empty.createVecs())
+    except PETSc.Error as error:
+        cause = error.__cause__
     return {
+        "cause": type(cause).__name__,
         "operand": values.gather().ravel(),
         "sizes": matrix.getSizes()[0][1] == M and matrix.getSizes()[1][1] == N,
         "products": np.concatenate(gather(product.array.copy())),
@@ -181,6 +188,7 @@ class TestPetsc:
     def test_products_and_solver(self, results: list[dict[str, Any]]) -> None:
         found = same(results, "petsc")
         assert found["sizes"]
+        assert found["cause"] == "UninitializedError"
         near(found["products"], A @ found["operand"], 1e-13)
         near(found["adjoints"], A.T @ data(), 1e-13)
         near(found["lsqr"], SOLUTION, 1e-8)
