@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from mpi4py import MPI
 
 import numba_fftmatvec as fm
+from numba_fftmatvec.comm.comm import CHECK_VARIABLE
 from numba_fftmatvec.operators import ProductOperator, SumOperator
 from numba_fftmatvec.operators.accuracy import Accuracy
 from support.harness import run_ranks
@@ -339,6 +341,13 @@ def on_ranks(grid: tuple[int, int]) -> dict[str, Any]:
                 found[name] = None
             except fm.FFTMatvecError as error:
                 found[name] = type(error).__name__, str(error)
+        os.environ[CHECK_VARIABLE] = "1"
+        with fm.Comm(MPI.COMM_WORLD, *grid, backend="cpu") as checking:
+            identity = fm.Identity(checking, o["F"].domain)
+            try:
+                identity @ drawn(identity, 2 if last else 1)
+            except fm.AgreementError as error:
+                found["checked product"] = "AgreementError", str(error)
         found["afterwards"] = (fm.VerticalStack([o["F"], o["D"]]) @ drawn(o["F"])).norm()
     return found
 
@@ -356,5 +365,6 @@ def test_ranks_agree() -> None:
         "part": "AgreementError",
         "limit": "CapacityError",
         "few blocks": "GridError",
+        "checked product": "AgreementError",
     }
     assert Nd == 5  # fewer blocks than ranks is an error only in "few blocks"
