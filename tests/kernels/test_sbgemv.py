@@ -13,6 +13,7 @@ from numba_fftmatvec.kernels.sbgemv import cpu, gemm, sbgemv_launcher
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
 from numba_fftmatvec.kernels.sbgemv.tiles import SMALL_BYTES, Tile, choose_chunks, choose_tile
 from support.machines import CUDA_TARGETS, SIMULATED
+from support.stored import decode
 
 DOUBLE, SINGLE = np.complex128, np.complex64
 # Of vector, result and sums.
@@ -40,7 +41,7 @@ def stored_spectrum(problem: Problem) -> tuple[formats.StoredArrays, np.ndarray]
         wide = np.repeat(scales, 2 * formats.RUN, axis=-1)
         wide = np.pad(wide, [(0, 0), (0, 0), (0, max(0, parts.shape[-1] - wide.shape[-1]))], mode="edge")
         values = np.rint(parts / wide[..., : parts.shape[-1]]).astype(format.part)
-    meant = formats.decode(format, values, scales)[..., :frequencies]
+    meant = decode(format, values, scales)[..., :frequencies]
     return formats.StoredArrays(values, scales), meant
 
 

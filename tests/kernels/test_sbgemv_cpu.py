@@ -13,6 +13,7 @@ from numba_fftmatvec.kernels.jit import clear
 from numba_fftmatvec.kernels.sbgemv import cpu
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
 from support.machines import interpret
+from support.stored import decode
 
 DOUBLE = np.complex128
 # Block rows, block columns and frequencies: one of each; runs of a scale, blocks of frequencies and whole vectors of
@@ -42,7 +43,7 @@ def stored_spectrum(problem: Problem) -> tuple[formats.StoredArrays, np.ndarray]
     encode = encoding.encode_launcher(Target("cpu"), format, 1.0)
     for row in range(problem.nd):
         encode(values[row], scales[row % len(scales)], blocks[row].view(np.float64))
-    meant = formats.decode(format, values, scales)[..., :frequencies]
+    meant = decode(format, values, scales)[..., :frequencies]
     if not format.is_fixed:
         values[..., 2 * frequencies :] = np.nan
     return formats.StoredArrays(values, scales), meant
