@@ -77,7 +77,7 @@ def store_two() -> Callable[..., Any]:
     if config.ENABLE_CUDASIM:
 
         def store(pointer: Any, offset: int, first: Any, second: Any) -> None:
-            pointer[offset], pointer[offset + 1] = first, second
+            pointer[offset : offset + 2] = first, second  # an error beyond both ends
 
         return store
     from llvmlite import ir

@@ -138,8 +138,9 @@ def test_every_specialisation_binds_its_free_names() -> None:
         for kernel in module.specialisations().values()
     ]
     for kernel in kernels:
-        for target in kernel.nests:
+        for target, nest in kernel.nests.items():
             kernel.function(target)
+            assert len(nest.signature) == nest.template.__code__.co_argcount, kernel.name
     assert len({kernel.function("cuda").__name__ for kernel in kernels}) > 100
 
 

@@ -9,7 +9,8 @@ import pytest
 
 from numba_fftmatvec.kernels import formats
 from numba_fftmatvec.kernels.jit import clear
-from numba_fftmatvec.kernels.sbgemv import cpu, gemm, sbgemv_launcher
+from numba_fftmatvec.kernels.memory import copy_async, load, load_shared, wait_for
+from numba_fftmatvec.kernels.sbgemv import cpu, gemm, gemv, sbgemv_launcher
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
 from numba_fftmatvec.kernels.sbgemv.tiles import SMALL_BYTES, Tile, choose_chunks, choose_tile
 from support.machines import CUDA_TARGETS, SIMULATED
@@ -65,20 +66,27 @@ def unpaired(transforms: np.ndarray, blocks: int, num_vecs: int) -> np.ndarray:
     return np.stack([time.real, time.imag], axis=1).reshape(-1, blocks, length)[:num_vecs]
 
 
-def check(machine, problem: Problem, tile: Tile | None = None, chunks: int | None = None) -> None:
+def check(
+    machine, problem: Problem, tile: Tile | None = None, chunks: int | None = None, *, tight: bool = False
+) -> None:
     """Run one problem and compare it, in time, with NumPy's in complex128.
+
+    In the simulator an index beyond an array is an error, so arrays that are `tight` have no padding at their ends.
 
     Sums of n complex products: gamma_(2n + 2) in each part (Higham, Accuracy and Stability, section 3.6), relative to
     the sum of magnitudes, and the rounding of operand and result. In pairs a row's rounding is relative to both rows.
     """
     spectrum, meant = stored_spectrum(problem)
+    if tight:
+        used = 2 * (problem.frequencies + problem.frequencies % 2)
+        spectrum = formats.StoredArrays(np.ascontiguousarray(spectrum.values[..., :used]), spectrum.scales)
     operand = np.random.default_rng(7).standard_normal((problem.num_vecs, problem.reduced, problem.length))
     transforms = np.fft.rfft(operand)
     on_cpu = machine.name == "cpu"
     rows = transforms.reshape(-1, problem.frequencies) if on_cpu else paired(operand, problem.length, problem.num_vecs)
     launch = sbgemv_launcher(machine.target, problem, machine.allocate, tile, chunks)
     width = rows.shape[1]
-    out = np.full((problem.rows(problem.results, paired=not on_cpu), width + 3), 9, problem.result)
+    out = np.full((problem.rows(problem.results, paired=not on_cpu), width + 3 * (not tight)), 9, problem.result)
     found = machine.run(
         lambda r, v, s, x: launch(r, formats.StoredArrays(v, s), x), out, *spectrum, rows.astype(problem.vector)
     )
@@ -134,12 +142,98 @@ def test_tiles_of_several(machine, sizes, adjoint, format, pairs, tile, chunks) 
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("together", [1, 2, 8, 100])
 def test_the_order_of_blocks_for_several_leaves_none_out(machine, monkeypatch, together, adjoint) -> None:
-    """The sizes have more rows than a block, more tiles of frequencies than a group, and a remainder of both."""
+    """The sizes have more rows than a block, more tiles of frequencies than a group, and remainders of both or none."""
     monkeypatch.setattr(gemm, "TOGETHER", together)
     clear()  # kernels of another constant
-    frequencies = (4 if SIMULATED else 10) * SMALL[0] + 1
-    tile = Tile(2, SMALL[0], layers=2, pairs=1, stages=2)
-    check(machine, Problem(5, 9, 2 * frequencies - 1, adjoint, formats.COMPLEX128, *DTYPES[0], num_vecs=2), tile, 2)
+    lanes, tiles = (4, 4) if SIMULATED else (32, 10)
+    tile = Tile(2, lanes, layers=2, pairs=1, stages=2)
+    for more in (0, 1):
+        frequencies = tiles * lanes + more
+        sizes = (9, 4, 2 * frequencies - 1) if adjoint == more else (4, 9, 2 * frequencies - 1)
+        check(machine, Problem(*sizes, adjoint, formats.COMPLEX128, *DTYPES[0], num_vecs=2), tile, 2)
+
+
+LANES = 4 if SIMULATED else 32
+TIGHT = [
+    (Tile(2, LANES), 1),
+    (Tile(4, LANES, width=2), 1),
+    (Tile(4, LANES, width=2, layers=3), 1),
+    (Tile(3, LANES, layers=4, pairs=1, groups=2, stages=3), 5),
+    (Tile(1, LANES, layers=3, pairs=1, stages=2), 3),
+]
+
+
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
+@pytest.mark.parametrize(("tile", "num_vecs"), TIGHT, ids=str)
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_indices_stay_inside_arrays(machine, adjoint, tile, num_vecs) -> None:
+    """Blocks of threads exceed the rows, pairs and frequencies or divide them; copies at a time exceed the block."""
+    for length in (11, 7) if num_vecs > 1 else (1, 7, 9, 15):
+        for format in (formats.COMPLEX128, formats.FIXED16)[num_vecs > 1 :]:
+            check(machine, Problem(5, 7, length, adjoint, format, *DTYPES[0], num_vecs), tile, 2, tight=True)
+
+
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
+def test_shared_memory_holds_just_the_layers_or_the_stages(machine) -> None:
+    """Of more memory a multiprocessor would hold fewer blocks; the simulator takes any size that suffices."""
+    float64 = np.dtype(np.float64)
+    one = gemv.gemv_nest(Tile(4, 32, width=2, layers=8), float64, ()).bindings
+    assert (one["SUMS"], one["TERMS"], one["SHARED"]) == (8, (4, 2), (7, 16, 32))
+    assert one["load_two"] is load(2) and one["load_run"] is load(4)
+    assert gemv.gemv_nest(Tile(2, 64), float64, ()).bindings["SHARED"] == (1, 4, 64)
+    tile = Tile(
+        5, 32, layers=8, pairs=4, groups=2, stages=5
+    )  # 20 rows and 8 pairs at 32 frequencies, 5 terms at a time
+    several = gemm.gemm_nest(tile, np.dtype(np.int16), float64, ()).bindings
+    sizes = {
+        "BLOCK_ROWS": 20,
+        "BLOCK_PAIRS": 8,
+        "LANE_SLOT": 64,
+        "LAYER_SLOT": 512,
+        "PART_COPIES": 3,
+        "VALUE_COPIES": 2,
+    }
+    sizes |= {"PART_SLOT": 64 * 20, "VALUE_SLOT": 64 * 16, "SPECTRA": 5 * 64 * 20, "VECTORS": 5 * 64 * 16}
+    sizes |= {"SUMS": (5, 4, 4), "FACTORS": (5, 2)}
+    assert {name: several[name] for name in sizes} == sizes
+    assert several["load_part"] is several["load_value"] is load_shared(2)
+    assert several["copy_part"] is several["copy_value"] is copy_async(2)
+    assert several["wait_for_copies"] is wait_for(3)  # of the five terms one is used and three are on their way
+
+
+HUGE = 2.0**53
+# The sums of both are 1 if they are split as a test says, and not 1 in most other orders. The first is split into parts
+# of one value, or not at all, and the second in the middle.
+SINGLES, HALVES = (1, HUGE, -HUGE, 1), (HUGE, 1, 1, -HUGE)
+
+
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
+@pytest.mark.parametrize(
+    ("values", "layers", "pairs", "chunks"),
+    [
+        (SINGLES, 4, 0, 1),
+        (SINGLES, 1, 0, 4),
+        (SINGLES, 1, 0, 1),
+        (HALVES, 2, 0, 1),
+        (HALVES, 1, 0, 2),
+        (SINGLES, 1, 1, 4),
+        (SINGLES, 1, 1, 1),
+        (HALVES, 1, 1, 2),
+    ],
+)
+def test_the_order_of_additions(machine, values, layers, pairs, chunks) -> None:
+    """A pair of the operand's rows, or of its vectors, has one of the values; F has 1 at frequency 1 and i at 2."""
+    problem = Problem(2, 4 if pairs else 8, 5, False, formats.COMPLEX128, *DTYPES[0], num_vecs=2 if pairs else 1)
+    spectrum = np.zeros((2, problem.reduced, 16))
+    spectrum[0, :, 2] = spectrum[0, :, 5] = 1
+    operand = np.repeat(np.array(values, DOUBLE)[:, None], 5, axis=1)
+    tile = Tile(2, SMALL[0], layers=layers, pairs=pairs, stages=2)
+    launch = sbgemv_launcher(machine.target, problem, machine.allocate, tile, chunks)
+    out = np.zeros((problem.rows(2, paired=True), 5), DOUBLE)
+    found = machine.run(
+        lambda r, v, s, x: launch(r, formats.StoredArrays(v, s), x), out, spectrum, np.zeros((1, 1, 1)), operand
+    )
+    assert (found[0, 1], found[0, 2]) == (1, 1j)
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)

@@ -3,8 +3,9 @@
     python tests/support/mutants.py kernels/reductions.py [--only 3 17]
 
 The tests run for every mutant, in Python: the CPU's loop nests in the interpreter, those for CUDA in numba's simulator.
-Compiled code would need a compilation for each mutant, and numba's disk cache ignores constants. A mutant that no test
-fails with is printed; `tests/kernels/MUTANTS.md` lists those that compute the same.
+Signatures, dtypes and the instructions of loads have no effect there. `--modes compiled ptx` compiles the kernels for
+each mutant, without numba's disk cache, since that ignores constants. "ptx" needs numba-cuda with its toolkit. A mutant
+that no test fails with is printed; `tests/kernels/MUTANTS.md` lists those that compute the same.
 """
 
 from __future__ import annotations
@@ -34,21 +35,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from numba import config
+
 ROOT = Path(__file__).resolve().parents[2]
 TEST_SECONDS = 20  # of one test; a mutant may loop for ever
+COMPILED_SECONDS = 300
 MEMORY = 12 << 30
 TESTED = [ROOT / "kernels", ROOT / "numba_fftmatvec" / "layout.py", ROOT / "numba_fftmatvec" / "precision.py"]
-JIT, KERNELS, ENCODING, SBGEMV, CPU, TILES = (
-    f"tests/kernels/test_{name}.py" for name in ("jit", "kernels", "encoding", "sbgemv", "sbgemv_cpu", "tiles")
+JIT, KERNELS, ENCODING, SBGEMV, CPU, TILES, PTX = (
+    f"tests/kernels/test_{name}.py" for name in ("jit", "kernels", "encoding", "sbgemv", "sbgemv_cpu", "tiles", "ptx")
 )
 UNITS = ["tests/unit/test_layout.py", "tests/unit/test_precision.py"]
 
 
 class Mode(NamedTuple):
-    """How tests run: their environment, and the arguments of pytest."""
+    """How tests run: their environment, the arguments of pytest, and whether kernels are compiled."""
 
     environment: dict[str, str]
     tests: list[str]
+    compiles: bool = False
 
 
 # Two formats reach every line, and so do fewer than 16 vectors.
@@ -56,6 +61,8 @@ FEWER = ["-k", "not fixed32 and not complex64", *(f"--deselect={CPU}::test_sizes
 MODES = {
     "interpreter": Mode({"FFTMATVEC_INTERPRET": "1"}, [JIT, KERNELS, ENCODING, SBGEMV, CPU, TILES, *UNITS, *FEWER]),
     "simulator": Mode({"NUMBA_ENABLE_CUDASIM": "1"}, [JIT, KERNELS, ENCODING, SBGEMV, *FEWER]),
+    "compiled": Mode({}, [JIT, KERNELS, ENCODING, CPU, *FEWER], True),
+    "ptx": Mode({"FFTMATVEC_REQUIRE_PTX": "1"}, [PTX, "-k", "not sm_80 and not sm_100"], True),
 }
 TABLES = {"specialisations", "cases"}  # of kernels for the tests of PTX
 
@@ -224,8 +231,8 @@ def replace_code(name: str, path: Path, tree: ast.Module) -> None:
 class Server:
     """A plugin of pytest that runs the collected tests for each mutant, each time in a fork of the process."""
 
-    def __init__(self, path: Path, tests: list[str], wanted: list[int], jobs: int, limit: float) -> None:
-        self.path, self.tests, self.wanted, self.jobs, self.limit = path, tests, wanted, jobs, limit
+    def __init__(self, path: Path, mode: Mode, wanted: list[int], jobs: int, limit: float) -> None:
+        self.path, self.mode, self.wanted, self.jobs, self.limit = path, mode, wanted, jobs, limit
         self.source = path.read_text()
         self.found = mutants(self.source)
         self.pipe = -1
@@ -247,7 +254,7 @@ class Server:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
         for item, following in itertools.zip_longest(items, items[1:]):
             signal.signal(signal.SIGALRM, lambda *_, name=item.nodeid: self.end(f"{name} (time)"))
-            signal.alarm(TEST_SECONDS if self.of else 0)
+            signal.alarm((COMPILED_SECONDS if self.mode.compiles else TEST_SECONDS) if self.of else 0)
             session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         signal.alarm(0)
 
@@ -271,6 +278,7 @@ class Server:
 
     def test(self, session: Any, name: str, tree: ast.Module, items: list[Any]) -> None:
         """Run tests on a mutant."""
+        config.CACHE_DIR = tempfile.mkdtemp()  # numba's disk cache ignores a mutant's constants
         replace_code(name, self.path, tree)
         self.run(session, items)
 
@@ -317,7 +325,7 @@ class Server:
 
     def measured(self, session: Any) -> dict[str, Any]:
         """Return what `measure` returns, from a file if the sources are those of its last call."""
-        digest = hashlib.sha256(repr(self.tests).encode())
+        digest = hashlib.sha256(repr(self.mode).encode())
         for file in sorted([*(ROOT / "kernels").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]):
             digest.update(file.read_bytes() if file != Path(__file__).resolve() else b"")
         cache = Path(tempfile.gettempdir()) / f"mutants-{digest.hexdigest()[:16]}.json"
@@ -372,11 +380,11 @@ class Server:
         return name.startswith("numba_fftmatvec") and file is not None and os.path.realpath(file) == str(self.path)
 
 
-def serve(path: Path, tests: list[str], *options: Any) -> None:
+def serve(path: Path, mode: Mode, *options: Any) -> None:
     """Run tests for mutants."""
     import pytest
 
-    pytest.main(["-q", "-p", "no:cacheprovider", "-s", *tests], plugins=[Server(path, tests, *options)])
+    pytest.main(["-q", "-p", "no:cacheprovider", "-s", *mode.tests], plugins=[Server(path, mode, *options)])
 
 
 def modes_of(path: Path, mutant: Mutant) -> list[str]:
@@ -389,7 +397,7 @@ def modes_of(path: Path, mutant: Mutant) -> list[str]:
         ("simulator", ["cuda", "gemm", "gemv", "pairs"], "_launch_", "_cuda"),
     ):
         if path.stem in modules or outer.startswith(prefix) or outer.endswith(suffix):
-            return [mode]
+            return [mode, *(each for each in MODES if MODES[each].compiles)]
     return list(MODES)
 
 
@@ -400,21 +408,26 @@ def main() -> None:
     parser.add_argument("--only", type=int, nargs="*", help="numbers of mutants")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=math.inf, help="of the tests of one mutant")
+    parser.add_argument("--modes", choices=MODES, nargs="*", default=["interpreter", "simulator"])
+    parser.add_argument("--tests", nargs="*", help="files, instead of those of the mode")
     parser.add_argument("--serve", choices=MODES)
     options = parser.parse_args()
     path = options.module.resolve()
     if options.serve:
-        serve(path, MODES[options.serve].tests, options.only, options.jobs, options.seconds)
+        mode = MODES[options.serve]
+        mode = mode._replace(tests=[*options.tests, *FEWER] if options.tests else mode.tests)
+        serve(path, mode, options.only, options.jobs, options.seconds)
         return
     found = mutants(path.read_text())
     alive = list(range(len(found))) if options.only is None else options.only
     total = len(alive)
-    for mode, (variables, _) in MODES.items():
+    for mode in options.modes:
         wanted = [i for i in alive if mode in modes_of(path, found[i])]
         command = [sys.executable, __file__, str(path), "--serve", mode, "--jobs", str(options.jobs)]
         if not wanted:
             continue
-        environment = os.environ | variables
+        environment = os.environ | MODES[mode].environment
+        command += [*(["--tests", *options.tests] if options.tests else [])]
         command += ["--seconds", str(options.seconds), "--only", *map(str, wanted)]
         with subprocess.Popen(
             command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT
