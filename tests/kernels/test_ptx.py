@@ -9,8 +9,18 @@ from functools import cache
 import numpy as np
 import pytest
 
-from numba_fftmatvec.kernels import CudaNest, Kernel, elementwise, encoding, padding, pairs, reductions, sbgemv
-from numba_fftmatvec.kernels.jit import cuda, pointer_type, scalar_type
+from numba_fftmatvec.kernels import (
+    CudaNest,
+    Kernel,
+    elementwise,
+    encoding,
+    memory,
+    padding,
+    pairs,
+    reductions,
+    sbgemv,
+)
+from numba_fftmatvec.kernels.jit import Free, cuda, pointer_type, scalar_type
 from support.machines import SIMULATED
 
 CAPABILITIES = [(8, 0), (9, 0), (10, 0)]
@@ -112,3 +122,63 @@ def test_spectra_are_read_16_bytes_at_a_time() -> None:
             ptx = specialisations()[f"sbgemv_one_{operation}_{stored}_D"].ptx((9, 0))
             assert f"ld.global.nc.{load}" in ptx, stored
             assert "fma.rn.f64" in ptx
+
+
+REAL = Free("REAL")
+load_four, load_shared, store = Free("load_four"), Free("load_shared"), Free("store")
+copy, commit, wait_for = Free("copy"), Free("commit"), Free("wait_for")
+
+
+def _accesses(out, source, count):
+    shared = cuda.shared.array(64, REAL)
+    copy(shared, 2, source, 6, count > 0)
+    commit()
+    wait_for()
+    a, b = load_shared(shared, 4)
+    store(out, 8, b, a)
+    c = load_four(source, 12)
+    store(out, 16, c[1], c[0])
+    store(out, 20, c[3], c[2])
+
+
+@pytest.mark.ptx
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_wide_accesses(dtype) -> None:
+    """Each access has its address, its width and its values in their order; copies end before they are read."""
+    size = np.dtype(dtype).itemsize
+    bindings = {
+        "REAL": dtype,
+        "load_four": memory.load(4),
+        "load_shared": memory.load_shared(2),
+        "store": memory.store_two(),
+        "copy": memory.copy_async(2),
+        "commit": memory.commit(),
+        "wait_for": memory.wait_for(3),
+    }
+    signature = pointer_type(dtype), pointer_type(dtype), scalar_type(np.int64)
+    ptx = Kernel("accesses", {"cuda": CudaNest(_accesses, signature)}, bindings).ptx((9, 0))
+    assert re.search(rf"\.shared \.align 16 \.b8 _cudapy_smem_\d+\[{64 * size}\];", ptx)
+    (source,) = re.findall(rf"add\.s64\s+(%rd\d+), %rd\d+, {6 * size};", ptx)
+    (to,) = re.findall(rf"add\.s64\s+(%rd\d+), %rd\d+, {2 * size};", ptx)
+    (wanted,) = re.findall(rf"selp\.b32\s+(%r\d+), {2 * size}, 0, %p\d+;", ptx)
+    assert f"cvta.to.shared.u64 wide, {to};" in ptx
+    assert f"cp.async.ca.shared.global [to], [{source}], {2 * size}, {wanted};" in ptx
+    accesses = [line for line in ptx.splitlines() if re.search(r"cp\.async|(ld|st)\.(shared|global)", line)]
+    found = [re.search(r"(cp\.async\.\w+|[ls][dt]\.[\w.]+)[^+]*(?:\+(\d+)\])?", line).groups() for line in accesses]
+    real = f"f{8 * size}"
+    wide = [("ld.global.nc.v4.f32", 48)] if size == 4 else [("ld.global.nc.v2.f64", 96), ("ld.global.nc.v2.f64", 112)]
+    assert [(name, int(at or 0)) for name, at in found] == [
+        ("cp.async.ca", 0),
+        ("cp.async.commit_group", 0),
+        ("cp.async.wait_group", 0),
+        (f"ld.shared.v2.{real}", 4 * size),
+        (f"st.global.v2.{real}", 8 * size),
+        *wide,
+        (f"st.global.v2.{real}", 16 * size),
+        (f"st.global.v2.{real}", 20 * size),
+    ]
+    assert "cp.async.wait_group 3;" in ptx
+    loaded, stored = (
+        re.findall(r"%fd?\d+", "".join(line for line in accesses if f"\t{kind}." in line)) for kind in ("ld", "st")
+    )
+    assert stored == [loaded[i] for i in (1, 0, 3, 2, 5, 4)]
