@@ -93,6 +93,19 @@ def test_names_tell_specialisations_apart() -> None:
     assert kernel(FACTOR=1.5).function("cpu").__name__ == kernels[0].function("cpu").__name__
 
 
+def test_names_have_no_addresses() -> None:
+    """Each process has other addresses, so it would not find the files of another."""
+    assert jit._identity(SimpleNamespace()) == "SimpleNamespace"
+    assert jit._identity(None) is None
+
+
+def test_limits_of_a_launch() -> None:
+    """Reductions halve the threads of a block; CUDA's grids have up to 65,535 blocks along y."""
+    assert jit.THREADS.bit_count() == 1
+    assert jit.MAX_GRID_Y == 65535
+    assert Target("cuda").stream == 0  # the default stream
+
+
 @pytest.fixture
 def without_warning():
     jit._warn_without_cache.cache_clear()
@@ -154,7 +167,17 @@ def test_a_missing_cuda_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(SIMULATED, reason="the simulator has no registers")
 @pytest.mark.parametrize(
     ("registers", "threads", "blocks"),
-    [(16, 256, 8), (40, 64, 25), (41, 64, 21), (255, 256, 1), (32, 33, 32), (168, 96, 4), (200, 512, 1), (32, 1024, 2)],
+    [
+        (16, 256, 8),
+        (40, 64, 25),
+        (41, 64, 21),
+        (255, 256, 1),
+        (32, 33, 32),
+        (168, 96, 4),
+        (200, 512, 1),
+        (32, 1024, 2),
+        (128, 33, 8),
+    ],
 )
 def test_resident_blocks(monkeypatch: pytest.MonkeyPatch, registers: int, threads: int, blocks: int) -> None:
     """An H100 multiprocessor has 65536 registers, dealt by eight to each thread of a warp, for 2048 threads."""
@@ -189,8 +212,9 @@ def test_arrays_of_another_rank_or_size_are_refused() -> None:
     values = np.zeros((2, 3))
     jit.check(values, np.float64, (2, None), "values")
     for shape in ((2,), (2, 3, None), (3, 3), (None, 2)):
-        with pytest.raises(ValueError, match=r"values: expected shape .*, found \(2, 3\)"):
+        with pytest.raises(ValueError, match=r"values: expected shape .*, found \(2, 3\)") as error:
             jit.check(values, np.float64, shape, "values")
+        assert f"expected shape {tuple(n or 'any' for n in shape)}," in str(error.value)
     with pytest.raises(TypeError, match="values: expected dtype float32, found float64"):
         jit.check(values, np.float32, (2, 3), "values")
 

@@ -97,6 +97,29 @@ def test_maps(machine, name, size) -> None:
     assert (abs(found - expected) <= UNITS.get(name, 0) * 2.0**-52 * abs(expected)).all()
 
 
+class Forwards:
+    """An array without the negative indices of Python, which are addresses before an array on a device."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.array = array
+
+    def __getitem__(self, i: int) -> np.float64:
+        assert i >= 0
+        return self.array[i]
+
+    def __setitem__(self, i: int, value: np.float64) -> None:
+        assert i >= 0
+        self.array[i] = value
+
+
+@pytest.mark.skipif(not SIMULATED, reason="other targets take addresses, or whole arrays")
+@pytest.mark.parametrize("name", ["scale", "axpy", "multiply_add"])
+def test_maps_have_no_index_before_an_array(machine, monkeypatch, name) -> None:
+    arrays = [np.zeros(100)] * (elementwise.MAPS[name][0] + 1)
+    monkeypatch.setattr(elementwise, "pointer", Forwards)
+    elementwise.map_launcher(machine.target, name)(*arrays)
+
+
 def test_maps_work_in_place_and_refuse_other_operands(machine) -> None:
     launch = elementwise.map_launcher(machine.target, "axpy")
     values = random((33,), np.float64)
@@ -245,7 +268,7 @@ def test_some_pairs_without_a_tail(machine) -> None:
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
-@pytest.mark.parametrize(("vectors", "blocks"), [(2, 1), (3, 2), (4, 3), (5, 1)])
+@pytest.mark.parametrize(("vectors", "blocks"), [(2, 1), (3, 2), (3, 3), (4, 3), (5, 1)])
 def test_pairs_of_vectors(machine, vectors, blocks) -> None:
     """A pair is the same block of two vectors; the last of an odd number is paired with zeros."""
     values = random((vectors * blocks, 6), np.float64)

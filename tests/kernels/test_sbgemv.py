@@ -10,7 +10,7 @@ import pytest
 from numba_fftmatvec.kernels import formats
 from numba_fftmatvec.kernels.jit import clear
 from numba_fftmatvec.kernels.memory import copy_async, load, load_shared, wait_for
-from numba_fftmatvec.kernels.sbgemv import cpu, gemm, gemv, sbgemv_launcher
+from numba_fftmatvec.kernels.sbgemv import cpu, cuda, gemm, gemv, sbgemv_launcher
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
 from numba_fftmatvec.kernels.sbgemv.tiles import SMALL_BYTES, Tile, choose_chunks, choose_tile
 from support.machines import CUDA_TARGETS, SIMULATED
@@ -149,7 +149,7 @@ def test_the_order_of_blocks_for_several_leaves_none_out(machine, monkeypatch, t
     tile = Tile(2, lanes, layers=2, pairs=1, stages=2)
     for more in (0, 1):
         frequencies = tiles * lanes + more
-        sizes = (9, 4, 2 * frequencies - 1) if adjoint == more else (4, 9, 2 * frequencies - 1)
+        sizes = (4, 9, 2 * frequencies - 1) if more else (9, 4, 2 * frequencies - 1)
         check(machine, Problem(*sizes, adjoint, formats.COMPLEX128, *DTYPES[0], num_vecs=2), tile, 2)
 
 
@@ -170,7 +170,7 @@ def test_indices_stay_inside_arrays(machine, adjoint, tile, num_vecs) -> None:
     """Blocks of threads exceed the rows, pairs and frequencies or divide them; copies at a time exceed the block."""
     for length in (11, 7) if num_vecs > 1 else (1, 7, 9, 15):
         for format in (formats.COMPLEX128, formats.FIXED16)[num_vecs > 1 :]:
-            check(machine, Problem(5, 7, length, adjoint, format, *DTYPES[0], num_vecs), tile, 2, tight=True)
+            check(machine, Problem(5, 6, length, adjoint, format, *DTYPES[0], num_vecs), tile, 2, tight=True)
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
@@ -199,6 +199,19 @@ def test_shared_memory_holds_just_the_layers_or_the_stages(machine) -> None:
     assert several["load_part"] is several["load_value"] is load_shared(2)
     assert several["copy_part"] is several["copy_value"] is copy_async(2)
     assert several["wait_for_copies"] is wait_for(3)  # of the five terms one is used and three are on their way
+
+
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
+@pytest.mark.parametrize("chunks", [1, 2])
+def test_chunks_are_stored_as_sums_and_a_whole_sum_as_a_result(machine, monkeypatch, chunks) -> None:
+    """The simulator would convert the values of another kernel, which a device would store as they are."""
+    configured = []
+    monkeypatch.setattr(cuda, "configure", lambda kernel, *shape: configured.append(kernel))
+    tile, kinds = Tile(2, SMALL[0]), (np.dtype(DOUBLE), np.dtype(SINGLE), np.dtype(DOUBLE))
+    sbgemv_launcher(machine.target, Problem(2, 8, 5, False, formats.COMPLEX128, *kinds), machine.allocate, tile, chunks)
+    stored = kinds[1] if chunks == 1 else kinds[2]
+    kernel = cuda.sbgemv_kernel(formats.COMPLEX128, kinds[0], stored, kinds[2], False, tile)
+    assert configured[0] is kernel.compile("cuda")
 
 
 HUGE = 2.0**53
