@@ -246,7 +246,7 @@ def animate(ocean, waves, forecasts, coast) -> None:
         band.set_ylim(-2 * np.abs(coast[place]).max(), 2 * np.abs(coast[place]).max())
         return [image]
 
-    FuncAnimation(figure, frame, frames=range(0, len(waves), 2)).save("tsunami.gif", writer=PillowWriter(fps=8), dpi=60)
+    FuncAnimation(figure, frame, frames=range(0, len(waves), 4)).save("tsunami.gif", writer=PillowWriter(fps=4), dpi=60)
     plt.close(figure)
 
 

@@ -27,7 +27,7 @@ def test_the_tsunami_is_forecast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     pytest.importorskip("matplotlib", reason="needs matplotlib (extra `plot`)").use("Agg")
     monkeypatch.chdir(tmp_path)
     main = runpy.run_path(os.fspath(GALLERY / "tsunami.py"))["main"]
-    figures = main(["--size", "32", "--steps", "64", "--animate"])
+    figures = main(["--size", "32", "--steps", "48", "--animate"])
     assert figures["relative error of the uplift"] < 0.4
     assert figures["relative error of the forecast"] < 0.08
     assert figures["heights within the 95 % band"] > 0.9
