@@ -15,7 +15,7 @@ from weakref import WeakSet
 import numpy as np
 import numpy.typing as npt
 
-from ..arguments import check_contiguous, positive_int
+from ..arguments import positive_int
 from ..backends import Backend
 from ..backends.select import cuda_devices, requested_backend, select_backend
 from ..errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError, ForkedError, GridError
@@ -297,20 +297,6 @@ class Comm:
             for send, receive in zip(values, joined, strict=True):
                 sending.then(partial(self.global_comm.Iallgatherv, recvbuf=[receive, counts]), send)
         return joined
-
-    def bcast_array(self, array: npt.NDArray[np.float64], root: int, phase: str) -> None:
-        """Copy a rank's contiguous host array into those of the same size on all ranks."""
-        with self.agreement(phase, {"root": root}) as sending:
-            check_contiguous(array)
-            sending.then(partial(self.global_comm.Ibcast, root=root), array)
-
-    def sum_array(self, array: npt.NDArray[np.float64], phase: str) -> npt.NDArray[np.float64]:
-        """Return the sum of the contiguous host arrays of all ranks on every rank."""
-        with self.agreement(phase) as sending:
-            check_contiguous(array)
-            total = array.copy() if self.world_size == 1 else np.empty_like(array)
-            sending.then(partial(self.global_comm.Iallreduce, recvbuf=total), array)
-        return total
 
     def collect(
         self,

@@ -1,4 +1,4 @@
-"""The exchange of arrays between any two ranks."""
+"""The exchange of arrays between ranks: from one to all, of the sum of all, and between any two."""
 
 from __future__ import annotations
 
@@ -8,9 +8,26 @@ from functools import partial
 import numpy as np
 import numpy.typing as npt
 
+from ..arguments import check_contiguous
 from .comm import Comm
 
 Values = npt.NDArray[np.float64]
+
+
+def bcast_array(comm: Comm, array: Values, root: int, phase: str) -> None:
+    """Copy a rank's C-contiguous array into those of the same size on all ranks. Collective."""
+    with comm.agreement(phase, {"root": root}) as sending:
+        check_contiguous(array)
+        sending.then(partial(comm.global_comm.Ibcast, root=root), array)
+
+
+def sum_array(comm: Comm, array: Values, phase: str) -> Values:
+    """Return the sum of the C-contiguous arrays of all ranks on every rank. Collective."""
+    with comm.agreement(phase) as sending:
+        check_contiguous(array)
+        total = array.copy() if comm.world_size == 1 else np.empty_like(array)
+        sending.then(partial(comm.global_comm.Iallreduce, recvbuf=total), array)
+    return total
 
 
 def exchange(comm: Comm, values: Sequence[Values], counts: npt.NDArray[np.int64], phase: str) -> list[Values]:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..backends.base import DOUBLE
+from ..comm.exchange import sum_array
 from ..errors import NotPositiveDefiniteError
 from .panels import PanelMatrix
 
@@ -141,7 +142,7 @@ def solve_upper(factor: PanelMatrix, values: Any) -> Any:
         if comm.world_size > 1:
             with comm.agreement(phase):
                 mine = np.ascontiguousarray(backend.download(terms[rows]))
-            total = comm.sum_array(mine, phase)
+            total = sum_array(comm, mine, phase)
             with comm.agreement(phase), backend.active():
                 solved[rows] += backend.arrays.numpy.asarray(total)
 

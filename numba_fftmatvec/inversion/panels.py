@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ..backends.base import DOUBLE
 from ..comm import Comm
+from ..comm.exchange import bcast_array
 from ..layout import block_ranges
 
 
@@ -138,7 +139,7 @@ class PanelMatrix:
         host = np.empty((rows, cols))
         if mine is not None:
             host[...] = backend.download(mine).reshape(rows, cols)  # in C order, whatever the order of `mine`
-        comm.bcast_array(host, self.owner(panel), phase)
+        bcast_array(comm, host, self.owner(panel), phase)
         if mine is not None:
             return mine
         received = backend.empty((rows, cols), DOUBLE).array

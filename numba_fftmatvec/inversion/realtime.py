@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from ..arguments import integer, positive_int
 from ..comm.exclusive import collective
-from ..errors import ArgumentError, ArgumentTypeError, ShapeError, UninitializedError
+from ..errors import ArgumentError, ArgumentTypeError, UninitializedError
 from ..io import FilePath
 from ..layout import Space
 from ..matrix import Matrix
@@ -27,7 +27,7 @@ from .noise import Noise
 from .posterior import generator, posterior_variance, prior_samples
 from .prior import Prior
 from .sensors import SensorBlocks, SensorSelection, information_gain, select_sensors
-from .source import SourceMap
+from .source import SourceMap, forecast_map
 from .stream import Stream
 
 Floats = npt.NDArray[np.float64]
@@ -82,7 +82,7 @@ class RealTimeInversion:
             self.F = F
             self.prior = prior
             self.noise = noise
-            self._forecast = _forecast_source(F, forecast)
+            self._forecast = forecast_map(F, forecast)
             self._data = F.layout.vector(Space.ROW)
             self._covariance = prior.covariance_operator(self.comm, F.layout.Nt)
             self._factor: Factor | None = None
@@ -426,29 +426,3 @@ class RealTimeInversion:
             probes["probe.mean"] = self._data_mean
             tolerances["probe.mean"] = rounding
         return probes, tolerances
-
-
-def _forecast_source(F: Matrix, forecast: object) -> SourceMap | None:
-    """Return the map to quantities, checked against F."""
-    if forecast is None:
-        return None
-    if isinstance(forecast, str):
-        if forecast != "G":
-            raise ArgumentError(f"forecast: expected a Matrix or 'G', found {forecast!r}")
-        if not F.has_aux_mat():
-            raise UninitializedError("forecast: expected an auxiliary matrix with values, found none")
-        return SourceMap(F, "G")
-    if not isinstance(forecast, Matrix):
-        raise ArgumentTypeError(f"forecast: expected a Matrix or 'G', found {type(forecast).__name__}")
-    forecast.check_open()
-    if forecast.comm is not F.comm:
-        raise ArgumentError("forecast: expected a matrix on the Comm of F, found one on another")
-    if not forecast.is_initialized():
-        raise UninitializedError("forecast: expected an initialised matrix, found one without values")
-    found, expected = forecast.layout, F.layout
-    if (found.Nm, found.Nt) != (expected.Nm, expected.Nt):
-        raise ShapeError(
-            f"forecast: expected {expected.Nm} block columns of {expected.Nt} time steps, "
-            f"found {found.Nm} of {found.Nt}"
-        )
-    return SourceMap(forecast)

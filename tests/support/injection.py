@@ -24,6 +24,7 @@ import numba_fftmatvec as fm
 from numba_fftmatvec import inversion
 from numba_fftmatvec.backends.cpu import CpuBackend
 from numba_fftmatvec.comm.agreement import Meeting
+from numba_fftmatvec.comm.exchange import bcast_array, sum_array
 from support.tasks import operands
 from support.workbench import ND, NM, NT, OPERANDS, SHAPE, Workbench
 
@@ -123,8 +124,8 @@ CALLS: dict[str, Call] = {
     "allgather": Call(message(lambda comm: comm.allgather([1] * (1 + comm.world_rank)))),
     "stack": Call(message(lambda comm: comm.stack(np.ones(9)))),
     "concatenate": Call(message(lambda comm: comm.concatenate(np.ones((2, 1 + comm.world_rank))))),
-    "bcast_array": Call(message(lambda comm: comm.bcast_array(np.ones(3), comm.world_size - 1, "sending"))),
-    "sum_array": Call(message(lambda comm: comm.sum_array(np.ones(3), "summing"))),
+    "bcast_array": Call(message(lambda comm: bcast_array(comm, np.ones(3), comm.world_size - 1, "sending"))),
+    "sum_array": Call(message(lambda comm: sum_array(comm, np.ones(3), "summing"))),
     # Calls of an inversion without products of F, whose messages have no time limit.
     "factorise": Call(lambda s, model: model.factorise(), lambda s: model_of(s)),
     "forecast": Call(lambda s, _: s.model.forecast(OPERANDS["row"])),

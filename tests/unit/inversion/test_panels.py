@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import numba_fftmatvec as fm
+from numba_fftmatvec.comm.exchange import bcast_array, sum_array
 from numba_fftmatvec.inversion.cholesky import factorise, solve_lower, solve_upper
 from numba_fftmatvec.inversion.panels import PanelMatrix, TimeMajor
 
@@ -94,7 +95,7 @@ def test_a_matrix_that_is_not_positive_definite_names_the_place(place: int) -> N
 
 def test_messages_of_arrays_want_c_order() -> None:
     values = np.ones((3, 2)).T
-    for send in (lambda: COMM.bcast_array(values, 0, "sending"), lambda: COMM.sum_array(values, "summing")):
+    for send in (lambda: bcast_array(COMM, values, 0, "sending"), lambda: sum_array(COMM, values, "summing")):
         with pytest.raises(fm.ArgumentError, match="expected an array in C order, found strides"):
             send()
-    np.testing.assert_array_equal(COMM.sum_array(np.arange(3.0), "summing"), np.arange(3.0))
+    np.testing.assert_array_equal(sum_array(COMM, np.arange(3.0), "summing"), np.arange(3.0))
