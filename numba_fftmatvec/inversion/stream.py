@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import scipy.linalg
 
 from ..arguments import real_array
 from ..backends.base import DOUBLE
 from ..comm.exclusive import collective
-from ..errors import ArgumentError, ChecksumError, NonFiniteError, ShapeError
+from ..errors import ArgumentError, NonFiniteError, ShapeError
 from ..io import FilePath, file_path
 from ..vector import Vector
 from .cholesky import solve_upper
@@ -28,6 +27,7 @@ from .data import check_alike
 from .factor import Factor, gathered
 from .files import STREAM, read_arrays, save_arrays
 from .forecast import Forecast
+from .state import State
 
 Floats = npt.NDArray[np.float64]
 
@@ -61,22 +61,19 @@ class Stream:
         self._data_mean = data_mean
         self._forecast_mean = forecast_mean
         self._source_of = source_of
-        self.comm = comm = factor.comm
-        index = factor.index
-        #: Number of time steps that have arrived.
-        self.step = 0
-        #: Number of observed data.
-        self.observed = 0
-        self._log_determinant = 0.0
-        self._unknowns = 0
-        with comm.agreement("starting a stream"):
-            backend = comm.backend
-            self._whitened = backend.zeros((index.size, 1), DOUBLE).array  # a, and the columns of B
-            self._products = backend.zeros((1, 1), DOUBLE).array  # (a, B)* (a, B)
-            self._sums: dict[int, Any] = {}  # W (a, B), by panels of the quantities
-            if factor.forecast is not None:
-                for panel, weights in factor.forecast.weights.panels.items():
-                    self._sums[panel] = backend.zeros((len(weights), 1), DOUBLE).array
+        self.comm = factor.comm
+        with self.comm.agreement("starting a stream"):
+            self._state = State.empty(factor)
+
+    @property
+    def step(self) -> int:
+        """Number of time steps that have arrived."""
+        return self._state.step
+
+    @property
+    def observed(self) -> int:
+        """Number of observed data."""
+        return self._state.observed
 
     @collective("assimilating a time step")
     def assimilate(self, data: npt.ArrayLike, step: int | None = None) -> None:
@@ -108,71 +105,7 @@ class Stream:
             values, missing = _observations(data, index.blocks)
         check_alike(comm, values, "data")
         values = np.where(missing, 0.0, values - self._data_mean[self.step])
-        self._take(values, missing)
-        seen = ~missing
-        self._log_determinant += float(self._factor.log_diagonal[self.step, seen].sum())
-        self.observed += int(seen.sum())
-        self.step += 1
-
-    def _take(self, values: Floats, missing: npt.NDArray[np.bool_]) -> None:
-        """Extend the whitened data by those of one step, and update the sums."""
-        factor, comm, backend = self._factor, self._factor.comm, self._factor.comm.backend
-        numpy, phase = backend.arrays.numpy, "assimilating a time step"
-        lower, blocks, first = factor.lower, factor.index.blocks, self.step * factor.index.blocks
-        added = int(missing.sum())
-        if added:
-            with comm.agreement(phase), backend.active():
-                self._widen(added)
-        width = 1 + self._unknowns
-
-        def whiten(_: int) -> Any:
-            row = lower.block_row(self.step)
-            with backend.active():
-                right = -(row[:, :first] @ self._whitened[:first])
-                right[:, 0] += numpy.asarray(values)
-                triangle = row[:, first : first + blocks]
-                if not added:
-                    return backend.arrays.solve_triangular(triangle, right)
-                seen, lost = np.flatnonzero(~missing), np.flatnonzero(missing)
-                found = numpy.zeros((blocks, width))
-                found[lost, np.arange(width - added, width)] = 1.0
-                if seen.size:
-                    right = right[seen] - triangle[np.ix_(seen, lost)] @ found[lost]
-                    found[seen] = backend.arrays.solve_triangular(triangle[np.ix_(seen, seen)], right)
-                return found
-
-        new = lower.broadcast(factor.index.panel_of(self.step), whiten, phase)
-        with comm.agreement(phase), backend.active():
-            rows = slice(first, first + blocks)
-            self._whitened[rows] = new
-            self._products += new.T @ new
-            if factor.forecast is not None:
-                for panel, weights in factor.forecast.weights.panels.items():
-                    self._sums[panel] += weights[:, rows] @ new
-
-    def _widen(self, added: int) -> None:
-        """Add columns of zeros for unknowns."""
-        numpy = self._factor.comm.backend.arrays.numpy
-
-        def wider(array: Any, rows: int) -> Any:
-            return numpy.pad(array, ((0, rows), (0, added)))
-
-        self._whitened = wider(self._whitened, 0)
-        self._products = wider(self._products, added)
-        self._sums = {panel: wider(sums, 0) for panel, sums in self._sums.items()}
-        self._unknowns += added
-
-    def _unknown(self) -> tuple[Floats, Floats, float, float]:
-        """Return the mean and a root of the covariance of u, |a|^2 less what u explains, and the log determinant."""
-        products = self._factor.comm.backend.download(self._products)
-        if not self._unknowns:
-            return np.empty(0), np.empty((0, 0)), float(products[0, 0]), 0.0
-        triangle = scipy.linalg.cholesky(products[1:, 1:], lower=True)
-        half = scipy.linalg.solve_triangular(triangle, products[1:, 0], lower=True)
-        mean = -scipy.linalg.solve_triangular(triangle, half, lower=True, trans=1)
-        root = scipy.linalg.solve_triangular(triangle, np.eye(self._unknowns), lower=True, trans=1)
-        misfit = float(products[0, 0] - half @ half)
-        return mean, root, misfit, 2.0 * float(np.log(np.diagonal(triangle)).sum())
+        self._state = self._state.after(values, missing)  # in one step: an interrupt leaves the state before
 
     @property
     @collective("computing a misfit")
@@ -181,14 +114,15 @@ class Stream:
 
         If the model is right it has a chi-squared distribution of `observed` degrees of freedom.
         """
-        return self._unknown()[2]
+        return self._state.unknown().misfit
 
     @property
     @collective("computing the evidence")
     def log_evidence(self) -> float:
         """The log probability density of the data so far."""
-        _, _, misfit, log_determinant = self._unknown()
-        return -0.5 * (misfit + log_determinant + self.observed * math.log(2 * math.pi)) - self._log_determinant
+        state, unknown = self._state, self._state.unknown()
+        size = state.observed * math.log(2 * math.pi)
+        return -0.5 * (unknown.misfit + unknown.log_determinant + size) - state.log_determinant
 
     @property
     @collective("forecasting")
@@ -204,20 +138,21 @@ class Stream:
         with self._factor.comm.agreement("forecasting"):
             if parts is None or self._forecast_mean is None:
                 raise ArgumentError("forecast: expected an inversion with a map to quantities, found none")
-            mean, root, _, _ = self._unknown()
+            state = self._state
+            mean, root, _, _ = state.unknown()
             means, variances, spreads = {}, {}, {}
             with backend.active():
                 numpy = backend.arrays.numpy
-                for panel, sums in self._sums.items():
+                for panel, sums in state.sums.items():
                     means[panel] = sums[:, 0]
-                    variances[panel] = parts.variances[panel][:, self.step]
-                    if not self._unknowns:
+                    variances[panel] = parts.variances[panel][:, state.step]
+                    if not state.unknowns:
                         continue
                     means[panel] = means[panel] + sums[:, 1:] @ numpy.asarray(mean)
                     spreads[panel] = sums[:, 1:] @ numpy.asarray(root)
                     variances[panel] = variances[panel] + (spreads[panel] ** 2).sum(axis=1)
         variance = np.maximum(gathered(parts.weights, variances), 0.0)
-        covariance = partial(parts.covariance, self.step, self._unknowns, spreads)
+        covariance = partial(parts.covariance, state.step, state.unknowns, spreads)
         return Forecast(self._forecast_mean + gathered(parts.weights, means), variance, covariance)
 
     @collective("writing the state of a stream")
@@ -229,49 +164,17 @@ class Stream:
         FileError
             The file cannot be written; an existing file is then unchanged.
         """
-        comm, index, width = self._factor.comm, self._factor.index, 1 + self._unknowns
-        rows = self.step * index.blocks
-        with comm.agreement("writing the state of a stream"):
-            arrays = {
-                "log_diagonal": self._factor.log_diagonal[: self.step],
-                "log_determinant": np.array([self._log_determinant]),
-                "whitened": comm.backend.download(self._whitened[:rows]),
-                "products": comm.backend.download(self._products),
-            }
-        if (forecast := self._factor.forecast) is not None:
-            for panel in range(len(forecast.index.panels)):
-                part = forecast.weights.broadcast(panel, self._sums.__getitem__, "writing the state of a stream")
-                arrays[f"sums.{panel}"] = comm.backend.download(part)
-        content = {"step": self.step, "observed": self.observed, "unknowns": self._unknowns, "width": width}
+        arrays = dict(self._state.arrays())
         shapes = {name: array.shape for name, array in arrays.items()}
         named = [(name, partial(np.asarray, array)) for name, array in arrays.items()]
-        save_arrays(comm, path, STREAM, shapes, content, named)
+        save_arrays(self.comm, path, STREAM, shapes, self._state.description(), named)
 
     @collective("reading the state of a stream")
     def load(self, path: FilePath) -> None:
         """Replace the state by that of a file; see `RealTimeInversion.resume`."""
-        factor, comm, backend = self._factor, self._factor.comm, self._factor.comm.backend
-        with read_arrays(comm, path, STREAM) as archive:
-            where = file_path(path)
-            found, step = archive.description, int(archive.description["step"])
-            diagonal = archive.read("log_diagonal")
-            expected = factor.log_diagonal[: len(diagonal)]
-            if diagonal.shape != expected.shape or not np.allclose(diagonal, expected, rtol=1e-6, atol=1e-6):
-                raise ChecksumError(
-                    f"{where}: expected the state of a stream of this factor, found that of another one"
-                )
-            forecast = factor.forecast
-            names = [name for name in archive.shapes if name.startswith("sums.")]
-            if len(names) != (0 if forecast is None else len(forecast.index.panels)):
-                raise ChecksumError(f"{where}: expected the state of a stream with this forecast, found another one")
-            self._widen(int(found["unknowns"]) - self._unknowns)
-            self._whitened[...] = 0.0
-            backend.upload(self._whitened[: step * factor.index.blocks], archive.read("whitened"))
-            backend.upload(self._products, archive.read("products"))
-            for panel, sums in self._sums.items():
-                backend.upload(sums, archive.read(f"sums.{panel}"))
-            self.step, self.observed = step, int(found["observed"])
-            self._log_determinant = float(archive.read("log_determinant")[0])
+        with read_arrays(self.comm, path, STREAM) as archive:
+            found = State.read(self._factor, archive, file_path(path))
+        self._state = found
 
     @collective("inferring a source")
     def infer(self) -> Vector:
@@ -282,14 +185,14 @@ class Stream:
         """Return ``K^-1 d`` of the data so far in time-major order, zero afterwards: an array of the backend."""
         factor, backend = self._factor, self._factor.comm.backend
         with factor.comm.agreement("inverting"), backend.active():
-            rows = self.step * factor.index.blocks
-            mean = backend.arrays.numpy.asarray(np.concatenate([[1.0], self._unknown()[0]]))
-            whitened = (self._whitened[:rows] @ mean).reshape(-1, 1)
+            state = self._state
+            mean = backend.arrays.numpy.asarray(np.concatenate([[1.0], state.unknown().mean]))
+            whitened = (state.whitened[: state.rows] @ mean).reshape(-1, 1)
             found = backend.zeros((factor.index.size,), DOUBLE).array
-        if rows:
+        if state.rows:
             solved = solve_upper(factor.lower, whitened)
             with backend.active():
-                found[:rows] = solved[:, 0]
+                found[: state.rows] = solved[:, 0]
         return found
 
 

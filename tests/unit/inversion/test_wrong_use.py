@@ -232,6 +232,28 @@ def test_a_stream_of_another_factor(model, tmp_path: Path) -> None:
         other.load(tmp_path / "stream.h5")
 
 
+@pytest.mark.parametrize("site", ["solve_triangular", "numpy.pad"])
+def test_an_interrupted_step_leaves_the_stream_as_it_was(model, site: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream, undisturbed = model.stream(), model.stream()
+    for each in (stream, undisturbed):
+        each.assimilate(np.ma.masked_array(DATA[:, 0], [True, False, False, False]))
+    second = np.ma.masked_array(DATA[:, 1], [False, True, False, False])
+
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        owner = {"solve_triangular": type(COMM.backend.arrays), "numpy.pad": np}[site]
+        patch.setattr(owner, site.rpartition(".")[2], interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            stream.assimilate(second)
+    assert stream.step == 1
+    for each in (stream, undisturbed):
+        each.assimilate(second)
+    assert stream.log_evidence == undisturbed.log_evidence
+    assert np.array_equal(stream.forecast.variance, undisturbed.forecast.variance)
+
+
 CALLS: list[Callable[[Any, Any], Any]] = [
     lambda model, stream: model.infer(DATA),
     lambda model, stream: model.forecast(DATA),

@@ -1,0 +1,220 @@
+"""The state of a stream after some time steps: a value, which the next step leaves as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import scipy.linalg
+
+from ..backends.base import DOUBLE
+from ..errors import ChecksumError
+from ..io import Archive
+from .factor import Factor
+
+Floats = npt.NDArray[np.float64]
+
+
+class Unknowns(NamedTuple):
+    """The posterior of the unknowns u, N(mean, root root*), and what it makes of the data.
+
+    Parameters
+    ----------
+    mean : (unknowns,) array
+        The mean, ``-(B* B)^-1 B* a``.
+    root : (unknowns, unknowns) array
+        A root of the covariance ``(B* B)^-1``.
+    misfit : float
+        ``|a|^2`` less what u explains.
+    log_determinant : float
+        The log determinant of ``B* B``.
+    """
+
+    mean: Floats
+    root: Floats
+    misfit: float
+    log_determinant: float
+
+
+@dataclass(frozen=True)
+class State:
+    """The whitened data ``z = a + B u`` of the first steps, and their products; see `stream`.
+
+    Parameters
+    ----------
+    factor : Factor
+        The factor of the inversion.
+    step : int
+        Number of time steps that have arrived.
+    observed : int
+        Number of observed data.
+    log_determinant : float
+        The sum of the logarithms of the factor's diagonal at the observed data.
+    whitened : array
+        (n, 1 + unknowns): a, and the columns of B. The rows of later steps are memory for them.
+    products : array
+        ``(a, B)* (a, B)``.
+    sums : dict
+        ``W (a, B)`` of the quantities of each of this rank's panels.
+    """
+
+    factor: Factor
+    step: int
+    observed: int
+    log_determinant: float
+    whitened: Any
+    products: Any
+    sums: dict[int, Any]
+
+    @classmethod
+    def empty(cls, factor: Factor, unknowns: int = 0) -> State:
+        """Return the state before the first step, with room for unknowns. Local."""
+        backend, width = factor.comm.backend, 1 + unknowns
+        forecast = factor.forecast
+        panels = {} if forecast is None else forecast.weights.panels
+        return cls(
+            factor,
+            0,
+            0,
+            0.0,
+            backend.zeros((factor.index.size, width), DOUBLE).array,
+            backend.zeros((width, width), DOUBLE).array,
+            {panel: backend.zeros((len(weights), width), DOUBLE).array for panel, weights in panels.items()},
+        )
+
+    @property
+    def unknowns(self) -> int:
+        """Number of missing data."""
+        return int(self.products.shape[0]) - 1
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the whitened data."""
+        return self.step * self.factor.index.blocks
+
+    def after(self, values: Floats, missing: npt.NDArray[np.bool_]) -> State:
+        """Return the state after one more step. Collective.
+
+        Parameters
+        ----------
+        values : (Nd,) array
+            The data less those of the prior's mean; zero where they are missing.
+        missing : (Nd,) array of bool
+            The sensors without a datum.
+        """
+        factor, comm, backend = self.factor, self.factor.comm, self.factor.comm.backend
+        phase, blocks = "assimilating a time step", self.factor.index.blocks
+        with comm.agreement(phase), backend.active():
+            wider = self._widened(int(missing.sum()))
+
+        def whiten(_: int) -> Any:
+            with backend.active():
+                return wider._whiten(values, missing)
+
+        new = factor.lower.broadcast(factor.index.panel_of(self.step), whiten, phase)
+        rows, seen = slice(self.rows, self.rows + blocks), ~missing
+        with comm.agreement(phase), backend.active():
+            wider.whitened[rows] = new
+            panels = {} if factor.forecast is None else factor.forecast.weights.panels
+            return State(
+                factor,
+                self.step + 1,
+                self.observed + int(seen.sum()),
+                self.log_determinant + float(factor.log_diagonal[self.step, seen].sum()),
+                wider.whitened,
+                wider.products + new.T @ new,
+                {panel: wider.sums[panel] + weights[:, rows] @ new for panel, weights in panels.items()},
+            )
+
+    def _widened(self, added: int) -> State:
+        """Return the state with columns of zeros for more unknowns."""
+        if not added:
+            return self
+        numpy = self.factor.comm.backend.arrays.numpy
+        columns = ((0, 0), (0, added))
+        return State(
+            self.factor,
+            self.step,
+            self.observed,
+            self.log_determinant,
+            numpy.pad(self.whitened, columns),
+            numpy.pad(self.products, ((0, added), (0, added))),
+            {panel: numpy.pad(sums, columns) for panel, sums in self.sums.items()},
+        )
+
+    def _whiten(self, values: Floats, missing: npt.NDArray[np.bool_]) -> Any:
+        """Return the rows of (a, B) of the next step. The last columns are those of its missing data."""
+        arrays, blocks, first = self.factor.comm.backend.arrays, self.factor.index.blocks, self.rows
+        row = self.factor.lower.block_row(self.step)
+        right = -(row[:, :first] @ self.whitened[:first])
+        right[:, 0] += arrays.numpy.asarray(values)
+        triangle = row[:, first : first + blocks]
+        if not missing.any():
+            return arrays.solve_triangular(triangle, right)
+        seen, lost = np.flatnonzero(~missing), np.flatnonzero(missing)
+        width = 1 + self.unknowns
+        found = arrays.numpy.zeros((blocks, width))
+        found[lost, np.arange(width - len(lost), width)] = 1.0
+        if seen.size:
+            right = right[seen] - triangle[np.ix_(seen, lost)] @ found[lost]
+            found[seen] = arrays.solve_triangular(triangle[np.ix_(seen, seen)], right)
+        return found
+
+    def unknown(self) -> Unknowns:
+        """Return the posterior of the unknowns."""
+        products = self.factor.comm.backend.download(self.products)
+        if not self.unknowns:
+            return Unknowns(np.empty(0), np.empty((0, 0)), float(products[0, 0]), 0.0)
+        triangle = scipy.linalg.cholesky(products[1:, 1:], lower=True)
+        half = scipy.linalg.solve_triangular(triangle, products[1:, 0], lower=True)
+        mean = -scipy.linalg.solve_triangular(triangle, half, lower=True, trans=1)
+        root = scipy.linalg.solve_triangular(triangle, np.eye(self.unknowns), lower=True, trans=1)
+        log_determinant = 2.0 * float(np.log(np.diagonal(triangle)).sum())
+        return Unknowns(mean, root, float(products[0, 0] - half @ half), log_determinant)
+
+    # Files
+
+    def description(self) -> dict[str, int]:
+        """Return the plain values of a file."""
+        return {"step": self.step, "observed": self.observed, "unknowns": self.unknowns}
+
+    def arrays(self) -> Iterator[tuple[str, Floats]]:
+        """Yield the arrays of a file by name, on the host of every rank. Collective."""
+        download = self.factor.comm.backend.download
+        yield "log_diagonal", self.factor.log_diagonal[: self.step]
+        yield "log_determinant", np.array([self.log_determinant])
+        yield "whitened", download(self.whitened[: self.rows])
+        yield "products", download(self.products)
+        if (forecast := self.factor.forecast) is not None:
+            for panel in range(len(forecast.index.panels)):
+                part = forecast.weights.broadcast(panel, self.sums.__getitem__, "writing the state of a stream")
+                yield f"sums.{panel}", download(part)
+
+    @classmethod
+    def read(cls, factor: Factor, archive: Archive, where: object) -> State:
+        """Return the state of a file. Local.
+
+        Raises
+        ------
+        ChecksumError
+            The state belongs to another factor or forecast.
+        """
+        found, upload = archive.description, factor.comm.backend.upload
+        diagonal = archive.read("log_diagonal")
+        expected = factor.log_diagonal[: len(diagonal)]
+        if diagonal.shape != expected.shape or not np.allclose(diagonal, expected, rtol=1e-6, atol=1e-6):
+            raise ChecksumError(f"{where}: expected the state of a stream of this factor, found that of another one")
+        names = [name for name in archive.shapes if name.startswith("sums.")]
+        if len(names) != (0 if factor.forecast is None else len(factor.forecast.index.panels)):
+            raise ChecksumError(f"{where}: expected the state of a stream with this forecast, found another one")
+        empty = cls.empty(factor, int(found["unknowns"]))
+        step = int(found["step"])
+        upload(empty.whitened[: step * factor.index.blocks], archive.read("whitened"))
+        upload(empty.products, archive.read("products"))
+        for panel, sums in empty.sums.items():
+            upload(sums, archive.read(f"sums.{panel}"))
+        log_determinant = float(archive.read("log_determinant")[0])
+        return cls(factor, step, int(found["observed"]), log_determinant, empty.whitened, empty.products, empty.sums)
