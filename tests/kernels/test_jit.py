@@ -103,6 +103,7 @@ def test_limits_of_a_launch() -> None:
     """Reductions halve the threads of a block; CUDA's grids have up to 65,535 blocks along y."""
     assert jit.THREADS.bit_count() == 1
     assert jit.MAX_GRID_Y == 65535
+    assert all(threads % 32 == 0 < elements for threads, elements in elementwise.MAP_SHAPES.values())
     assert Target("cuda").stream == 0  # the default stream
 
 

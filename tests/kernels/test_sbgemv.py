@@ -159,7 +159,8 @@ TIGHT = [
     (Tile(4, LANES, width=2), 1),
     (Tile(4, LANES, width=2, layers=3), 1),
     (Tile(3, LANES, layers=4, pairs=1, groups=2, stages=3), 5),
-    (Tile(1, LANES, layers=3, pairs=1, stages=2), 3),
+    (Tile(1, LANES, layers=4, pairs=3, stages=2), 5),
+    (Tile(2, LANES, layers=2, pairs=1, stages=5), 2),  # more stages than terms
 ]
 
 
@@ -180,7 +181,8 @@ def test_shared_memory_holds_just_the_layers_or_the_stages(machine) -> None:
     one = gemv.gemv_nest(Tile(4, 32, width=2, layers=8), float64, ()).bindings
     assert (one["SUMS"], one["TERMS"], one["SHARED"]) == (8, (4, 2), (7, 16, 32))
     assert one["load_two"] is load(2) and one["load_run"] is load(4)
-    assert gemv.gemv_nest(Tile(2, 64), float64, ()).bindings["SHARED"] == (1, 4, 64)
+    without_layers = gemv.gemv_nest(Tile(2, 64), float64, ()).bindings
+    assert without_layers["SHARED"] == (1, 4, 64) and without_layers["load_run"] is load(2)
     tile = Tile(
         5, 32, layers=8, pairs=4, groups=2, stages=5
     )  # 20 rows and 8 pairs at 32 frequencies, 5 terms at a time
@@ -216,7 +218,7 @@ def test_chunks_are_stored_as_sums_and_a_whole_sum_as_a_result(machine, monkeypa
 
 HUGE = 2.0**53
 # The sums of both are 1 if they are split as a test says, and not 1 in most other orders. The first is split into parts
-# of one value, or not at all, and the second in the middle.
+# of one value, or not at all, and the second in its middle.
 SINGLES, HALVES = (1, HUGE, -HUGE, 1), (HUGE, 1, 1, -HUGE)
 
 
@@ -229,6 +231,7 @@ SINGLES, HALVES = (1, HUGE, -HUGE, 1), (HUGE, 1, 1, -HUGE)
         (SINGLES, 1, 0, 1),
         (HALVES, 2, 0, 1),
         (HALVES, 1, 0, 2),
+        ((0, 0, 0, 0, *HALVES), 2, 0, 2),
         (SINGLES, 1, 1, 4),
         (SINGLES, 1, 1, 1),
         (HALVES, 1, 1, 2),
@@ -236,7 +239,8 @@ SINGLES, HALVES = (1, HUGE, -HUGE, 1), (HUGE, 1, 1, -HUGE)
 )
 def test_the_order_of_additions(machine, values, layers, pairs, chunks) -> None:
     """A pair of the operand's rows, or of its vectors, has one of the values; F has 1 at frequency 1 and i at 2."""
-    problem = Problem(2, 4 if pairs else 8, 5, False, formats.COMPLEX128, *DTYPES[0], num_vecs=2 if pairs else 1)
+    terms, num_vecs = (len(values), 2) if pairs else (2 * len(values), 1)
+    problem = Problem(2, terms, 5, False, formats.COMPLEX128, *DTYPES[0], num_vecs)
     spectrum = np.zeros((2, problem.reduced, 16))
     spectrum[0, :, 2] = spectrum[0, :, 5] = 1
     operand = np.repeat(np.array(values, DOUBLE)[:, None], 5, axis=1)

@@ -8,11 +8,11 @@ from itertools import product
 import numpy as np
 import pytest
 
-from numba_fftmatvec.kernels import Target, encoding, formats
-from numba_fftmatvec.kernels.jit import clear
+from numba_fftmatvec.kernels import Target, elementwise, encoding, formats, padding, reductions
+from numba_fftmatvec.kernels.jit import CpuNest, clear
 from numba_fftmatvec.kernels.sbgemv import cpu
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
-from support.machines import interpret
+from support.machines import INTERPRETED, interpret
 from support.stored import decode
 
 DOUBLE = np.complex128
@@ -178,3 +178,27 @@ def test_the_next_blocks_of_the_spectrum_are_prefetched(prefetched, num_vecs, ad
     # A block past the end of a row of blocks is the first of the next.
     beyond = {((d * 10 + m) // 10, (d * 10 + m) % 10) for d, m in expected}
     assert lines == {(d, m, at) for d, m in beyond for at in runs if d < 9}
+
+
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
+@pytest.mark.parametrize("num_vecs", [1, 2])
+def test_a_launch_compiles_nothing(monkeypatch, num_vecs) -> None:
+    """The arguments have the types of the one signature. For others numba would compile the kernel again."""
+    compiled = []
+    compile_nest = CpuNest.compile
+    monkeypatch.setattr(
+        CpuNest, "compile", lambda nest, function: compiled.append(compile_nest(nest, function)) or compiled[-1]
+    )
+    clear()
+    x, rows, target = np.ones(3), np.ones((2, 3)), Target("cpu")
+    elementwise.fill_launcher(target, "constant")(x)
+    elementwise.map_launcher(target, "axpy")(x, x, x)
+    padding.copy_launcher(target, np.float64, np.float64, np.float64)(rows, rows)
+    reductions.reduce_launcher(target, "dot")(np.zeros(reductions.PARTIALS + 1), x, x)
+    where = problem((2, 3, 4), False, formats.FIXED16, num_vecs)
+    spectrum, _ = stored_spectrum(where)  # encoded
+    encoding.decode_launcher(target, formats.FIXED16)(np.zeros((3, 8)), spectrum.values[0], spectrum.scales[0])
+    vectors = random((num_vecs * 3, 4), 1)
+    cpu.launcher(target, where)(np.zeros((num_vecs * 2, 4), DOUBLE), spectrum, vectors)
+    assert len(compiled) == 8  # a reduction has two stages
+    assert all(len(each.signatures) == 1 for each in compiled)
