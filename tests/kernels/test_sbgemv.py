@@ -198,6 +198,7 @@ def test_shared_memory_holds_just_the_layers_or_the_stages(machine) -> None:
     sizes |= {"PART_SLOT": 64 * 20, "VALUE_SLOT": 64 * 16, "SPECTRA": 5 * 64 * 20, "VECTORS": 5 * 64 * 16}
     sizes |= {"SUMS": (5, 4, 4), "FACTORS": (5, 2)}
     assert {name: several[name] for name in sizes} == sizes
+    assert gemm.gemm_nest(Tile(5, 32, layers=2, pairs=4), float64, float64, ()).bindings["VALUE_COPIES"] == 4
     assert several["load_part"] is several["load_value"] is load_shared(2)
     assert several["copy_part"] is several["copy_value"] is copy_async(2)
     assert several["wait_for_copies"] is wait_for(3)  # of the five terms one is used and three are on their way

@@ -195,7 +195,8 @@ def statement(source: str, mutant: Mutant) -> range:
             end = each.end_lineno or each.lineno
             if body and not any(inner is node for child in body for inner in ast.walk(child)):
                 end = max(each.lineno, body[0].lineno - 1)
-            lines = range(each.lineno, end + 1)  # the walk goes inwards
+            start = min([each.lineno, *(d.lineno for d in getattr(each, "decorator_list", []))])
+            lines = range(start, end + 1)  # the walk goes inwards
     return lines
 
 
