@@ -37,12 +37,15 @@ class ArrayLibrary(Protocol):
         NumPy's functions for the backend's arrays: NumPy or CuPy.
     fft : module
         The functions of scipy.fft for the backend's arrays.
+    fft_options : dict
+        Keyword arguments of these functions: on the CPU the number of this rank's cores.
     panel_rows : int
         Number of rows of a dense matrix at which its products reach the device's speed.
     """
 
     numpy: Any
     fft: Any
+    fft_options: dict[str, int]
     panel_rows: int
 
     def cholesky(self, matrix: Any) -> Any:

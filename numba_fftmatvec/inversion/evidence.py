@@ -138,6 +138,11 @@ def maximise(blocks: RootBlocks, noise: Noise, residual: Floats, bounds: tuple[f
 
     options = {"gtol": tolerance, "ftol": 0.0}
     result = scipy.optimize.minimize(cost, np.zeros(2), jac=True, method="L-BFGS-B", bounds=limits, options=options)
+    if not math.isfinite(result.fun):
+        raise NotPositiveDefiniteError(
+            f"fit: expected scales with a regular data-space Hessian, found none in {result.nfev} factorisations; more "
+            "noise or a smaller prior deviation makes it regular"
+        )
     at_bound = np.isclose(result.x, limits[0][0]) | np.isclose(result.x, limits[0][1])
     free = np.abs(np.where(at_bound, 0.0, result.jac)).max()
     if not free <= tolerance:

@@ -313,6 +313,8 @@ class RealTimeInversion:
         ------
         ConvergenceError
             The optimiser stopped before the derivatives were small enough.
+        NotPositiveDefiniteError
+            The data-space Hessian is singular to rounding at the scales that were tried.
         """
         residual = time_major(self.comm, self._data, data) - self._data_mean.reshape(-1)
         with self.comm.agreement("fitting scales", {"bounds": bounds, "tolerance": tolerance}):

@@ -107,17 +107,14 @@ class CausalFilter(CheckedOperator):
 
     def _filter(self, source: Vector, target: Vector, *, adjoint: bool) -> None:
         if source.array is not None:
-            backend = self.comm.backend
-            with backend.active():
-                self._filter_blocks(
-                    source, target, adjoint, {"workers": backend.threads} if backend.name == "cpu" else {}
-                )
+            with self.comm.backend.active():
+                self._filter_blocks(source, target, adjoint)
         target.init_vec()
 
-    def _filter_blocks(self, source: Vector, target: Vector, adjoint: bool, options: dict[str, int]) -> None:
+    def _filter_blocks(self, source: Vector, target: Vector, adjoint: bool) -> None:
         """Filter this rank's blocks, in pieces that bound the memory of their transforms."""
         Nt, backend = self._layout.block_size, self.comm.backend
-        fft, transfer = backend.arrays.fft, self._transfer
+        fft, options, transfer = backend.arrays.fft, backend.arrays.fft_options, self._transfer
         shape = source.num_vecs, source.num_blocks, Nt
         values, results = source.array.reshape(shape), target.array.reshape(shape)
         step = max(1, PIECE_BYTES[backend.name] // (2 * Nt * values.itemsize))

@@ -264,6 +264,7 @@ class Spectrum:
         backend, layout = self._backend, self._layout
         pieces = column_pieces(layout)
         read = decode_launcher(backend.target, self.format)
+        fft, options = backend.arrays.fft, backend.arrays.fft_options
         with backend.active(), np.errstate(invalid="ignore"):  # the matrix may have infinities
             values = backend.empty((layout.nm, layout.Nt), DOUBLE).array
             parts = backend.zeros((len(pieces[0]), 2 * COMPLEX128.pitch(layout.frequencies)), DOUBLE).array
@@ -273,6 +274,6 @@ class Spectrum:
                 mine = slice(cols.start - layout.block_cols.start, cols.stop - layout.block_cols.start)
                 if response is not None:
                     transforms = transforms * (response if response.ndim == 1 else response[mine])
-                inverse = backend.arrays.fft.irfft(transforms, layout.padded_size, axis=-1, norm="forward")
+                inverse = fft.irfft(transforms, layout.padded_size, axis=-1, norm="forward", **options)
                 values[mine] = inverse[:, : layout.Nt]
         return values

@@ -18,11 +18,20 @@ SMALLEST_PIVOT = 64 * np.finfo(np.float64).eps
 
 
 class CpuArrays:
-    """Arrays in host memory. See `ArrayLibrary` for the methods."""
+    """Arrays in host memory. See `ArrayLibrary` for the methods.
+
+    Parameters
+    ----------
+    threads : int
+        Number of this rank's cores.
+    """
 
     numpy: Any = np
     fft: Any = scipy.fft
     panel_rows = 512
+
+    def __init__(self, threads: int = 1) -> None:
+        self.fft_options = {"workers": threads}
 
     def cholesky(self, matrix: Any) -> Any:
         """Return the lower Cholesky factor."""

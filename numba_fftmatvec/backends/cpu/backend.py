@@ -149,7 +149,7 @@ class CpuBackend:
         """NumPy and SciPy."""
         from .arrays import CpuArrays  # scipy.sparse.linalg takes 0.3 s to import, and products do not need it
 
-        return CpuArrays()
+        return CpuArrays(self.threads)
 
     @cached_property
     def _pieces(self) -> Pieces:

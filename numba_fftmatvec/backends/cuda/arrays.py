@@ -25,6 +25,7 @@ class CudaArrays:
 
     numpy: Any = cupy
     fft: Any = cupyx.scipy.fft
+    fft_options: dict[str, int] = {}  # noqa: RUF012 - never changed
     panel_rows = 2048
 
     def cholesky(self, matrix: Any) -> Any:

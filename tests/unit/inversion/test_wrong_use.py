@@ -166,6 +166,12 @@ def test_a_singular_hessian() -> None:
     assert not model.is_factorised
 
 
+def test_no_fit_of_a_singular_hessian() -> None:
+    model = inversion.RealTimeInversion(twice_the_same_sensor(COMM), GIVEN.prior, inversion.WhiteNoise(1e-9))
+    with pytest.raises(fm.NotPositiveDefiniteError, match="fit: expected scales with a regular data-space Hessian"):
+        model.fit(np.vstack([DATA, DATA[1:2]]))
+
+
 def test_a_hessian_that_cannot_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     model = inverse(COMM, GIVEN)
     monkeypatch.setattr(type(COMM.backend), "free_bytes", lambda self: 12_000)
