@@ -60,6 +60,18 @@ class ArrayLibrary(Protocol):
     def solve_triangular(self, factor: Any, values: Any, *, transposed: bool = False) -> Any:
         """Return ``factor^-1 values`` of a lower triangular factor, or ``factor^-T values`` with `transposed`."""
 
+    def solve_right(self, factor: Any, values: Any) -> None:
+        """Replace `values`, an array of rows, by ``values factor^-T`` of a lower triangular factor."""
+
+    def add_product(self, target: Any, left: Any, right: Any) -> None:
+        """Add ``left @ right`` to a matrix.
+
+        Each row of `target` is contiguous, and so is each row or each column of `left` and `right`.
+        """
+
+    def subtract_product(self, target: Any, left: Any, right: Any) -> None:
+        """Subtract ``left @ right`` from a matrix; see `add_product`."""
+
     def sparse_matrix(self, matrix: Any) -> Any:
         """Return a SciPy sparse matrix as one that multiplies the backend's arrays."""
 

@@ -68,7 +68,8 @@ class Meeting:
         try:
             error = error and named_error(error, agreement.phase)
             report = reports.encode(error) if error is not None else b""
-            text = repr((agreement.phase, plain(agreement.arguments), len(agreement.values)))
+            if self.size > 1:
+                text = repr((agreement.phase, plain(agreement.arguments), len(agreement.values)))
         except BaseException as late:  # an interrupt: the other ranks must not wait
             error, report = late, reports.encode(late)
         message = self._exchange(agreement, report, text)
@@ -89,7 +90,7 @@ class Meeting:
         self.count += 1
         count = len(agreement.values)
         self._words[_REPORT] = len(report)
-        self._words[_DIGEST] = _digest(text)
+        self._words[_DIGEST] = _digest(text) if self.size > 1 else 0
         if 0 < count <= _WORDS - _VALUES:
             self._record[_VALUES : _VALUES + count] = agreement.values
         message = bytearray(report)

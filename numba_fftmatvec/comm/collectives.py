@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..backends import Backend
@@ -19,6 +18,8 @@ class Collectives(Protocol):
 
     queued: bool
 
+    def __init__(self, comm: MPI.Intracomm, meeting: Meeting, backend: Backend) -> None: ...
+
     def broadcast(self, array: Any, root: int) -> None:
         """Copy the root's contiguous float32 or float64 array into the array of every rank."""
 
@@ -29,9 +30,9 @@ class Collectives(Protocol):
         """Free the library's resources."""
 
 
-def select_collectives(name: str) -> Callable[[MPI.Intracomm, Meeting, Backend], Collectives]:
-    """Import a library, ``"mpi"`` or ``"nccl"``, and return the constructor of its collectives."""
+def select_collectives(name: str) -> type[Collectives]:
+    """Import a library, ``"mpi"`` or ``"nccl"``, and return the class of its collectives."""
     constructor = {"mpi": "MpiCollectives", "nccl": "NcclCollectives"}[name]
-    found: Callable[[MPI.Intracomm, Meeting, Backend], Collectives]
+    found: type[Collectives]
     found = getattr(importlib.import_module(f"{__package__}.{name}"), constructor)
     return found

@@ -131,7 +131,9 @@ class Comm:
         self._create_communicators(comm)
         try:
             self.backend: Backend = self._choose_backend(backend, stream)
-            self._axes = self._create_axes(self._choose_collectives(collectives))
+            self._kind = self._choose_collectives(collectives)
+            self._world: Collectives | None = None
+            self._axes = self._create_axes(self._kind)
         except BaseException as error:
             self._abandon(error)
             raise
@@ -159,7 +161,7 @@ class Comm:
             chosen = select_backend(name, *self._node, stream)
         return chosen
 
-    def _choose_collectives(self, name: str) -> Callable[[MPI.Intracomm, Meeting, Backend], Collectives]:
+    def _choose_collectives(self, name: str) -> type[Collectives]:
         shared = self._ranks_sharing_a_device()
         with self.agreement("choosing collectives"):
             if name == "nccl" and (self.backend.name != "cuda" or shared):
@@ -174,7 +176,7 @@ class Comm:
             chosen = select_collectives(name)
         return chosen
 
-    def _create_axes(self, kind: Callable[[MPI.Intracomm, Meeting, Backend], Collectives]) -> dict[Space, Axis]:
+    def _create_axes(self, kind: type[Collectives]) -> dict[Space, Axis]:
         lines = {Space.COL: (self.row_comm, self.col_comm), Space.ROW: (self.col_comm, self.row_comm)}
         axes: dict[Space, Axis] = {}
         try:
@@ -284,6 +286,13 @@ class Comm:
             agreed.share(values)
         return agreed.stacked  # type: ignore[no-any-return]
 
+    def device_collectives(self) -> Collectives | None:
+        """Return collectives of all ranks that are queued on the device's stream, or None without NCCL. Collective."""
+        if self._kind.queued and self.world_size > 1 and self._world is None:
+            with self.agreement("creating collectives"):
+                self._world = self._kind(self.global_comm, self._meeting, self.backend)
+        return self._world
+
     def concatenate(self, values: npt.NDArray[np.float64], phase: str = "joining arrays") -> npt.NDArray[np.float64]:
         """Return the (n, length) values of all ranks, of any lengths, joined along the second axis, on every rank."""
         with self.agreement(phase, {"rows": len(values)}) as agreed:
@@ -338,6 +347,8 @@ class Comm:
             self._family.reclaim(self._meeting)
             for axis in self._axes.values():
                 axis.close()
+            if self._world is not None:
+                self._world.close()
             self._family.free(self._number)
 
     def __enter__(self) -> Comm:

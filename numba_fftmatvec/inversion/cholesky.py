@@ -49,8 +49,8 @@ def factorise(matrix: PanelMatrix, borders: Sequence[PanelMatrix] = ()) -> None:
                         continue
                     rest = values[:, cols]
                     if cols.start:
-                        rest = rest - values[:, : cols.start] @ done.T
-                    values[:, cols] = backend.arrays.solve_triangular(triangle, rest.T).T
+                        backend.arrays.subtract_product(rest, values[:, : cols.start], done.T)
+                    backend.arrays.solve_right(triangle, rest)
 
 
 def _complete(matrix: PanelMatrix, panel: int) -> Any:
@@ -60,9 +60,9 @@ def _complete(matrix: PanelMatrix, panel: int) -> Any:
     cols = matrix.rows.rows(steps)
     with backend.active():
         diagonal = values[:, cols]
+        whole = backend.download(backend.arrays.numpy.diagonal(diagonal))
         if cols.start:
-            diagonal = diagonal - values[:, : cols.start] @ values[:, : cols.start].T
-        whole = backend.download(backend.arrays.numpy.diagonal(values[:, cols]))
+            backend.arrays.subtract_product(diagonal, values[:, : cols.start], values[:, : cols.start].T)
         try:
             factor = backend.arrays.cholesky(diagonal)
         except NotPositiveDefiniteError as error:

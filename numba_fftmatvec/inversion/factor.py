@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..backends.base import DOUBLE
 from ..comm import Comm
 from ..comm.exclusive import collective
 from ..errors import CapacityError
@@ -184,6 +185,20 @@ class Factor:
     def index(self) -> TimeMajor:
         """The index of the data."""
         return self.lower.rows
+
+    @cached_property
+    def inverses(self) -> dict[int, Any]:
+        """The inverses of the diagonal blocks of L for the steps of each of this rank's panels, (steps, Nd, Nd)."""
+        backend, blocks, found = self.comm.backend, self.index.blocks, {}
+        with backend.active():
+            one = backend.arrays.numpy.eye(blocks)
+            for panel in self.lower.panels:
+                steps = self.index.panels[panel]
+                found[panel] = inverses = backend.empty((len(steps), blocks, blocks), DOUBLE).array
+                for inverse, step in zip(inverses, steps, strict=True):
+                    triangle = self.lower.block_row(step)[:, self.index.rows(range(step, step + 1))]
+                    inverse[...] = backend.arrays.solve_triangular(triangle, one)
+        return found
 
 
 def make_factor(F: Matrix, prior: Prior, noise: Noise, forecast: SourceMap | None) -> Factor:

@@ -7,6 +7,7 @@ block diagonals. If the source's innovations end after some steps, so do the sum
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -47,8 +48,8 @@ class RootBlocks:
             response = _response(matrix, prior)
             self._local = backend.empty((layout.Nt, layout.nd, layout.nm), DOUBLE).array
             with backend.active():
-                for i, row in enumerate(layout.block_rows):
-                    self._local[:, i] = matrix.spectra[source.name].blocks(row, response).T
+                for rows, cols, values in matrix.spectra[source.name].blocks(layout.block_rows, response):
+                    self._local[:, rows, cols] = values.transpose(2, 0, 1)
 
     def panel(self, panel: int) -> Any:
         """Return F_t C for the steps t of a panel, as a (rows, k) array of the backend on every rank."""
@@ -57,24 +58,37 @@ class RootBlocks:
         mine = self._local[steps.start : steps.stop]
         with comm.agreement("gathering the blocks of a map"), backend.active():
             if comm.world_size > 1:
-                parts = comm.concatenate(backend.download(mine).reshape(1, -1), "gathering the blocks of a map")
-                mine = backend.empty((len(steps), layout.Nd, layout.Nm), DOUBLE).array
-                backend.upload(mine, self._assembled(parts[0], len(steps)))
+                mine = self._gathered(mine, "gathering the blocks of a map")
             rooted = self.prior.root_adjoint(mine)
         return rooted.reshape(len(steps) * layout.Nd, -1)
 
-    def _assembled(self, parts: Any, steps: int) -> Any:
-        """Return the (steps, Nd, Nm) values of the parts of all ranks, which follow each other."""
-        comm, layout = self.comm, self._layout
-        whole = np.empty((steps, layout.Nd, layout.Nm))
-        start = 0
-        for rank in range(comm.world_size):
-            rows = block_range(layout.Nd, comm.proc_rows, rank % comm.proc_rows)
-            cols = block_range(layout.Nm, comm.proc_cols, rank // comm.proc_rows)
-            shape = steps, len(rows), len(cols)
-            part = parts[start : start + np.prod(shape)].reshape(shape)
+    def _gathered(self, mine: Any, phase: str) -> Any:
+        """Return the (steps, Nd, Nm) values of the parts of all ranks."""
+        comm, layout, backend = self.comm, self._layout, self.comm.backend
+        numpy = backend.arrays.numpy
+        places = [
+            (
+                block_range(layout.Nd, comm.proc_rows, rank % comm.proc_rows),
+                block_range(layout.Nm, comm.proc_cols, rank // comm.proc_rows),
+            )
+            for rank in range(comm.world_size)
+        ]
+        shapes = [(len(mine), len(rows), len(cols)) for rows, cols in places]
+        if (device := comm.device_collectives()) is not None:
+            with comm.agreement(phase):
+                whole = backend.empty((len(mine), layout.Nd, layout.Nm), DOUBLE).array
+                parts = [mine if rank == comm.world_rank else numpy.empty(shape) for rank, shape in enumerate(shapes)]
+            for rank, part in enumerate(parts):
+                device.broadcast(part, rank)
+        else:
+            joined = comm.concatenate(backend.download(mine).reshape(1, -1), phase)[0]
+            ends = np.cumsum([math.prod(shape) for shape in shapes])[:-1]
+            whole = backend.empty((len(mine), layout.Nd, layout.Nm), DOUBLE).array
+            parts = [
+                numpy.asarray(part.reshape(shape)) for part, shape in zip(np.split(joined, ends), shapes, strict=True)
+            ]
+        for (rows, cols), part in zip(places, parts, strict=True):
             whole[:, rows.start : rows.stop, cols.start : cols.stop] = part
-            start += part.size
         return whole
 
 

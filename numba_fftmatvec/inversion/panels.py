@@ -127,15 +127,23 @@ class PanelMatrix:
             The work, for errors.
         """
         comm, backend = self.comm, self.comm.backend
+        if comm.world_size == 1:
+            with comm.agreement(phase):
+                return values(panel)
         mine, shape = None, np.zeros(2)
         with comm.agreement(phase) as agreed:
             if self.owns(panel):
                 mine = values(panel)
                 shape = np.array([*mine.shape, 1][:2], np.float64)
             agreed.share(shape)
-        if comm.world_size == 1:
-            return mine
         rows, cols = (int(n) for n in agreed.stacked[self.owner(panel)])
+        if (device := comm.device_collectives()) is not None:
+            with comm.agreement(phase), backend.active():
+                numpy = backend.arrays.numpy
+                sent = numpy.empty((rows, cols)) if mine is None else numpy.ascontiguousarray(mine).reshape(rows, cols)
+            with backend.active():
+                device.broadcast(sent, self.owner(panel))
+            return sent if mine is None else mine
         host = np.empty((rows, cols))
         if mine is not None:
             host[...] = backend.download(mine).reshape(rows, cols)  # in C order, whatever the order of `mine`

@@ -41,7 +41,7 @@ class Unknowns(NamedTuple):
 
 @dataclass(frozen=True)
 class State:
-    """The whitened data ``z = a + B u`` of the first steps, and their products; see `stream`.
+    """The whitened data ``z = a + B u`` of the first steps; see `stream`.
 
     Parameters
     ----------
@@ -55,8 +55,6 @@ class State:
         The sum of the logarithms of the factor's diagonal at the observed data.
     whitened : array
         (n, 1 + unknowns): a, and the columns of B. The rows of later steps are memory for them.
-    products : array
-        ``(a, B)* (a, B)``.
     sums : dict
         ``W (a, B)`` of the quantities of each of this rank's panels.
     """
@@ -66,7 +64,6 @@ class State:
     observed: int
     log_determinant: float
     whitened: Any
-    products: Any
     sums: dict[int, Any]
 
     @classmethod
@@ -81,14 +78,13 @@ class State:
             0,
             0.0,
             backend.zeros((factor.index.size, width), DOUBLE).array,
-            backend.zeros((width, width), DOUBLE).array,
             {panel: backend.zeros((len(weights), width), DOUBLE).array for panel, weights in panels.items()},
         )
 
     @property
     def unknowns(self) -> int:
         """Number of missing data."""
-        return int(self.products.shape[0]) - 1
+        return int(self.whitened.shape[1]) - 1
 
     @property
     def rows(self) -> int:
@@ -118,15 +114,17 @@ class State:
         rows, seen = slice(self.rows, self.rows + blocks), ~missing
         with comm.agreement(phase), backend.active():
             wider.whitened[rows] = new
-            panels = {} if factor.forecast is None else factor.forecast.weights.panels
+            weights = {} if factor.forecast is None else factor.forecast.weights.panels
+            sums = {panel: values.copy() for panel, values in wider.sums.items()}
+            for panel, total in sums.items():
+                backend.arrays.add_product(total, weights[panel][:, rows], new)
             return State(
                 factor,
                 self.step + 1,
                 self.observed + int(seen.sum()),
                 self.log_determinant + float(factor.log_diagonal[self.step, seen].sum()),
                 wider.whitened,
-                wider.products + new.T @ new,
-                {panel: wider.sums[panel] + weights[:, rows] @ new for panel, weights in panels.items()},
+                sums,
             )
 
     def _widened(self, added: int) -> State:
@@ -141,22 +139,27 @@ class State:
             self.observed,
             self.log_determinant,
             numpy.pad(self.whitened, columns),
-            numpy.pad(self.products, ((0, added), (0, added))),
             {panel: numpy.pad(sums, columns) for panel, sums in self.sums.items()},
         )
 
     def _whiten(self, values: Floats, missing: npt.NDArray[np.bool_]) -> Any:
         """Return the rows of (a, B) of the next step. The last columns are those of its missing data."""
-        arrays, blocks, first = self.factor.comm.backend.arrays, self.factor.index.blocks, self.rows
+        backend, arrays = self.factor.comm.backend, self.factor.comm.backend.arrays
+        index, first, width = self.factor.index, self.rows, 1 + self.unknowns
+        given = np.zeros((index.blocks, width))
+        given[:, 0] = values
+        right = arrays.numpy.empty(given.shape)
+        backend.upload(right, given)
         row = self.factor.lower.block_row(self.step)
-        right = -(row[:, :first] @ self.whitened[:first])
-        right[:, 0] += arrays.numpy.asarray(values)
-        triangle = row[:, first : first + blocks]
+        arrays.subtract_product(right, row[:, :first], self.whitened[:first])
+        found = arrays.numpy.zeros(given.shape)
         if not missing.any():
-            return arrays.solve_triangular(triangle, right)
+            panel = index.panel_of(self.step)
+            inverse = self.factor.inverses[panel][self.step - index.panels[panel].start]
+            arrays.add_product(found, inverse, right)
+            return found
+        triangle = row[:, first : first + index.blocks]
         seen, lost = np.flatnonzero(~missing), np.flatnonzero(missing)
-        width = 1 + self.unknowns
-        found = arrays.numpy.zeros((blocks, width))
         found[lost, np.arange(width - len(lost), width)] = 1.0
         if seen.size:
             right = right[seen] - triangle[np.ix_(seen, lost)] @ found[lost]
@@ -165,7 +168,9 @@ class State:
 
     def unknown(self) -> Unknowns:
         """Return the posterior of the unknowns."""
-        products = self.factor.comm.backend.download(self.products)
+        backend, whitened = self.factor.comm.backend, self.whitened[: self.rows]
+        with backend.active():
+            products = backend.download(whitened.T @ whitened)
         if not self.unknowns:
             return Unknowns(np.empty(0), np.empty((0, 0)), float(products[0, 0]), 0.0)
         triangle = scipy.linalg.cholesky(products[1:, 1:], lower=True)
@@ -187,7 +192,6 @@ class State:
         yield "log_diagonal", self.factor.log_diagonal[: self.step]
         yield "log_determinant", np.array([self.log_determinant])
         yield "whitened", download(self.whitened[: self.rows])
-        yield "products", download(self.products)
         if (forecast := self.factor.forecast) is not None:
             for panel in range(len(forecast.index.panels)):
                 part = forecast.weights.broadcast(panel, self.sums.__getitem__, "writing the state of a stream")
@@ -213,8 +217,7 @@ class State:
         empty = cls.empty(factor, int(found["unknowns"]))
         step = int(found["step"])
         upload(empty.whitened[: step * factor.index.blocks], archive.read("whitened"))
-        upload(empty.products, archive.read("products"))
         for panel, sums in empty.sums.items():
             upload(sums, archive.read(f"sums.{panel}"))
         log_determinant = float(archive.read("log_determinant")[0])
-        return cls(factor, step, int(found["observed"]), log_determinant, empty.whitened, empty.products, empty.sums)
+        return cls(factor, step, int(found["observed"]), log_determinant, empty.whitened, empty.sums)

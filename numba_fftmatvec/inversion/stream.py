@@ -63,6 +63,7 @@ class Stream:
         self._source_of = source_of
         self.comm = factor.comm
         with self.comm.agreement("starting a stream"):
+            _ = factor.inverses  # before the first step
             self._state = State.empty(factor)
 
     @property
@@ -139,17 +140,17 @@ class Stream:
             if parts is None or self._forecast_mean is None:
                 raise ArgumentError("forecast: expected an inversion with a map to quantities, found none")
             state = self._state
-            mean, root, _, _ = state.unknown()
+            unknown = state.unknown() if state.unknowns else None
             means, variances, spreads = {}, {}, {}
             with backend.active():
                 numpy = backend.arrays.numpy
                 for panel, sums in state.sums.items():
                     means[panel] = sums[:, 0]
                     variances[panel] = parts.variances[panel][:, state.step]
-                    if not state.unknowns:
+                    if unknown is None:
                         continue
-                    means[panel] = means[panel] + sums[:, 1:] @ numpy.asarray(mean)
-                    spreads[panel] = sums[:, 1:] @ numpy.asarray(root)
+                    means[panel] = means[panel] + sums[:, 1:] @ numpy.asarray(unknown.mean)
+                    spreads[panel] = sums[:, 1:] @ numpy.asarray(unknown.root)
                     variances[panel] = variances[panel] + (spreads[panel] ** 2).sum(axis=1)
         variance = np.maximum(gathered(parts.weights, variances), 0.0)
         covariance = partial(parts.covariance, state.step, state.unknowns, spreads)

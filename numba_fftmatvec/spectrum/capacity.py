@@ -29,6 +29,11 @@ def column_pieces(layout: MatrixLayout) -> list[range]:
     return [range(first + piece.start, first + piece.stop) for piece in block_ranges(total, count)]
 
 
+def rows_together(layout: MatrixLayout) -> int:
+    """Return the number of block rows whose transforms have at most the memory of the set-up."""
+    return max(1, SETUP_BYTES // (column_bytes(layout) * max(1, layout.nm)))
+
+
 @dataclass(frozen=True)
 class Need:
     """Bytes that a rank needs for a spectrum and its set-up.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from typing import Any
 from weakref import WeakSet
@@ -19,7 +19,7 @@ from ..kernels.padding import copy_launcher
 from ..kernels.reductions import PARTIALS, reduce_launcher
 from ..layout import MatrixLayout
 from ..precision import Precision
-from .capacity import check_capacity, column_pieces
+from .capacity import check_capacity, column_pieces, rows_together
 from .sources import BlockRowSource
 
 _versions = count(1)
@@ -242,38 +242,58 @@ class Spectrum:
 
     def block_row(self, row: int) -> np.ndarray[Any, Any]:
         """Return this rank's part of a block row of F, as a (nm, Nt) float64 host array; see `blocks`."""
-        return self._backend.download(self.blocks(row))
+        values = np.empty((self._layout.nm, self._layout.Nt))
+        for _, cols, blocks in self.blocks(range(row, row + 1)):
+            values[cols] = self._backend.download(blocks[0])
+        return values
 
-    def blocks(self, row: int, response: Any = None) -> Any:
-        """Return this rank's part of a block row of F, as a (nm, Nt) float64 array of the backend's library.
+    def blocks(self, rows: range, response: Any = None) -> Iterator[tuple[slice, slice, Any]]:
+        """Yield this rank's part of block rows of F, in pieces that bound the memory.
 
         Parameters
         ----------
-        row : int
-            Global index of a block row of this rank.
+        rows : range
+            Global indices of block rows of this rank.
         response : array, optional
             The transform of a causal filter, ``rfft(h, 2 Nt)``, by which the spectrum is multiplied: the blocks are
             then those of F after the filter. Its shape is (frequencies,) or (nm, frequencies); an array of the
             backend's library.
 
-        Returns
-        -------
+        Yields
+        ------
+        rows, cols : slice
+            The piece's place among this rank's rows and columns.
         array
-            The values that the stored spectrum represents: the loaded values up to the rounding of the format.
+            The (rows, cols, Nt) float64 values that the stored spectrum represents: the loaded values up to the
+            rounding of the format. An array of the backend's library.
         """
         backend, layout = self._backend, self._layout
-        pieces = column_pieces(layout)
-        read = decode_launcher(backend.target, self.format)
+        first_row, first_col = layout.block_rows.start, layout.block_cols.start
         fft, options = backend.arrays.fft, backend.arrays.fft_options
-        with backend.active(), np.errstate(invalid="ignore"):  # the matrix may have infinities
-            values = backend.empty((layout.nm, layout.Nt), DOUBLE).array
-            parts = backend.zeros((len(pieces[0]), 2 * COMPLEX128.pitch(layout.frequencies)), DOUBLE).array
+        pieces = column_pieces(layout)
+        together = rows_together(layout)
+        for start in range(rows.start, rows.stop, together):
+            some = range(start, min(start + together, rows.stop))
             for cols in pieces:
-                read(backend.wrap(parts[: len(cols)]).view, *self._part(row, cols))
-                transforms = parts[: len(cols)].view(np.complex128)[:, : layout.frequencies]
-                mine = slice(cols.start - layout.block_cols.start, cols.stop - layout.block_cols.start)
-                if response is not None:
-                    transforms = transforms * (response if response.ndim == 1 else response[mine])
-                inverse = fft.irfft(transforms, layout.padded_size, axis=-1, norm="forward", **options)
-                values[mine] = inverse[:, : layout.Nt]
-        return values
+                mine = slice(cols.start - first_col, cols.stop - first_col)
+                with backend.active(), np.errstate(invalid="ignore"):  # the matrix may have infinities
+                    transforms = self._transforms(some, cols)
+                    if response is not None:
+                        transforms = transforms * (response if response.ndim == 1 else response[mine])
+                    inverse = fft.irfft(transforms, layout.padded_size, axis=-1, norm="forward", **options)
+                yield slice(some.start - first_row, some.stop - first_row), mine, inverse[..., : layout.Nt]
+
+    def _transforms(self, rows: range, cols: range) -> Any:
+        """Return the transforms of some blocks, a (rows, cols, frequencies) complex array; it may be a view."""
+        backend, layout = self._backend, self._layout
+        if self.format.is_fixed:
+            parts = backend.zeros((len(rows), len(cols), 2 * COMPLEX128.pitch(layout.frequencies)), DOUBLE).array
+            read = decode_launcher(backend.target, self.format)
+            for row, values in zip(rows, parts, strict=True):
+                read(backend.wrap(values).view, *self._part(row, cols))
+        else:
+            first_row, first_col = layout.block_rows.start, layout.block_cols.start
+            mine = slice(rows.start - first_row, rows.stop - first_row)
+            parts = self._values.array[mine, cols.start - first_col : cols.stop - first_col]
+            parts = parts.astype(np.float64, copy=False)
+        return parts.view(np.complex128)[..., : layout.frequencies]

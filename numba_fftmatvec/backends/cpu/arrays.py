@@ -45,6 +45,18 @@ class CpuArrays:
         """Return the solutions."""
         return scipy.linalg.solve_triangular(factor, values, lower=True, trans=int(transposed), check_finite=False)
 
+    def solve_right(self, factor: Any, values: Any) -> None:
+        """Solve in place."""
+        values[...] = self.solve_triangular(factor, values.T).T
+
+    def add_product(self, target: Any, left: Any, right: Any) -> None:
+        """Add in place."""
+        target += left @ right
+
+    def subtract_product(self, target: Any, left: Any, right: Any) -> None:
+        """Subtract in place."""
+        target -= left @ right
+
     def sparse_matrix(self, matrix: Any) -> Any:
         """Return the matrix itself."""
         return matrix

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +14,14 @@ import cupyx.scipy.fft
 import cupyx.scipy.linalg
 import cupyx.scipy.sparse
 import numpy as np
+from cupy_backends.cuda.libs import cublas
 
 from ...errors import NotPositiveDefiniteError
 from ..cpu.arrays import CpuArrays
 
 PANEL_COLUMNS = 64
+ITEM = 8  # bytes of a value
+PLUS, MINUS = np.array(1.0), np.array(-1.0)
 
 
 class CudaArrays:
@@ -34,9 +38,7 @@ class CudaArrays:
             with cupyx.errstate(linalg="raise"):
                 factor = cupy.linalg.cholesky(matrix)
         except np.linalg.LinAlgError as error:
-            raise NotPositiveDefiniteError(
-                f"Cholesky factorisation: expected a positive definite matrix, found: {error}"
-            ) from None
+            raise _not_positive(str(error)) from None
         if not bool(cupy.isfinite(cupy.diagonal(factor)).all()):
             raise NotPositiveDefiniteError("Cholesky factorisation: expected a positive definite matrix, found NaN")
         return factor
@@ -47,6 +49,26 @@ class CudaArrays:
             factor, values, lower=True, trans=int(transposed), check_finite=False
         )
 
+    def solve_right(self, factor: Any, values: Any) -> None:
+        """Solve in place, without copies.
+
+        cuBLAS takes columns: it sees the transposes of arrays of rows, and solves ``factor values^T = values^T``.
+        """
+        rows, cols = values.shape
+        if rows and cols:
+            sides = cublas.CUBLAS_SIDE_LEFT, cublas.CUBLAS_FILL_MODE_UPPER, cublas.CUBLAS_OP_T
+            handle, diagonal = cupy.cuda.device.get_cublas_handle(), cublas.CUBLAS_DIAG_NON_UNIT
+            matrices = factor.data.ptr, factor.strides[0] // ITEM, values.data.ptr, values.strides[0] // ITEM
+            cublas.dtrsm(handle, *sides, diagonal, cols, rows, PLUS.ctypes.data, *matrices)
+
+    def add_product(self, target: Any, left: Any, right: Any) -> None:
+        """Add in place, without copies."""
+        _add_product(target, left, right, PLUS)
+
+    def subtract_product(self, target: Any, left: Any, right: Any) -> None:
+        """Subtract in place, without copies."""
+        _add_product(target, left, right, MINUS)
+
     def sparse_matrix(self, matrix: Any) -> Any:
         """Return a copy of the matrix in the GPU's memory."""
         return cupyx.scipy.sparse.csr_matrix(matrix)
@@ -54,6 +76,40 @@ class CudaArrays:
     def sparse_solver(self, matrix: Any) -> SparseFactor:
         """Factorise on the host, and on the GPU too if nvmath-python and cuDSS are installed."""
         return SparseFactor(self, matrix)
+
+
+def _not_positive(reason: str) -> NotPositiveDefiniteError:
+    """Return the error of cuSOLVER's message, which has the order of the first leading minor that is not positive."""
+    if (found := re.search(r"devInfo = \[?(\d+)", reason)) is not None:
+        return NotPositiveDefiniteError.at_row(int(found[1]) - 1)
+    return NotPositiveDefiniteError(f"Cholesky factorisation: expected a positive definite matrix, found: {reason}")
+
+
+def _add_product(target: Any, left: Any, right: Any, factor: Any) -> None:
+    """Add ``factor left @ right`` to `target`. cuBLAS sees the transposes of arrays of rows."""
+    (rows, inner), cols = left.shape, right.shape[1]
+    if 0 in (rows, inner, cols):
+        return
+    handle, scale, one = cupy.cuda.device.get_cublas_handle(), factor.ctypes.data, PLUS.ctypes.data
+    left_op, left_stride = _columns_of(left)
+    if cols == 1:
+        sizes = (inner, rows) if left_op == cublas.CUBLAS_OP_N else (rows, inner)
+        op = cublas.CUBLAS_OP_T if left_op == cublas.CUBLAS_OP_N else cublas.CUBLAS_OP_N
+        vector, sums = (right.data.ptr, right.strides[0] // ITEM), (target.data.ptr, target.strides[0] // ITEM)
+        cublas.dgemv(handle, op, *sizes, scale, left.data.ptr, left_stride, *vector, one, *sums)
+        return
+    right_op, right_stride = _columns_of(right)
+    matrices = right.data.ptr, right_stride, left.data.ptr, left_stride
+    sums = target.data.ptr, target.strides[0] // ITEM
+    cublas.dgemm(handle, right_op, left_op, cols, rows, inner, scale, *matrices, one, *sums)
+
+
+def _columns_of(matrix: Any) -> tuple[int, int]:
+    """Return cuBLAS's operation that gives the transpose of a matrix, and the distance of its columns."""
+    outer, inner = matrix.strides
+    if inner == ITEM:
+        return cublas.CUBLAS_OP_N, max(outer // ITEM, matrix.shape[1])
+    return cublas.CUBLAS_OP_T, max(inner // ITEM, matrix.shape[0])
 
 
 class SparseFactor:

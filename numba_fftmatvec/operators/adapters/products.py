@@ -61,7 +61,7 @@ class Products:
         Returns
         -------
         array
-            The results: (m,) for one operand, (m, k) for k operands.
+            The results: (m,), or (m, k) for `values` of two dimensions.
         """
         source, target = self._ends(adjoint)
         if values.ndim > 2 or values.shape[0] != source.size:
@@ -75,7 +75,7 @@ class Products:
         else:
             x = self._scattered(columns, several[0])
             result = self._product(x, several[1], adjoint).gather()
-        return result.reshape(-1) if count == 1 else result.reshape(count, -1).T
+        return result.reshape(-1) if values.ndim == 1 else result.reshape(count, -1).T
 
     def _ends(self, adjoint: bool) -> tuple[VectorLayout, VectorLayout]:
         domain, range_ = self.operator.domain, self.operator.range
