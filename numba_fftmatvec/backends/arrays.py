@@ -63,14 +63,17 @@ class ArrayLibrary(Protocol):
     def solve_right(self, factor: Any, values: Any) -> None:
         """Replace `values`, an array of rows, by ``values factor^-T`` of a lower triangular factor."""
 
-    def add_product(self, target: Any, left: Any, right: Any) -> None:
-        """Add ``left @ right`` to a matrix.
+    def set_product(self, target: Any, left: Any, right: Any) -> None:
+        """Set a matrix to ``left @ right``.
 
         Each row of `target` is contiguous, and so is each row or each column of `left` and `right`.
         """
 
+    def add_product(self, target: Any, left: Any, right: Any) -> None:
+        """Add ``left @ right`` to a matrix; see `set_product`."""
+
     def subtract_product(self, target: Any, left: Any, right: Any) -> None:
-        """Subtract ``left @ right`` from a matrix; see `add_product`."""
+        """Subtract ``left @ right`` from a matrix; see `set_product`."""
 
     def sparse_matrix(self, matrix: Any) -> Any:
         """Return a SciPy sparse matrix as one that multiplies the backend's arrays."""

@@ -119,7 +119,7 @@ def block_covariance(first: RootBlocks, second: RootBlocks | None = None) -> Pan
         cols = other.index.rows(other.index.panels[panel])
         with first.comm.agreement("multiplying the blocks of maps"), first.comm.backend.active():
             for mine, rows in kept.items():
-                result.panels[mine][:, cols] = rows @ blocks.T
+                first.comm.backend.arrays.set_product(result.panels[mine][:, cols], rows, blocks.T)
     _sum_diagonals(result)
     if first.active < first.index.steps:
         _end_sums(result, first.active)

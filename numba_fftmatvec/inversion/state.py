@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +16,7 @@ from ..io import Archive
 from .factor import Factor
 
 Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
 
 class Unknowns(NamedTuple):
@@ -55,6 +56,8 @@ class State:
         The sum of the logarithms of the factor's diagonal at the observed data.
     whitened : array
         (n, 1 + unknowns): a, and the columns of B. The rows of later steps are memory for them.
+    terms : int
+        Number of time steps whose terms `sums` has.
     sums : dict
         ``W (a, B)`` of the quantities of each of this rank's panels.
     """
@@ -64,6 +67,7 @@ class State:
     observed: int
     log_determinant: float
     whitened: Any
+    terms: int
     sums: dict[int, Any]
 
     @classmethod
@@ -78,6 +82,7 @@ class State:
             0,
             0.0,
             backend.zeros((factor.index.size, width), DOUBLE).array,
+            0,
             {panel: backend.zeros((len(weights), width), DOUBLE).array for panel, weights in panels.items()},
         )
 
@@ -91,75 +96,73 @@ class State:
         """Number of rows of the whitened data."""
         return self.step * self.factor.index.blocks
 
-    def after(self, values: Floats, missing: npt.NDArray[np.bool_]) -> State:
+    def after(self, values: Floats, lost: Indices) -> State:
         """Return the state after one more step. Collective.
 
         Parameters
         ----------
         values : (Nd,) array
             The data less those of the prior's mean; zero where they are missing.
-        missing : (Nd,) array of bool
+        lost : array of int
             The sensors without a datum.
         """
         factor, comm, backend = self.factor, self.factor.comm, self.factor.comm.backend
-        phase, blocks = "assimilating a time step", self.factor.index.blocks
+        phase, panel = "assimilating a time step", self.factor.index.panel_of(self.step)
         with comm.agreement(phase), backend.active():
-            wider = self._widened(int(missing.sum()))
+            wider = self._widened(len(lost)) if len(lost) else self
 
         def whiten(_: int) -> Any:
             with backend.active():
-                return wider._whiten(values, missing)
+                return wider._whiten(values, lost)
 
-        new = factor.lower.broadcast(factor.index.panel_of(self.step), whiten, phase)
-        rows, seen = slice(self.rows, self.rows + blocks), ~missing
+        new = factor.lower.broadcast(panel, whiten, phase)
         with comm.agreement(phase), backend.active():
-            wider.whitened[rows] = new
-            weights = {} if factor.forecast is None else factor.forecast.weights.panels
-            sums = {panel: values.copy() for panel, values in wider.sums.items()}
-            for panel, total in sums.items():
-                backend.arrays.add_product(total, weights[panel][:, rows], new)
-            return State(
-                factor,
-                self.step + 1,
-                self.observed + int(seen.sum()),
-                self.log_determinant + float(factor.log_diagonal[self.step, seen].sum()),
-                wider.whitened,
-                sums,
+            if not factor.lower.owns(panel):
+                wider.whitened[self.rows : self.rows + len(values)] = new
+            logarithms = factor.log_diagonal[self.step]
+            seen = np.delete(logarithms, lost) if len(lost) else logarithms
+            return replace(
+                wider,
+                step=self.step + 1,
+                observed=self.observed + len(values) - len(lost),
+                log_determinant=self.log_determinant + float(seen.sum()),
             )
 
     def _widened(self, added: int) -> State:
         """Return the state with columns of zeros for more unknowns."""
-        if not added:
-            return self
-        numpy = self.factor.comm.backend.arrays.numpy
-        columns = ((0, 0), (0, added))
-        return State(
-            self.factor,
-            self.step,
-            self.observed,
-            self.log_determinant,
-            numpy.pad(self.whitened, columns),
-            {panel: numpy.pad(sums, columns) for panel, sums in self.sums.items()},
-        )
+        numpy, columns = self.factor.comm.backend.arrays.numpy, ((0, 0), (0, added))
+        sums = {panel: numpy.pad(values, columns) for panel, values in self.sums.items()}
+        return replace(self, whitened=numpy.pad(self.whitened, columns), sums=sums)
 
-    def _whiten(self, values: Floats, missing: npt.NDArray[np.bool_]) -> Any:
-        """Return the rows of (a, B) of the next step. The last columns are those of its missing data."""
+    def summed(self) -> State:
+        """Return the state whose sums have the terms of all its steps. Local."""
+        if self.terms == self.step or self.factor.forecast is None:
+            return self
+        backend, index, sums = self.factor.comm.backend, self.factor.index, {}
+        rows = index.rows(range(self.terms, self.step))
+        with backend.active():
+            for panel, weights in self.factor.forecast.weights.panels.items():
+                sums[panel] = self.sums[panel].copy()
+                backend.arrays.add_product(sums[panel], weights[:, rows], self.whitened[rows])
+        return replace(self, terms=self.step, sums=sums)
+
+    def _whiten(self, values: Floats, lost: Indices) -> Any:
+        """Compute and return the rows of (a, B) of the next step. The last columns are those of its missing data."""
         backend, arrays = self.factor.comm.backend, self.factor.comm.backend.arrays
         index, first, width = self.factor.index, self.rows, 1 + self.unknowns
         given = np.zeros((index.blocks, width))
         given[:, 0] = values
-        right = arrays.numpy.empty(given.shape)
+        right, found = arrays.numpy.empty(given.shape), self.whitened[first : first + index.blocks]
         backend.upload(right, given)
         row = self.factor.lower.block_row(self.step)
         arrays.subtract_product(right, row[:, :first], self.whitened[:first])
-        found = arrays.numpy.zeros(given.shape)
-        if not missing.any():
+        if not len(lost):
             panel = index.panel_of(self.step)
-            inverse = self.factor.inverses[panel][self.step - index.panels[panel].start]
-            arrays.add_product(found, inverse, right)
+            arrays.set_product(found, self.factor.inverses[panel][self.step - index.panels[panel].start], right)
             return found
+        seen = np.delete(np.arange(index.blocks), lost)
+        found[...] = 0.0
         triangle = row[:, first : first + index.blocks]
-        seen, lost = np.flatnonzero(~missing), np.flatnonzero(missing)
         found[lost, np.arange(width - len(lost), width)] = 1.0
         if seen.size:
             right = right[seen] - triangle[np.ix_(seen, lost)] @ found[lost]
@@ -220,4 +223,4 @@ class State:
         for panel, sums in empty.sums.items():
             upload(sums, archive.read(f"sums.{panel}"))
         log_determinant = float(archive.read("log_determinant")[0])
-        return cls(factor, step, int(found["observed"]), log_determinant, empty.whitened, empty.sums)
+        return cls(factor, step, int(found["observed"]), log_determinant, empty.whitened, step, empty.sums)

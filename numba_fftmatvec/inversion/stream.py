@@ -27,7 +27,7 @@ from .data import check_alike
 from .factor import Factor, gathered
 from .files import STREAM, read_arrays, save_arrays
 from .forecast import Forecast
-from .state import State
+from .state import Indices, State
 
 Floats = npt.NDArray[np.float64]
 
@@ -103,10 +103,11 @@ class Stream:
                 raise ArgumentError(f"assimilate: expected at most {index.steps} time steps, found one more")
             if step is not None and step != self.step:
                 raise ArgumentError(f"assimilate: expected time step {self.step}, the next one, found step {step}")
-            values, missing = _observations(data, index.blocks)
+            values, lost = _observations(data, index.blocks)
         check_alike(comm, values, "data")
-        values = np.where(missing, 0.0, values - self._data_mean[self.step])
-        self._state = self._state.after(values, missing)  # in one step: an interrupt leaves the state before
+        values = values - self._data_mean[self.step]
+        values[lost] = 0.0
+        self._state = self._state.after(values, lost)  # in one step: an interrupt leaves the state before
 
     @property
     @collective("computing a misfit")
@@ -139,7 +140,7 @@ class Stream:
         with self._factor.comm.agreement("forecasting"):
             if parts is None or self._forecast_mean is None:
                 raise ArgumentError("forecast: expected an inversion with a map to quantities, found none")
-            state = self._state
+            state = self._state = self._state.summed()
             unknown = state.unknown() if state.unknowns else None
             means, variances, spreads = {}, {}, {}
             with backend.active():
@@ -165,6 +166,7 @@ class Stream:
         FileError
             The file cannot be written; an existing file is then unchanged.
         """
+        self._state = self._state.summed()
         arrays = dict(self._state.arrays())
         shapes = {name: array.shape for name, array in arrays.items()}
         named = [(name, partial(np.asarray, array)) for name, array in arrays.items()]
@@ -197,17 +199,19 @@ class Stream:
         return found
 
 
-def _observations(data: npt.ArrayLike, sensors: int) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Return the data of one step, and which of them are missing."""
-    missing = np.ma.getmaskarray(data).copy() if isinstance(data, np.ma.MaskedArray) else np.zeros(np.shape(data), bool)
-    values = np.array(real_array(np.ma.getdata(data) if missing.any() else data, "data"), np.float64)
+def _observations(data: npt.ArrayLike, sensors: int) -> tuple[Floats, Indices]:
+    """Return the data of one step, and the indices of those that are missing."""
+    lost = np.empty(0, np.intp)
+    if isinstance(data, np.ma.MaskedArray):
+        lost, data = np.flatnonzero(np.ma.getmaskarray(data)), np.ma.getdata(data)
+    values = np.array(real_array(data, "data"), np.float64)
     if values.shape != (sensors,):
         raise ShapeError(f"data: expected shape ({sensors},), the sensors of one time step, found {values.shape}")
-    values[missing] = 0.0
+    values[lost] = 0.0
     if not (finite := np.isfinite(values)).all():
         sensor = int(np.argmin(finite))
         raise NonFiniteError(
             f"data: expected finite values, found {values[sensor]} of sensor {sensor}; "
             "a masked array (numpy.ma) marks missing sensors"
         )
-    return values, missing
+    return values, lost

@@ -49,6 +49,10 @@ class CpuArrays:
         """Solve in place."""
         values[...] = self.solve_triangular(factor, values.T).T
 
+    def set_product(self, target: Any, left: Any, right: Any) -> None:
+        """Multiply."""
+        np.matmul(left, right, out=target)
+
     def add_product(self, target: Any, left: Any, right: Any) -> None:
         """Add in place."""
         target += left @ right

@@ -21,7 +21,7 @@ from ..cpu.arrays import CpuArrays
 
 PANEL_COLUMNS = 64
 ITEM = 8  # bytes of a value
-PLUS, MINUS = np.array(1.0), np.array(-1.0)
+ZERO, PLUS, MINUS = np.array(0.0), np.array(1.0), np.array(-1.0)
 
 
 class CudaArrays:
@@ -61,13 +61,20 @@ class CudaArrays:
             matrices = factor.data.ptr, factor.strides[0] // ITEM, values.data.ptr, values.strides[0] // ITEM
             cublas.dtrsm(handle, *sides, diagonal, cols, rows, PLUS.ctypes.data, *matrices)
 
+    def set_product(self, target: Any, left: Any, right: Any) -> None:
+        """Multiply without copies."""
+        if left.shape[1]:
+            _add_product(target, left, right, PLUS, ZERO)
+        else:
+            target[...] = 0.0
+
     def add_product(self, target: Any, left: Any, right: Any) -> None:
         """Add in place, without copies."""
-        _add_product(target, left, right, PLUS)
+        _add_product(target, left, right, PLUS, PLUS)
 
     def subtract_product(self, target: Any, left: Any, right: Any) -> None:
         """Subtract in place, without copies."""
-        _add_product(target, left, right, MINUS)
+        _add_product(target, left, right, MINUS, PLUS)
 
     def sparse_matrix(self, matrix: Any) -> Any:
         """Return a copy of the matrix in the GPU's memory."""
@@ -85,23 +92,23 @@ def _not_positive(reason: str) -> NotPositiveDefiniteError:
     return NotPositiveDefiniteError(f"Cholesky factorisation: expected a positive definite matrix, found: {reason}")
 
 
-def _add_product(target: Any, left: Any, right: Any, factor: Any) -> None:
-    """Add ``factor left @ right`` to `target`. cuBLAS sees the transposes of arrays of rows."""
+def _add_product(target: Any, left: Any, right: Any, factor: Any, kept: Any) -> None:
+    """Set `target` to ``kept target + factor left @ right``. cuBLAS sees the transposes of arrays of rows."""
     (rows, inner), cols = left.shape, right.shape[1]
     if 0 in (rows, inner, cols):
         return
-    handle, scale, one = cupy.cuda.device.get_cublas_handle(), factor.ctypes.data, PLUS.ctypes.data
+    handle, scale, beta = cupy.cuda.device.get_cublas_handle(), factor.ctypes.data, kept.ctypes.data
     left_op, left_stride = _columns_of(left)
     if cols == 1:
         sizes = (inner, rows) if left_op == cublas.CUBLAS_OP_N else (rows, inner)
         op = cublas.CUBLAS_OP_T if left_op == cublas.CUBLAS_OP_N else cublas.CUBLAS_OP_N
         vector, sums = (right.data.ptr, right.strides[0] // ITEM), (target.data.ptr, target.strides[0] // ITEM)
-        cublas.dgemv(handle, op, *sizes, scale, left.data.ptr, left_stride, *vector, one, *sums)
+        cublas.dgemv(handle, op, *sizes, scale, left.data.ptr, left_stride, *vector, beta, *sums)
         return
     right_op, right_stride = _columns_of(right)
     matrices = right.data.ptr, right_stride, left.data.ptr, left_stride
     sums = target.data.ptr, target.strides[0] // ITEM
-    cublas.dgemm(handle, right_op, left_op, cols, rows, inner, scale, *matrices, one, *sums)
+    cublas.dgemm(handle, right_op, left_op, cols, rows, inner, scale, *matrices, beta, *sums)
 
 
 def _columns_of(matrix: Any) -> tuple[int, int]:

@@ -95,6 +95,10 @@ def test_products_in_place(backend: Any, shape: tuple[int, int, int], transposed
     backend.arrays.subtract_product(wide[:, 1:-1], left, right)
     before[:, 1:-1] -= product
     np.testing.assert_allclose(backend.download(wide), before, rtol=1e-13, atol=1e-13)
+    wide[:, 1:-1] = np.nan
+    backend.arrays.set_product(wide[:, 1:-1], left, right)
+    before[:, 1:-1] = product
+    np.testing.assert_allclose(backend.download(wide), before, rtol=1e-13, atol=1e-13)
 
 
 def laplacian(n: int, shift: float) -> Any:
