@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from functools import partial
 from typing import Any
+from weakref import WeakMethod
 
 import cupy
 import numpy as np
@@ -34,6 +35,8 @@ class NcclCollectives:
         create = partial(_communicator, backend.device, comm.size, chosen, comm.rank)
         self._nccl = meeting.watch.complete_call(phase, create)
         meeting.watch.communicators.append(self._nccl)
+        forget = WeakMethod(backend.forget_programs)  # a strong reference would be a cycle
+        meeting.watch.before_abort.append(lambda: (alive := forget()) and alive())
         backend.wait_by(partial(meeting.watch.complete_device, "waiting for the device"))
 
     def broadcast(self, array: Any, root: int) -> None:

@@ -108,6 +108,8 @@ class Watch:
         self.given_up: str | None = None
         #: NCCL's communicators, which are aborted when a message is given up.
         self.communicators: list[Any] = []
+        #: Called before the abort, which waits for graphs that hold NCCL's operations: they drop these graphs.
+        self.before_abort: list[Callable[[], object]] = []
         self._interrupt: BaseException | None = None
         self._presence = _Presence(ranks)
 
@@ -257,6 +259,8 @@ class Watch:
     def _abort(self, phase: str) -> None:
         """Give up, and end the operations of NCCL that wait for other ranks."""
         self.given_up = phase
+        while self.before_abort:
+            self.before_abort.pop()()
         while self.communicators:
             self.communicators.pop().abort()
 

@@ -237,8 +237,11 @@ def test_a_device_that_ends_in_time() -> None:
 
 def test_a_device_that_waits_for_another_rank() -> None:
     watch, communicators = device_watch(0.2)
+    before: list[bool] = []
+    watch.before_abort.append(lambda: before.extend(communicator.aborted for communicator in communicators))
     with pytest.raises(fm.CollectiveTimeout, match="a product: expected the device's work within 0.2 s, found it"):
         watch.complete_device("a product", lambda: False)
+    assert before == [False, False]  # graphs are dropped first: NCCL waits for them
     assert all(communicator.aborted for communicator in communicators)
     with pytest.raises(fm.ClosedError, match="gave up a message while a product"):
         watch.complete_device("a norm", lambda: True)
