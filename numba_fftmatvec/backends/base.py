@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -90,32 +89,6 @@ class Stage(ABC):
         return f"{self.phase}: {self.source} -> {self.destination}"
 
 
-ALL_ROWS = slice(None)
-
-
-@dataclass(frozen=True)
-class Travel:
-    """The communication of a vector's blocks between ranks, before a forward transform or after an inverse one.
-
-    Parameters
-    ----------
-    local : tuple of Stage
-        Conversions on this rank: before a broadcast, or after a reduction.
-    message : callable, optional
-        ``message(rows)`` returns the stage that broadcasts or reduces a slice of the rows; None for no communication.
-    in_parts : bool
-        Whether messages are queued on the current stream, so that rows may travel in parts.
-    """
-
-    local: tuple[Stage, ...] = ()
-    message: Callable[[slice], Stage] | None = None
-    in_parts: bool = False
-
-    def of(self, rows: slice = ALL_ROWS) -> tuple[Stage, ...]:
-        """Return the stage of the message of some rows, or no stage without communication."""
-        return () if self.message is None else (self.message(rows),)
-
-
 class Transforms(Protocol):
     """Plans the stages between a vector's blocks and its spectrum, for this rank's blocks of each space."""
 
@@ -123,35 +96,17 @@ class Transforms(Protocol):
         """Return the buffer that holds a vector's spectrum, as SBGEMV takes it."""
 
     def forward(
-        self,
-        space: Space,
-        source: End,
-        rounding: np.dtype[Any],
-        precision: Precision,
-        arrival: Travel,
-        *,
-        timed: bool,
+        self, space: Space, source: End, rounding: np.dtype[Any], precision: Precision, *, timed: bool
     ) -> tuple[Stage, ...]:
-        """Return the stages that bring blocks to `source`, pad and transform them into the spectrum.
+        """Return the stages that pad and transform blocks, rounded to the dtype `rounding`, into the spectrum.
 
-        The blocks are rounded to the dtype `rounding`. With `timed` the stages run one after another, so that each of
-        their phases can be timed.
+        With `timed` they run one after another, so that each of their phases can be timed.
         """
 
     def inverse(
-        self,
-        space: Space,
-        precision: Precision,
-        rounding: np.dtype[Any],
-        destination: End,
-        departure: Travel,
-        *,
-        timed: bool,
+        self, space: Space, precision: Precision, rounding: np.dtype[Any], destination: End, *, timed: bool
     ) -> tuple[Stage, ...]:
-        """Return the stages that transform the spectrum back, unpad it into `destination`, and send the blocks on.
-
-        The blocks are rounded to the dtype `rounding`.
-        """
+        """Return the stages that transform the spectrum back and unpad it into blocks, rounded to `rounding`."""
 
 
 class Workspace(Protocol):

@@ -7,7 +7,7 @@ from functools import partial
 from itertools import pairwise
 
 from ..backends import Backend, Buffer
-from ..backends.base import DOUBLE, End, Slot, Stage, Travel
+from ..backends.base import DOUBLE, End, Slot, Stage
 from ..backends.rows import CopyRows
 from ..backends.workspace import Workspace
 from ..comm import Comm
@@ -171,20 +171,22 @@ class Planner:
         return self._workspace.get(f"{name}.{space}", (vector.rows, vector.block_size), precision.real)
 
     def _to_spectrum(self, space: Space, operand: End, timed: bool) -> Stages:
-        arrived, travel = self._arrival(space, operand)
+        arrived, travel = self._travel(space, operand)
         rounding = self._config.broadcast_and_pad.real
-        return self._transforms.forward(space, arrived, rounding, self._config.fft, travel, timed=timed)
+        return *travel, *self._transforms.forward(space, arrived, rounding, self._config.fft, timed=timed)
 
-    def _arrival(self, space: Space, operand: End) -> tuple[End, Travel]:
-        """Return the end that holds the owner's blocks on this rank, and the broadcast that brings the blocks to it."""
+    def _travel(self, space: Space, operand: End) -> tuple[End, Stages]:
+        """Return the end that holds the owner's blocks on this rank, and the stages that broadcast the blocks to it."""
         axis, precision = self._comm.axis(space), self._config.broadcast_and_pad
         if axis.size == 1:
-            return operand, Travel()
+            return operand, ()
         if axis.owns and precision is Precision.DOUBLE:
-            return operand, Travel((), partial(Broadcast, axis, operand), axis.queued)
+            return operand, (Broadcast(axis, operand),)
         wire = self._blocks("wire", space, precision)
+        if not axis.owns:
+            return wire, (Broadcast(axis, wire),)
         copy = CopyRows("broadcast", self._comm.backend.target, operand, precision.real, wire)
-        return wire, Travel((copy,) if axis.owns else (), partial(Broadcast, axis, wire), axis.queued)
+        return wire, (copy, Broadcast(axis, wire))
 
     def _multiply(self, factor: Factor) -> Stage:
         layout, spectrum, config = self._layout, self._spectra[factor.matrix], self._config
@@ -205,18 +207,13 @@ class Planner:
         return SpectrumProduct(target, self._workspace, problem, spectrum.views, source, destination)
 
     def _from_spectrum(self, space: Space, result: End, timed: bool) -> Stages:
-        sent, travel = self._departure(space, result)
-        rounding = self._config.unpad_and_reduce.real
-        return self._transforms.inverse(space, self._config.ifft, rounding, sent, travel, timed=timed)
-
-    def _departure(self, space: Space, result: End) -> tuple[End, Travel]:
-        """Return the end for this rank's partial result, and the reduction of all ranks' ones into the result."""
         axis, precision = self._comm.axis(space), self._config.unpad_and_reduce
+        sent = result if axis.size == 1 else self._blocks("wire", space, precision)
+        transform = self._transforms.inverse(space, self._config.ifft, precision.real, sent, timed=timed)
         if axis.size == 1:
-            return result, Travel()
-        sent = self._blocks("wire", space, precision)
+            return transform
         if not axis.owns or precision is Precision.DOUBLE:
-            return sent, Travel((), partial(Reduce, axis, sent, result), axis.queued)
+            return *transform, Reduce(axis, sent, result)
         total = self._blocks("total", space, precision)
         copy = CopyRows("reduce", self._comm.backend.target, total, DOUBLE, result)
-        return sent, Travel((copy,), partial(Reduce, axis, sent, total), axis.queued)
+        return *transform, Reduce(axis, sent, total), copy

@@ -14,16 +14,15 @@ from ..kernels.sbgemv.problem import Problem
 
 
 class Broadcast(Stage):
-    """Send rows of the owner's part of a vector to the ranks that need a copy."""
+    """Send the owner's part of a vector to the ranks that need a copy."""
 
-    def __init__(self, axis: Axis, end: End, rows: slice) -> None:
+    def __init__(self, axis: Axis, end: End) -> None:
         super().__init__("broadcast", end, end)
         self._axis = axis
-        self._rows = rows
 
     def run(self) -> None:
-        """Broadcast the rows of the owner's array."""
-        self._axis.broadcast(self.source.array[self._rows])
+        """Broadcast the owner's array."""
+        self._axis.broadcast(self.source.array)
 
 
 class SpectrumProduct(Stage):
@@ -48,14 +47,12 @@ class SpectrumProduct(Stage):
 
 
 class Reduce(Stage):
-    """Sum rows of the ranks' partial results in the owner's destination, which is unbound on the other ranks."""
+    """Sum the ranks' partial results in the owner's destination, which is unbound on the other ranks."""
 
-    def __init__(self, axis: Axis, source: End, destination: End, rows: slice) -> None:
+    def __init__(self, axis: Axis, source: End, destination: End) -> None:
         super().__init__("reduce", source, destination)
         self._axis = axis
-        self._rows = rows
 
     def run(self) -> None:
         """Sum in the dtype of the partial results."""
-        total = self.destination.array
-        self._axis.reduce(self.source.array[self._rows], None if total is None else total[self._rows])
+        self._axis.reduce(self.source.array, self.destination.array)

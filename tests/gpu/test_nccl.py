@@ -66,7 +66,7 @@ TOLERANCES = {"ddddd": 1e-13, "dssdd": 2e-6, "sssss": 2e-6}
 
 
 def products_in_chunks(grid: tuple[int, int]) -> dict[Any, Any]:
-    """Return products whose blocks travel in chunks of two pairs, eager, recorded and replayed, and the plans."""
+    """Return products whose transforms go in chunks of two pairs, eager, recorded and replayed."""
     from numba_fftmatvec.backends.cuda import transforms
 
     transforms.CHUNK_BYTES = 2 * 2 * SIZES[2] * 16
@@ -78,7 +78,6 @@ def products_in_chunks(grid: tuple[int, int]) -> dict[Any, Any]:
                 F.init_mat_doubles()
                 for name in ("F", "F*", "F*F"):
                     found[code, num_vecs, name] = [product.tolist() for product in repeated(F, name, num_vecs)]
-                found[code, "plan"] = str(F.plan("F")) + str(F.plan("F*"))
     return found
 
 
@@ -96,22 +95,16 @@ def repeated(F: fm.Matrix, name: str, num_vecs: int) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_blocks_travel_in_chunks(gpu_each: Any, grid: tuple[int, int]) -> None:
+def test_products_in_chunks(gpu_each: Any, grid: tuple[int, int]) -> None:
     gpu_each(grid)
     found, *others = run_ranks(grid[0] * grid[1], "gpu.test_nccl:products_in_chunks", grid, timeout=240)
     with fm.Comm(MPI.COMM_SELF, backend="cpu") as comm, fm.Matrix(comm, *SIZES, global_sizes=True) as F:
         F.init_mat_doubles()
-        for (code, num_vecs, name), results in ((key, found[key]) for key in found if key[1] != "plan"):
+        for (code, num_vecs, name), results in found.items():
             assert all(other[code, num_vecs, name] == results for other in others)
             for result, expected in zip(results, repeated(F, name, num_vecs), strict=True):
                 error = np.linalg.norm(np.array(result) - expected) / np.linalg.norm(expected)
                 assert error < TOLERANCES[code], (code, num_vecs, name)
-    plan = found["ddddd", "plan"]
-    if grid[0] > 1:
-        assert "broadcast: operand float64 -> operand float64 (chunk 1)" in plan
-    if grid[1] > 1:
-        assert "reduce: wire" in plan
-        assert "(chunk 1)" in plan[plan.index("reduce: wire") :]
 
 
 def stopped_rank(payload: None) -> tuple[str, str, float]:

@@ -17,7 +17,7 @@ import scipy.fft
 from ...kernels import Target, ceil_div
 from ...layout import MatrixLayout, Space
 from ...precision import Precision
-from ..base import Buffer, End, Stage, Travel, Workspace
+from ..base import Buffer, End, Stage, Workspace
 from ..rows import CopyRows
 from ..workers import Workers
 
@@ -131,49 +131,33 @@ class RealTransforms:
         return self._get(f"spectrum.{space}", (self._rows(space), self._layout.frequencies), precision.complex)
 
     def forward(
-        self,
-        space: Space,
-        source: End,
-        rounding: np.dtype[Any],
-        precision: Precision,
-        arrival: Travel,
-        *,
-        timed: bool,
+        self, space: Space, source: End, rounding: np.dtype[Any], precision: Precision, *, timed: bool
     ) -> tuple[Stage, ...]:
         """Return pad and FFT in one stage, or with `timed` in two; the padded rows' tails stay zero."""
-        spectrum, before = self.spectrum(space, precision), (*arrival.local, *arrival.of())
+        spectrum = self.spectrum(space, precision)
         if not timed:
             transform = pad_and_rfft(self._length, rounding, precision.real)
-            return *before, self._transform("fft", transform, precision, source, spectrum)
+            return (self._transform("fft", transform, precision, source, spectrum),)
         padded = self._padded("padded", space, precision)
         transform = pad_and_rfft(self._length, precision.real, precision.real)
         return (
-            *before,
             CopyRows("pad", self._target, source, rounding, padded),
             self._transform("fft", transform, precision, padded, spectrum),
         )
 
     def inverse(
-        self,
-        space: Space,
-        precision: Precision,
-        rounding: np.dtype[Any],
-        destination: End,
-        departure: Travel,
-        *,
-        timed: bool,
+        self, space: Space, precision: Precision, rounding: np.dtype[Any], destination: End, *, timed: bool
     ) -> tuple[Stage, ...]:
         """Return IFFT and unpad in one stage, or with `timed` in two."""
-        spectrum, after = self.spectrum(space, precision), (*departure.of(), *departure.local)
+        spectrum = self.spectrum(space, precision)
         if not timed:
             transform = irfft_and_unpad(self._length, rounding)
-            return self._transform("ifft", transform, precision, spectrum, destination), *after
+            return (self._transform("ifft", transform, precision, spectrum, destination),)
         time = self._padded("time", space, precision)
         transform = irfft_and_unpad(self._length, precision.real)
         return (
             self._transform("ifft", transform, precision, spectrum, time),
             CopyRows("unpad", self._target, time, rounding, destination),
-            *after,
         )
 
     def _transform(

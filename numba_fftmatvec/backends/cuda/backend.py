@@ -130,11 +130,6 @@ class CudaBackend:
             self._lanes.append(Lane(cupy.cuda.Stream(non_blocking=True)))
         return self._lanes[index]
 
-    @cached_property
-    def message_stream(self) -> Any:
-        """A stream for messages that overlap with kernels, and that have priority: few blocks of threads send them."""
-        return cupy.cuda.Stream(non_blocking=True, priority=-1)
-
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
         """Allocate without initialising."""
         with self.active(), _named_error(shape, dtype):
@@ -213,7 +208,7 @@ class CudaBackend:
 
     def transforms(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> PairedTransforms:
         """Return the planner of transforms of pairs."""
-        return PairedTransforms(self, self.lane, lambda: self.message_stream, workspace, layout, num_vecs)
+        return PairedTransforms(self, self.lane, workspace, layout, num_vecs)
 
     def accumulator(self, format: Format) -> np.dtype[Any]:
         """Accumulate in double, except for a single-precision spectrum on a GPU with slow double arithmetic."""

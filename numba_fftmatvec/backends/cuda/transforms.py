@@ -5,7 +5,7 @@ Pairs are transformed in chunks, which bound the memory. The chunks alternate be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -18,7 +18,7 @@ from ...kernels.jit import require_cuda
 from ...kernels.pairs import pack_launcher, unpack_launcher
 from ...layout import MatrixLayout, Space
 from ...precision import Precision
-from ..base import Backend, Buffer, End, Stage, Travel, Workspace
+from ..base import Backend, Buffer, End, Stage, Workspace
 
 # A batched cuFFT plan addresses its elements with 32 bits.
 MAX_PLAN_ELEMENTS = 2**31 - 1
@@ -129,54 +129,27 @@ class UnpackPairs(Stage):
         self._unpack(self.source.view, self.destination.view, *self._places)
 
 
-class ChunkStages(NamedTuple):
-    """The stages of a chunk: the message that brings its blocks, its transform, and the message that sends them on."""
-
-    arrival: tuple[Stage, ...]
-    work: tuple[Stage, ...]
-    departure: tuple[Stage, ...]
-
-
 class Overlapped(Stage):
-    """A transform's chunks, alternating between two lanes: one lane's kernels fill the device as the other's end.
+    """A transform's chunks, alternating between two lanes: one lane's kernels fill the device as the other's end."""
 
-    Messages have a stream of their own, so that the links work while both lanes do.
-    """
-
-    def __init__(self, phase: str, lanes: tuple[Lane, Lane], messages: Any, chunks: Sequence[ChunkStages]) -> None:
-        stages = [stage for chunk in chunks for part in chunk for stage in part]
-        super().__init__(phase, stages[0].source, stages[-1].destination)
-        self._lanes = tuple(lane.stream for lane in lanes)
-        self._messages = messages
+    def __init__(self, phase: str, lanes: tuple[Lane, Lane], chunks: Sequence[tuple[Stage, ...]]) -> None:
+        super().__init__(phase, chunks[0][0].source, chunks[-1][-1].destination)
+        self._lanes = lanes
         self._chunks = chunks
 
     def run(self) -> None:
         """Run each chunk's stages in order, overlapped with the next chunk's."""
-        main, *others = self._lanes if self._messages is None else (*self._lanes, self._messages)
-        for other in others:
-            _wait_for(main, other)
-        for turn, chunk in enumerate(self._chunks):
-            lane = self._lanes[turn % 2]
-            if chunk.arrival:
-                _run_on(self._messages, chunk.arrival)
-                _wait_for(self._messages, lane)
-            _run_on(lane, chunk.work)
-            if chunk.departure:
-                _wait_for(lane, self._messages)
-                _run_on(self._messages, chunk.departure)
-        for other in others:
-            _wait_for(other, main)
+        main, other = (lane.stream for lane in self._lanes)
+        _wait_for(main, other)
+        for turn, stages in enumerate(self._chunks):
+            with self._lanes[turn % 2].stream:
+                for stage in stages:
+                    stage.run()
+        _wait_for(other, main)
 
     def __str__(self) -> str:
         """Return the stages of all chunks."""
-        numbered = enumerate(self._chunks)
-        return "\n".join(f"{stage} (chunk {i})" for i, chunk in numbered for part in chunk for stage in part)
-
-
-def _run_on(stream: Any, stages: tuple[Stage, ...]) -> None:
-    with stream:
-        for stage in stages:
-            stage.run()
+        return "\n".join(f"{stage} (chunk {i})" for i, stages in enumerate(self._chunks) for stage in stages)
 
 
 def _wait_for(first: Any, second: Any) -> None:
@@ -194,11 +167,6 @@ class Chunk(NamedTuple):
     time: Buffer
     spectrum: Buffer
 
-    @property
-    def rows(self) -> slice:
-        """The blocks of the pairs, if the rows of a pair are neighbours."""
-        return slice(2 * self.first, 2 * (self.first + len(self.time.array)))
-
 
 class PairedTransforms:
     """Plans the transforms of a matrix's vectors. See `Transforms` for the methods.
@@ -209,8 +177,6 @@ class PairedTransforms:
         The backend of the arrays.
     lane : callable
         ``lane(0)`` is the lane of the backend's stream, and ``lane(1)`` a second one, made at its first use.
-    messages : callable
-        ``messages()`` is the stream of messages beside the lanes, made at its first use.
     workspace : Workspace
         The memory of the buffers between stages.
     layout : MatrixLayout
@@ -223,14 +189,12 @@ class PairedTransforms:
         self,
         backend: Backend,
         lane: Callable[[int], Lane],
-        messages: Callable[[], Any],
         workspace: Workspace,
         layout: MatrixLayout,
         num_vecs: int,
     ) -> None:
         self._wrap = backend.wrap
         self._lane = lane
-        self._messages = messages
         self._get = workspace.get
         self._length = layout.padded_size
         self._layout = layout
@@ -241,72 +205,37 @@ class PairedTransforms:
         return self._get(f"spectrum.{space}", (self._pairs(space), self._length), precision.complex)
 
     def forward(
-        self,
-        space: Space,
-        source: End,
-        rounding: np.dtype[Any],
-        precision: Precision,
-        arrival: Travel,
-        *,
-        timed: bool,
+        self, space: Space, source: End, rounding: np.dtype[Any], precision: Precision, *, timed: bool
     ) -> tuple[Stage, ...]:
-        """Return pad and FFT of every chunk; the padded rows' tails stay zero.
-
-        If the blocks can arrive in parts, each chunk's arrive while the chunk before is transformed.
-        """
-        chunks, stride = self._chunks("padded", space, precision, timed), self._stride(space)
-        in_parts = self._in_parts(arrival, chunks, timed)
-        stages = [
-            ChunkStages(
-                arrival.of(chunk.rows) if in_parts else (),
-                (
-                    PackPairs(chunk.lane.target, source, rounding, chunk.time, chunk.first, stride),
-                    TransformPairs("fft", chunk.lane, self._length, chunk.time, chunk.spectrum),
-                ),
-                (),
+        """Return pad and FFT of every chunk; the padded rows' tails stay zero."""
+        stride = self._stride(space)
+        chunks: list[tuple[Stage, ...]] = [
+            (
+                PackPairs(chunk.lane.target, source, rounding, chunk.time, chunk.first, stride),
+                TransformPairs("fft", chunk.lane, self._length, chunk.time, chunk.spectrum),
             )
-            for chunk in chunks
+            for chunk in self._chunks("padded", space, precision, timed)
         ]
-        before = arrival.local if in_parts else (*arrival.local, *arrival.of())
-        return *before, *self._joined("fft", stages, timed)
+        return self._joined("fft", chunks, timed)
 
     def inverse(
-        self,
-        space: Space,
-        precision: Precision,
-        rounding: np.dtype[Any],
-        destination: End,
-        departure: Travel,
-        *,
-        timed: bool,
+        self, space: Space, precision: Precision, rounding: np.dtype[Any], destination: End, *, timed: bool
     ) -> tuple[Stage, ...]:
-        """Return IFFT and unpad of every chunk, whose blocks depart in parts as those of `forward` arrive."""
-        chunks, stride = self._chunks("time", space, precision, timed), self._stride(space)
-        in_parts = self._in_parts(departure, chunks, timed)
-        stages = [
-            ChunkStages(
-                (),
-                (
-                    TransformPairs("ifft", chunk.lane, self._length, chunk.spectrum, chunk.time),
-                    UnpackPairs(chunk.lane.target, chunk.time, rounding, destination, chunk.first, stride),
-                ),
-                departure.of(chunk.rows) if in_parts else (),
+        """Return IFFT and unpad of every chunk."""
+        stride = self._stride(space)
+        chunks: list[tuple[Stage, ...]] = [
+            (
+                TransformPairs("ifft", chunk.lane, self._length, chunk.spectrum, chunk.time),
+                UnpackPairs(chunk.lane.target, chunk.time, rounding, destination, chunk.first, stride),
             )
-            for chunk in chunks
+            for chunk in self._chunks("time", space, precision, timed)
         ]
-        after = departure.local if in_parts else (*departure.of(), *departure.local)
-        return *self._joined("ifft", stages, timed), *after
+        return self._joined("ifft", chunks, timed)
 
-    def _in_parts(self, travel: Travel, chunks: Sequence[Chunk], timed: bool) -> bool:
-        """Return whether each chunk's blocks travel apart. With several vectors a chunk's blocks are not adjacent."""
-        return travel.in_parts and not timed and len(chunks) > 1 and self._num_vecs == 1
-
-    def _joined(self, phase: str, chunks: Sequence[ChunkStages], timed: bool) -> tuple[Stage, ...]:
+    def _joined(self, phase: str, chunks: list[tuple[Stage, ...]], timed: bool) -> tuple[Stage, ...]:
         if timed or len(chunks) == 1:
-            return tuple(stage for chunk in chunks for stage in chunk.work)
-        travels = any(chunk.arrival or chunk.departure for chunk in chunks)
-        messages = self._messages() if travels else None
-        return (Overlapped(phase, (self._lane(0), self._lane(1)), messages, chunks),)
+            return tuple(stage for stages in chunks for stage in stages)
+        return (Overlapped(phase, (self._lane(0), self._lane(1)), chunks),)
 
     def _stride(self, space: Space) -> int:
         """Return the distance between a pair's rows: neighbouring blocks, or the same block of two vectors."""
@@ -316,15 +245,14 @@ class PairedTransforms:
         stride = self._stride(space)
         return ceil_div(self._layout.vector(space, self._num_vecs).rows, 2 * stride) * stride
 
-    def _chunks(self, name: str, space: Space, precision: Precision, timed: bool) -> list[Chunk]:
-        """Return the chunks. They alternate between the lanes; the chunks of a lane share its rows in time."""
+    def _chunks(self, name: str, space: Space, precision: Precision, timed: bool) -> Iterator[Chunk]:
+        """Yield the chunks. They alternate between the lanes; the chunks of a lane share its rows in time."""
         pairs = self._pairs(space)
         step = min(pairs, max(1, CHUNK_BYTES // (self._length * precision.complex.itemsize)))
-        spectrum, chunks = self.spectrum(space, precision), []
+        spectrum = self.spectrum(space, precision)
         for turn, first in enumerate(range(0, pairs, step)):
             lane = 0 if timed else turn % 2
             rows = self._get(f"{name}.{space}.{lane}", (step, self._length), precision.complex)
             part = spectrum.array[first : first + step]
             time = self._wrap(rows.array[: len(part)])._replace(name=rows.name)
-            chunks.append(Chunk(self._lane(lane), first, time, self._wrap(part)._replace(name=spectrum.name)))
-        return chunks
+            yield Chunk(self._lane(lane), first, time, self._wrap(part)._replace(name=spectrum.name))
