@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -42,6 +43,12 @@ def check_combination(given: Mapping[str, Any]) -> None:
     """Raise an ArgumentError for a flag of the grid that has no meaning together with the others."""
     if given["proc_rows"] == "auto" and given["proc_cols"] is not None:
         raise ArgumentError(f"-pc: expected without -pr auto, which sets the columns, found {given['proc_cols']}")
+
+
+def start_ranks(options: GridOptions, command: str, arguments: Sequence[str]) -> None:
+    """Replace this process by the ranks of ``-n``, which run the same command, unless a launcher started ranks."""
+    if options.ranks is not None and not launcher.is_launched(os.environ):
+        launcher.relaunch(options.ranks, [command, *arguments])
 
 
 @contextmanager

@@ -1,46 +1,70 @@
-"""The parser of the command line: from arguments to checked options."""
+"""The parser of a command: it raises errors instead of printing them, and prints help on one rank."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import ArgumentError
-from . import check, run
+from . import launcher
+
+_REQUIRED = "the following arguments are required: "
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that raises its errors instead of printing them, so that only one rank prints them."""
+class HelpPrinted(Exception):
+    """The command line contains ``-h``: the help is printed, and nothing is left to do."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are ArgumentErrors, which one rank prints as one line.
+
+    Parameters
+    ----------
+    command : str
+        The name of the command.
+    description : str
+        The work of the command, for its help.
+    """
+
+    def __init__(self, command: str, description: str) -> None:
+        self._command = f"fftmatvec {command}"
+        super().__init__(prog=self._command, description=description, allow_abbrev=False, add_help=False)
+        self.add_argument("-h", "--help", action=_Help, help="print this and exit")
+
+    def values(self, arguments: Sequence[str]) -> dict[str, Any]:
+        """Return the values of a command line by name.
+
+        Raises
+        ------
+        ArgumentError
+            An argument is unknown, missing, or outside its domain.
+        HelpPrinted
+            The command line contains ``-h``.
+        """
+        namespace, unknown = self.parse_known_args(arguments)
+        if unknown:
+            self.error(f"expected the arguments that -h lists, found {' '.join(unknown)}")
+        return vars(namespace)
 
     def error(self, message: str) -> NoReturn:
-        raise ArgumentError(message.removeprefix("argument "))
+        """Raise an ArgumentError with a message of argparse."""
+        text = message.removeprefix("argument ")
+        if text.startswith(_REQUIRED):
+            text = f"expected {text.removeprefix(_REQUIRED)}, found nothing in its place"
+        elif text.endswith(": expected one argument"):
+            text = f"{text}, found none"
+        raise ArgumentError(f"{text}; '{self._command} -h' lists the arguments")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    description = (
-        "The runner applies, checks and times F and F* on a process grid. It is installed as the command ``fftmatvec``."
-        f" ``{check.USAGE}`` checks files instead."
-    )
-    parser = _Parser(prog="fftmatvec", description=description, allow_abbrev=False, add_help=False)
-    parser.add_argument("-h", "--help", action="store_true", help="print this and exit")
-    run.add(parser)
-    return parser
+class _Help(argparse.Action):
+    """Prints the help on the first rank."""
 
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
 
-def parse(argv: Sequence[str]) -> run.Options | None:
-    """Return the options of a command line, or None if it contains ``-h``.
-
-    Raises
-    ------
-    ArgumentError
-        A flag is unknown, out of place, or has a value outside its domain.
-    """
-    namespace, unknown = build_parser().parse_known_args(argv)
-    given = vars(namespace)
-    if given.pop("help"):
-        return None
-    if unknown:
-        raise ArgumentError(f"expected the arguments that -h lists, found {' '.join(unknown)}")
-    return run.Options.of(given)
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        if launcher.launched_rank(os.environ) == 0:
+            print(parser.format_help(), end="")
+        raise HelpPrinted

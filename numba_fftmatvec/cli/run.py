@@ -1,8 +1,7 @@
-"""Applies, checks and times F and F* on a process grid: the work of the command ``fftmatvec``."""
+"""The command ``fftmatvec run``: applies, checks and times F and F* on a process grid."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from ..testing import Tester
 from ..vector import Vector
 from . import grid
 from .arguments import not_negative, positive, precision
+from .parser import Parser
 from .report import Measurement
 from .results import write_results
 
@@ -98,8 +98,9 @@ class Operation:
         return f"output_{self.op.replace('*', '_adjoint')}.h5"
 
 
-def add(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of `Options`; sizes default to None, which distinguishes them from given ones."""
+def build_parser() -> Parser:
+    """Return the parser of `Options`; sizes default to None, which distinguishes them from given ones."""
+    parser = Parser("run", "Apply, check and time F and F* on a process grid.")
     grid.add(parser)
     flag = parser.add_argument
     flag("-g", dest="global_sizes", action="store_true", help="sizes are global (-Nm, -Nd), not each rank's (-nm, -nd)")
@@ -122,6 +123,26 @@ def add(parser: argparse.ArgumentParser) -> None:
     tolerance = "largest relative error that --expect allows (default 1e-6)"
     flag("--tol", dest="tolerance", type=not_negative, default=1e-6, metavar="X", help=tolerance)
     flag("--json", type=Path, metavar="FILE", help="write the results as JSON")
+    return parser
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Return the options of a command line.
+
+    Raises
+    ------
+    ArgumentError
+        A flag is unknown, out of place, or has a value outside its domain.
+    """
+    return Options.of(build_parser().values(arguments))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command, on as many ranks as ``-n`` has; return its exit status."""
+    options = parse(arguments)
+    grid.start_ranks(options, "run", arguments)
+    run(options)
+    return 0
 
 
 def _check_combination(given: Mapping[str, Any]) -> None:
