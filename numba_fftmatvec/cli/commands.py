@@ -53,6 +53,7 @@ COMMANDS = {
     command.name: command
     for command in (
         Command("run", "apply, check and time F and F* on a process grid", collective=True),
+        Command("info", "print the sizes of a matrix directory and the memory that the matrix needs"),
         Command("check", "check files: format, values and digests"),
     )
 }

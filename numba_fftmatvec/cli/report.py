@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rich import box
 from rich.table import Table
+
+from .tables import table
 
 # The phases of a product in order: PhaseTimer's names, and the names that tables show.
 PHASE_TITLES = {
@@ -57,17 +58,14 @@ class Measurement:
 
     def table(self, title: str) -> Table:
         """Return the table of the phases: min, mean and max over the ranks of each rank's mean, in milliseconds."""
-        table = Table(title=title, title_justify="left", box=box.SIMPLE)
-        table.add_column(f"{self.op} [ms]")
-        for column in ("min", "mean", "max", "GB/s per rank"):
-            table.add_column(column, justify="right")
+        made = table(title, (f"{self.op} [ms]", "min", "mean", "max", "GB/s per rank"), ())
         bandwidth = self.bandwidth()
         for phase, name in PHASE_TITLES.items():
             means = [1e3 * mean for mean in self.rank_means(phase) if mean is not None]
             times = [f"{reduce(means):.4f}" for reduce in (min, statistics.fmean, max)] if means else ["-"] * 3
             beside = f"{bandwidth / 1e9:.2f}" if phase == "sbgemv" and bandwidth else ""
-            table.add_row(name, *times, beside, end_section=phase == "reduce")
-        return table
+            made.add_row(name, *times, beside, end_section=phase == "reduce")
+        return made
 
     def raw_lines(self) -> Iterator[str]:
         """Yield every timing as a line ``op,rank,repetition,phase,ms``."""

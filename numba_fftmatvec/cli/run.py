@@ -199,7 +199,7 @@ def _run_on(comm: Comm, options: Options) -> None:
     operations = _build_operations(matrix, options)
     for operation in operations:
         operation.apply()
-    console = Console(quiet=comm.world_rank != 0, soft_wrap=True, highlight=False)
+    console = Console(quiet=comm.world_rank != 0, soft_wrap=True, highlight=False, markup=False)
     errors = _check(matrix, operations, options, console)
     if options.verbose:
         _print_vectors(operations, console)
@@ -279,7 +279,7 @@ def _compare(matrix: Matrix, result: Vector, path: Path, tolerance: float) -> fl
 def _print_vectors(operations: Sequence[Operation], console: Console) -> None:
     for operation in operations:
         for role, vector in (("input", operation.operand), ("output", operation.result)):
-            console.print(f"{operation.op} {role}:\n{vector.gather()}", markup=False)
+            console.print(f"{operation.op} {role}:\n{vector.gather()}")
 
 
 def _save(comm: Comm, operations: Sequence[Operation], directory: Path) -> None:
@@ -327,7 +327,7 @@ def _time(
             measurement.record(shape=shape, precision=code, grid=proc_shape, rel_error=error, peak_bytes=peak)
         )
         if options.raw:
-            console.print("\n".join(measurement.raw_lines()), markup=False)
+            console.print("\n".join(measurement.raw_lines()))
         else:
             console.print(measurement.table(title))
     return records

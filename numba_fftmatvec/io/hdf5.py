@@ -61,12 +61,20 @@ def read_block_row(
     _read(stored_block_row(directory, meta, row, cols), out, allow_nonfinite)
 
 
-def check_block_row(directory: FilePath, meta: MatrixMeta, row: int) -> None:
+def check_block_row(directory: FilePath, meta: MatrixMeta, row: int) -> bool:
     """Check a block row's file except its values, before memory is allocated for sizes that no file has.
 
-    The errors are those of `read_block_row`.
+    Returns
+    -------
+    bool
+        Whether the file has digests.
+
+    Raises
+    ------
+    FileError, FileFormatError, ChecksumError
+        As in `read_block_row`.
     """
-    _check(stored_block_row(directory, meta, row, range(meta.Nm)))
+    return _check(stored_block_row(directory, meta, row, range(meta.Nm)))
 
 
 def write_block_row(directory: FilePath, meta: MatrixMeta, row: int, values: NDArray[np.float64]) -> None:
@@ -259,9 +267,10 @@ def _writer(description: Description, like: Path | None = None) -> Iterator[Vect
         writer.finish()
 
 
-def _check(description: Description) -> None:
-    with opened(description):
-        pass
+def _check(description: Description) -> bool:
+    """Check a file except its values; return whether it has digests."""
+    with opened(description) as content:
+        return content.digests is not None
 
 
 def _read(description: Description, out: NDArray[np.float64], allow_nonfinite: bool) -> bytes:

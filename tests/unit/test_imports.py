@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "testing": GROUND | {"comm", "vector", "matrix"},
     "tuning": GROUND | {"comm", "vector", "plan", "matrix"},
     "torch": GROUND | {"backends", "comm", "vector", "matrix"},
-    "cli": LOW | {"io", "comm", "vector", "plan", "operators", "matrix", "testing"},
+    "cli": LOW | {"io", "spectrum", "comm", "vector", "plan", "operators", "matrix", "testing"},
 }
 ONLY_IN = {
     "mpi4py": {"comm"},

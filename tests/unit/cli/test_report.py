@@ -60,6 +60,7 @@ def test_table_has_every_phase_over_the_ranks_that_ran_it(measurement: Measureme
     output = io.StringIO()
     Console(file=output, width=120).print(measurement.table("title"))
     rows = [line.split() for line in output.getvalue().splitlines() if line.strip()]
+    assert rows[1] == ["F*", "[ms]", "min", "mean", "max", "GB/s", "per", "rank"]
     cells = {row[0]: row[1:] for row in rows}
     assert cells["broadcast"] == ["-", "-", "-"]
     assert cells["pad"] == ["1.0000"] * 3
