@@ -97,6 +97,7 @@ class Content:
     storage: Storage
     digests: Digests | None
     version: bytes  # differs between versions of a file that were written in its place
+    root: bytes | None  # the digest of the file, which its manifest has too
 
     def read(self, parts: list[slice], out: list[NDArray[np.float64]]) -> None:
         """Read parts of the values, in ascending order, each into a contiguous array; verify those with digests."""
@@ -153,10 +154,10 @@ def opened(description: Description) -> Iterator[Content]:
             raise FileFormatError(f"{path}, vec: expected shape {expected}, found {dataset.shape}")
         descriptor = file.id.get_vfd_handle()
         storage = Storage(path, dataset, descriptor)
-        digests = _digests(description, dataset)
+        digests, root = _digests(description, dataset)
         status = os.fstat(descriptor)
         version = b"" if digests is None else hashlib.sha256(digests.spans).digest()
-        yield Content(path, storage, digests, version or f"{status.st_mtime_ns} {status.st_size}".encode())
+        yield Content(path, storage, digests, version or f"{status.st_mtime_ns} {status.st_size}".encode(), root)
 
 
 def values_dataset(path: Path, file: Any) -> Any:
@@ -202,8 +203,11 @@ def _check_checksum(description: Description, dataset: Any) -> None:
         raise ChecksumError(f"{path}, attribute checksum: expected {expected}, found {shown}")
 
 
-def _digests(description: Description, dataset: Any) -> Digests | None:
-    """Return the digests of a file that has them. They must be those of the manifest, and of the block row."""
+def _digests(description: Description, dataset: Any) -> tuple[Digests | None, bytes | None]:
+    """Return the digests of a file that has them, and that of the whole file.
+
+    They must be those of the manifest, and of the block row.
+    """
     path, manifest = description.path, description.digest
     values = {name: integer_attribute(path, dataset, name) for name in BOUND}
     bound = {name: value for name, value in values.items() if value is not None}
@@ -216,7 +220,7 @@ def _digests(description: Description, dataset: Any) -> Digests | None:
         for name, expected in zip(_PLACE, description.block_row, strict=True):
             if bound.get(name, expected) != expected:
                 raise FileFormatError(f"{path}, attribute {name}: expected {expected}, found {bound[name]}")
-    return digests
+    return digests, found
 
 
 def integer_attribute(path: Path, dataset: Any, name: str) -> int | None:

@@ -108,7 +108,7 @@ def block_row_writer(
 
     The other parameters are those of `write_block_row`.
     """
-    description = _block_row(directory, meta, row, range(meta.Nm))
+    description = block_row(directory, meta, row, range(meta.Nm))
     make_directory(description.path.parent)
     with _writer(description, like) as writer:
         yield writer
@@ -248,15 +248,15 @@ def vector_writer(
         yield writer
 
 
-def _block_row(directory: FilePath, meta: MatrixMeta, row: int, cols: range) -> Description:
-    """Return the description of a block row's file, which holds a vector of parameter space."""
+def block_row(directory: FilePath, meta: MatrixMeta, row: int, cols: range) -> Description:
+    """Return the description of a block row's file, a vector of parameter space, without the manifest's digest."""
     path, layout = meta.block_row_path(directory, row), meta.block_row_layout(cols)
     return Description(path, layout, meta.checksum, block_row=(row, meta.Nd))
 
 
 def stored_block_row(directory: FilePath, meta: MatrixMeta, row: int, cols: range) -> Description:
     """Return the description of a block row's file that must have the digest of the manifest, if there is one."""
-    return replace(_block_row(directory, meta, row, cols), digest=row_digest(directory, meta, row))
+    return replace(block_row(directory, meta, row, cols), digest=row_digest(directory, meta, row))
 
 
 @contextmanager

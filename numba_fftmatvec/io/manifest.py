@@ -38,6 +38,11 @@ def write_manifest(directory: FilePath, meta: MatrixMeta, digests: Iterable[byte
         temporary.write_bytes(content)
 
 
+def has_manifest(directory: FilePath, meta: MatrixMeta) -> bool:
+    """Return whether a matrix has a manifest, of whatever content."""
+    return os.path.lexists(manifest_path(directory, meta))
+
+
 def row_digest(directory: FilePath, meta: MatrixMeta, row: int) -> bytes | None:
     """Return the digest of a block row's file; None if the matrix has no manifest.
 
@@ -49,7 +54,7 @@ def row_digest(directory: FilePath, meta: MatrixMeta, row: int) -> bytes | None:
         It is malformed, or that of a matrix of other sizes.
     """
     path, header = manifest_path(directory, meta), _header(meta)
-    if not os.path.lexists(path):
+    if not has_manifest(directory, meta):
         return None
     check_regular_file(path)
     with os_errors(path, "read the file"), path.open("rb") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,10 @@ def test_a_row_that_is_missing_and_a_manifest_of_another_size(check: Any, matrix
     status, lines, (error,) = check(matrix)
     assert (status, len(lines)) == (1, 4) and "vec_000001.h5: cannot read the file: No such file" in error
     write_manifest(matrix, MatrixMeta(4, 4, 5), [bytes(32)] * 4)
-    status, lines, errors = check(matrix)
-    assert (status, len(lines), len(errors)) == (1, 2, 3)
+    status, lines, (manifest, row) = check(matrix)
+    assert (status, len(lines)) == (1, 3) and "vec_000001.h5: cannot read the file: No such file" in row
+    assert "manifest, line 1: expected 'fftmatvec-manifest 1 3 4 5 0 0', found" in manifest
+    assert manifest.endswith("'fftmatvec check --repair-manifest' writes it anew from the block rows")
     assert manifest_path(matrix, META).exists()
 
 
@@ -80,10 +83,10 @@ def test_files_without_digests(check: Any, tmp_path: Path) -> None:
     assert [line.endswith(": format and values checked: no digests") for line in lines] == [False, False] + [True] * 4
     with h5py.File(tmp_path / "x.h5", "a") as file:
         file["vec"][13] = np.nan
-    assert check(tmp_path / "x.h5") == (
-        1,
-        [],
-        [f"fftmatvec: error: {tmp_path / 'x.h5'}, vec[13]: expected finite values, found nan"],
+    status, lines, (error,) = check(tmp_path / "x.h5")
+    assert (status, lines) == (1, [])
+    assert error.startswith(
+        f"fftmatvec: error: {tmp_path / 'x.h5'}, vec[13]: expected finite values, found nan; restore"
     )
 
 
@@ -116,10 +119,100 @@ def test_vectors_of_another_format(check: Any, tmp_path: Path, attributes: dict[
     assert (status, lines) == (1, []) and message in error
 
 
-def test_paths_that_are_no_files(check: Any, tmp_path: Path) -> None:
-    status, lines, errors = check(tmp_path, tmp_path / "absent.h5")
-    assert (status, lines, len(errors)) == (1, [], 2)
-    assert "binary/meta_adj: cannot read the file" in errors[0] and "absent.h5: cannot read the file" in errors[1]
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.h5"], "absent.h5: expected a file or a matrix directory, found none"),
+        (["x.h5", "absent"], "absent: expected a file or a matrix directory, found none"),
+        (["other"], "other: expected a matrix directory, found a directory without binary/meta_adj; give the folder"),
+        (["--repair-manifest", "x.h5"], "x.h5: expected a matrix directory, which --repair-manifest repairs, found a"),
+        (["--repair-manifest", "m", "absent"], "absent: expected a matrix directory, which --repair-manifest repairs"),
+    ],
+)
+def test_paths_of_another_kind(
+    check: Any, matrix: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], message: str
+) -> None:
+    monkeypatch.chdir(matrix.parent)
+    (matrix.parent / "other" / "binary").mkdir(parents=True)
+    write_vector(matrix.parent / "x.h5", F[0], "col")
+    manifest_path(matrix, META).unlink()
+    before = sorted(matrix.parent.rglob("*"))
+    status, lines, (error,) = check(*arguments)
+    assert (status, lines) == (2, []) and error.startswith(f"fftmatvec: error: {message}")
+    assert sorted(matrix.parent.rglob("*")) == before
+
+
+def test_metadata_that_are_damaged(check: Any, matrix: Path) -> None:
+    (matrix / "binary" / "meta_adj").write_text("3\n4\n")
+    status, lines, (error,) = check(matrix)
+    assert (status, lines) == (1, []) and "line 3 (Nt): expected a positive integer" in error
+    assert "write its nine lines" in error
+
+
+@pytest.mark.parametrize("content", [None, "another\n", "stale"])
+def test_a_manifest_is_repaired(check: Any, matrix: Path, content: str | None) -> None:
+    manifest = manifest_path(matrix, META)
+    right = manifest.read_bytes()
+    manifest.unlink()
+    if content == "stale":
+        write_manifest(matrix, META, [bytes(32)] * 3)
+        status, lines, errors = check(matrix)
+        assert (status, len(errors)) == (1, 3)
+        assert all("of the manifest" in error and "accept this one with" in error for error in errors)
+    elif content is not None:
+        manifest.write_text(content)
+    status, lines, errors = check("--repair-manifest", matrix)
+    assert (status, errors) == (0, [])
+    assert lines[-1] == f"{manifest}: manifest written anew, with other digests of block rows 0, 1, 2"
+    assert manifest.read_bytes() == right and check(matrix)[0] == 0
+    before = manifest.stat().st_ino
+    assert check("--repair-manifest", matrix)[1][-1] == f"{manifest}: manifest"
+    assert manifest.stat().st_ino == before
+
+
+def damage_values(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["vec"][7] += 1.0
+
+
+def remove_digests(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        for name in ("sha256", "sha256_spans", "sha256_span"):
+            del file["vec"].attrs[name]
+
+
+def swap(path: Path) -> None:
+    path.write_bytes(path.with_name("vec_000000.h5").read_bytes())
+
+
+@pytest.mark.parametrize("damage", [damage_values, remove_digests, swap, Path.unlink])
+@pytest.mark.parametrize("manifested", [False, True])
+def test_no_repair_hides_a_damaged_row(check: Any, matrix: Path, damage: Any, manifested: bool) -> None:
+    manifest = manifest_path(matrix, META)
+    damage(META.block_row_path(matrix, 1))
+    if not manifested:
+        manifest.unlink()
+    before = manifest.read_bytes() if manifested else None
+    status, _, errors = check("--repair-manifest", matrix)
+    assert status == 1
+    assert "found 1 of 3 damaged or without digests; the manifest is unchanged; restore" in errors[-1]
+    assert manifest.exists() == manifested and (not manifested or manifest.read_bytes() == before)
+    assert check(matrix)[0] == (0 if not manifested and damage is remove_digests else 1)
+
+
+def test_findings_as_json(check: Any, matrix: Path) -> None:
+    status, lines, errors = check("--json", matrix)
+    found = json.loads("\n".join(lines))
+    assert (status, errors, found["intact"]) == (0, [], True)
+    assert [finding["error"] for finding in found["findings"]] == [None] * 5
+    digests = manifest_path(matrix, META).read_text().splitlines()[1:]
+    assert [finding["digest"] for finding in found["findings"][2:]] == digests
+    damage_values(META.block_row_path(matrix, 1))
+    status, lines, errors = check("--json", matrix)
+    found = json.loads("\n".join(lines))
+    assert (status, errors, found["intact"]) == (1, [], False)
+    assert [finding["error"] is None for finding in found["findings"]] == [True, True, True, False, True]
+    assert "restore the file" in found["findings"][3]["advice"]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--fast"], ["x.h5", "-v"]])
@@ -130,4 +223,6 @@ def test_arguments(check: Any, arguments: list[str]) -> None:
 
 def test_help(check: Any) -> None:
     status, lines, errors = check("-h")
-    assert (status, errors) == (0, []) and lines[0] == "usage: fftmatvec check [-h] PATH [PATH ...]"
+    assert (status, errors) == (0, []) and lines[
+        0
+    ] == "usage: fftmatvec check [-h] [--repair-manifest] [--json] PATH [PATH ...]"
