@@ -54,7 +54,8 @@ COMMANDS = {
     for command in (
         Command("run", "apply, check and time F and F* on a process grid", collective=True),
         Command("info", "print the sizes of a matrix directory and the memory that the matrix needs"),
-        Command("check", "check files: format, values and digests"),
+        Command("check", "check files, explain damage, and repair a manifest"),
+        Command("convert", "convert blocks between matrix directories and NumPy, NetCDF-4 or Zarr"),
     )
 }
 DEFAULT = COMMANDS["run"]  # flags without a command are those of the runner

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import ArgumentTypeError, FileError
+from ..errors import ArgumentTypeError, FFTMatvecError, FileError
 from .owner import remove_temporaries, temporary_path
 
 FilePath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
@@ -34,7 +34,7 @@ def os_errors(path: Path, doing: str) -> Iterator[None]:
     """
     try:
         yield
-    except FileError:
+    except FFTMatvecError:
         raise
     except (OSError, ValueError) as error:
         text = f"{path}: cannot {doing}: {getattr(error, 'strerror', None) or error}"

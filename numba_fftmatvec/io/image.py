@@ -8,7 +8,7 @@ I/O writes the file.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 
 from .plain import write_at
 
+# The NAME of a dimension without values of its own, as the NetCDF library writes it.
+_NO_VARIABLE = "This is a netCDF dimension but not a netCDF variable."
+
 
 @dataclass(frozen=True)
 class Image:
-    """A file with a contiguous dataset `vec` of float64, but for the values.
+    """A file with a contiguous dataset of float64, but for its values.
 
     Parameters
     ----------
@@ -40,21 +43,52 @@ class Image:
     @classmethod
     def of(cls, values: int, attributes: Mapping[str, np.int64 | NDArray[np.uint8]]) -> Image:
         """Return the image of a file of a number of values, with the attributes of the dataset."""
+
+        def build(file: h5py.File) -> h5py.Dataset:
+            dataset = _unwritten(file, "vec", (values,))
+            dataset.attrs.update(attributes)
+            return dataset
+
+        return cls._of(build)
+
+    @classmethod
+    def netcdf(cls, name: str, dimensions: Mapping[str, int]) -> Image:
+        """Return the image of a NetCDF-4 file with a variable that has the dimensions, in their order."""
+
+        def build(file: h5py.File) -> h5py.Dataset:
+            dataset = _unwritten(file, name, tuple(dimensions.values()))
+            for axis, (dimension, size) in enumerate(dimensions.items()):
+                scale = _unwritten(file, dimension, (size,), h5py.h5d.ALLOC_TIME_LATE)
+                scale.make_scale(f"{_NO_VARIABLE}{size:10d}")
+                scale.attrs["_Netcdf4Dimid"] = np.int32(axis)
+                dataset.dims[axis].attach_scale(scale)
+            return dataset
+
+        return cls._of(build)
+
+    @classmethod
+    def _of(cls, build: Callable[[h5py.File], h5py.Dataset]) -> Image:
+        """Return the image of a file whose values are those of the dataset that `build` returns."""
         memory = _Memory()
         with h5py.File(memory, "w") as file:
-            plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-            plist.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-            plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-            space = h5py.h5s.create_simple((values,))
-            dataset = h5py.Dataset(h5py.h5d.create(file.id, b"vec", h5py.h5t.NATIVE_DOUBLE, space, plist))
-            dataset.attrs.update(attributes)
-            offset = dataset.id.get_offset()
+            offset = build(file).id.get_offset()
         return cls(memory.size, offset, tuple(memory.pieces))
 
     def write(self, descriptor: int) -> None:
         """Write the metadata to a file."""
         for offset, piece in self.pieces:
             write_at(descriptor, piece, offset)
+
+
+def _unwritten(
+    file: h5py.File, name: str, shape: tuple[int, ...], allocated: int = h5py.h5d.ALLOC_TIME_EARLY
+) -> h5py.Dataset:
+    """Create a contiguous dataset of float64 whose values HDF5 does not write."""
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_alloc_time(allocated)
+    plist.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape)
+    return h5py.Dataset(h5py.h5d.create(file.id, name.encode(), h5py.h5t.NATIVE_DOUBLE, space, plist))
 
 
 class _Memory(io.RawIOBase):

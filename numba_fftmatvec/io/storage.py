@@ -30,25 +30,26 @@ _FILTERS = {_GZIP: "gzip", _SHUFFLE: "shuffle", _FLETCHER32: "fletcher32", _LZF:
 _SUM_BYTES = 4  # that fletcher32 appends to a chunk
 
 
-def check_layout(path: Path, dataset: Any) -> None:
+def check_layout(path: Path, dataset: Any, name: str = "vec") -> None:
     """Raise unless the values lie in the file itself, in chunks of limited size, and behind known filters only.
 
     This check comes first: reading the shape of a virtual dataset opens the files that it refers to.
     """
     plist = dataset.id.get_create_plist()
     if plist.get_layout() == h5py.h5d.VIRTUAL:
-        raise FileFormatError(f"{path}, vec: expected values in this file, found a virtual dataset")
+        raise FileFormatError(f"{path}, {name}: expected values in this file, found a virtual dataset")
     if plist.get_external_count():
-        raise FileFormatError(f"{path}, vec: expected values in this file, found external storage")
-    for code, _, _, name in _filters(plist):
+        raise FileFormatError(f"{path}, {name}: expected values in this file, found external storage")
+    for code, _, _, filter_name in _filters(plist):
         if code not in _FILTERS:
             raise FileFormatError(
-                f"{path}, vec: expected no filters but {', '.join(_FILTERS.values())}, found {code} ({name.decode()!r})"
+                f"{path}, {name}: expected no filters but {', '.join(_FILTERS.values())}, "
+                f"found {code} ({filter_name.decode()!r})"
             )
     if plist.get_layout() == h5py.h5d.CHUNKED:
         size = math.prod(plist.get_chunk()) * dataset.id.get_type().get_size()
         if size > _LARGEST_CHUNK:
-            raise FileFormatError(f"{path}, vec: expected chunks of at most {_LARGEST_CHUNK} bytes, found {size}")
+            raise FileFormatError(f"{path}, {name}: expected chunks of at most {_LARGEST_CHUNK} bytes, found {size}")
 
 
 class Storage:

@@ -41,6 +41,7 @@ MAY_IMPORT = {
 ONLY_IN = {
     "mpi4py": {"comm"},
     "h5py": {"io"},
+    "zarr": {"io.sources"},
     "cupy": {"backends.cuda", "comm.nccl"},
     "cupyx": {"backends.cuda", "operators.adapters.cupy"},
     "torch": {"torch", "vector.tensors"},
