@@ -60,6 +60,12 @@ def require_cuda() -> Any:
     return cuda
 
 
+def cache_folder() -> str:
+    """Return the folder of numba's disk cache of this module; a RuntimeError says that no folder can hold it."""
+    folder: str = njit(cache=True)(ceil_div).stats.cache_path
+    return folder
+
+
 # Free names and their bindings
 
 

@@ -56,6 +56,7 @@ COMMANDS = {
         Command("info", "print the sizes of a matrix directory and the memory that the matrix needs"),
         Command("check", "check files, explain damage, and repair a manifest"),
         Command("convert", "convert blocks between matrix directories and NumPy, NetCDF-4 or Zarr"),
+        Command("doctor", "look at the GPU, MPI, caches, locks and packages: their state, and what to do"),
     )
 }
 DEFAULT = COMMANDS["run"]  # flags without a command are those of the runner
