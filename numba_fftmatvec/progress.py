@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 PATIENCE = 2.0  # seconds before the bar appears
+_PAUSE = 0.2  # seconds between two drawings without a thread
 
 
 def show_progress(rows: range, description: str, *, enabled: bool) -> Iterator[int]:
@@ -33,7 +34,7 @@ def show_progress(rows: range, description: str, *, enabled: bool) -> Iterator[i
 
 
 @contextmanager
-def show_steps(total: int, *, enabled: bool) -> Iterator[Callable[[int, str], None]]:
+def show_steps(total: int, *, enabled: bool, refresh: bool = True) -> Iterator[Callable[[int, str], None]]:
     """Yield a function that takes the number of finished steps and the text before the bar.
 
     Its first call after two seconds shows a bar on the error output, if that is an open terminal.
@@ -44,17 +45,27 @@ def show_steps(total: int, *, enabled: bool) -> Iterator[Callable[[int, str], No
         The largest number of steps.
     enabled : bool
         Whether this rank shows the bar.
+    refresh : bool
+        Whether a thread refreshes the bar. Otherwise some of the calls do, so that work between them can be timed.
     """
     if not (enabled and _is_terminal(sys.stderr)):
         yield lambda done, description: None
         return
-    start, bar = time.monotonic(), Progress(console=Console(stderr=True), transient=True)
+    start = drawn = time.monotonic()
+    bar = Progress(console=Console(stderr=True), transient=True, auto_refresh=refresh)
     task = bar.add_task("", total=total)
 
     def show(done: int, description: str) -> None:
-        if not bar.live.is_started and time.monotonic() - start > PATIENCE:
+        nonlocal drawn
+        now = time.monotonic()
+        if not refresh and now - drawn < _PAUSE and done < total:
+            return
+        drawn = now
+        if not bar.live.is_started and now - start > PATIENCE:
             bar.start()
         bar.update(task, completed=done, description=description)
+        if not refresh and bar.live.is_started:
+            bar.refresh()
 
     try:
         yield show

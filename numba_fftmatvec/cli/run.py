@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,16 +21,21 @@ from ..operators import dot_test
 from ..plan import PhaseTimer, Timer, time_runs
 from ..precision import MatvecPrecisionConfig
 from ..products import PRODUCTS, Product
+from ..progress import show_steps
 from ..testing import Tester
 from ..vector import Vector
 from . import grid
 from .arguments import not_negative, positive, precision
+from .estimate import WORTH_SAYING, Estimate
 from .parser import Parser
 from .report import Measurement
 from .results import write_results
 
 # Number of untimed products before the timed ones, in which caches, clocks and MPI's buffers settle.
 _WARM_UP = 3
+# The timed products run in so many parts, with a step of the progress bar after each.
+_PARTS = 50
+_PRODUCTS = PRODUCTS["F"], PRODUCTS["F*"]
 
 # Flags and defaults of the numbers of block columns and block rows: for each rank, and global (-g).
 _SIZES = {False: (("nm", 3), ("nd", 2)), True: (("Nm", 10), ("Nd", 5))}
@@ -179,15 +185,23 @@ def run(options: Options) -> None:
         _run_on(comm, options)
 
 
+def _global_sizes(options: Options, comm: Comm) -> tuple[int, int, int]:
+    """Return the global (Nd, Nm, Nt), on every rank; collective."""
+    if options.path is None:
+        if options.global_sizes:
+            return options.rows, options.cols, options.block_size
+        return options.rows * comm.proc_rows, options.cols * comm.proc_cols, options.block_size
+    sizes = 0, 0, 0
+    with comm.agreement(f"reading {options.path}"):
+        if comm.world_rank == 0:
+            meta = read_meta(options.path)
+            sizes = meta.Nd, meta.Nm, meta.Nt
+    return comm.bcast(sizes)
+
+
 def _best_grid(options: Options, comm: Comm) -> tuple[int, int]:
     """Return the grid of all ranks on which F and F* are the fastest; collective."""
-    sizes = options.rows, options.cols, options.block_size
-    if options.path is not None:
-        with comm.agreement(f"reading {options.path}"):
-            if comm.world_rank == 0:
-                meta = read_meta(options.path)
-                sizes = meta.Nd, meta.Nm, meta.Nt
-        sizes = comm.bcast(sizes)
+    sizes = _global_sizes(options, comm)
     machine = Machine.of(comm.backend.device_name(), comm.backend.name)
     with comm.agreement("choosing the process grid"):
         return best_grid(*sizes, comm.world_size, options.precision, machine=machine)
@@ -195,6 +209,7 @@ def _best_grid(options: Options, comm: Comm) -> tuple[int, int]:
 
 def _run_on(comm: Comm, options: Options) -> None:
     _check_results_folder(comm, options.json)
+    _print_estimate(comm, options)
     matrix = _build_matrix(comm, options)
     operations = _build_operations(matrix, options)
     for operation in operations:
@@ -210,6 +225,20 @@ def _run_on(comm: Comm, options: Options) -> None:
         with comm.agreement("write the results"):
             if comm.world_rank == 0:
                 write_results(options.json, records, comm.backend.device_name())
+
+
+def _print_estimate(comm: Comm, options: Options) -> None:
+    """Print the estimate of a run that takes minutes, on the error output; collective.
+
+    A matrix that does not fit is left to the error of its initialisation.
+    """
+    sizes = _global_sizes(options, comm)
+    if comm.world_rank != 0 or min(sizes[0] - comm.proc_rows, sizes[1] - comm.proc_cols) < 0:
+        return
+    names, count = [product.name for product in _PRODUCTS], 1 + 2 * (_WARM_UP + options.repetitions)
+    found = Estimate.of(comm, sizes, options.precision, names, count, from_file=options.path is not None)
+    if found.seconds >= WORTH_SAYING and found.fits:
+        print(f"fftmatvec: {found}; -N {options.repetitions} sets the number of products", file=sys.stderr, flush=True)
 
 
 def _check_results_folder(comm: Comm, path: Path | None) -> None:
@@ -234,7 +263,7 @@ def _build_matrix(comm: Comm, options: Options) -> Matrix:
 def _build_operations(matrix: Matrix, options: Options) -> list[Operation]:
     """Return F and F* with operands of ones or of doubles; F's operand may come from the file of --input."""
     operations = []
-    for product in (PRODUCTS["F"], PRODUCTS["F*"]):
+    for product in _PRODUCTS:
         spaces = product.input_space, product.output_space
         operand, result = (Vector.from_layout(matrix.comm, matrix.layout.vector(space)) for space in spaces)
         if product.name == "F" and options.input is not None:
@@ -294,16 +323,27 @@ def _save(comm: Comm, operations: Sequence[Operation], directory: Path) -> None:
 
 
 def _measure(matrix: Matrix, operation: Operation, repetitions: int) -> Measurement:
-    """Time a product by phases, then as a whole; return the timings of all ranks on every rank; collective."""
+    """Time a product by phases, then as a whole; return the timings of all ranks on every rank; collective.
+
+    The progress bar is drawn between the products, so that they are not slower with it.
+    """
     comm = matrix.comm
-    timer = PhaseTimer(comm)
-    for _ in range(_WARM_UP):
-        operation.apply()
-        operation.apply(timer)
-    timer.reset()
-    for _ in range(repetitions):
-        operation.apply(timer)
-    seconds = timer.seconds() | {"total": time_runs(comm, operation.apply, repetitions)}
+    timer, what = PhaseTimer(comm), f"Timing {operation.op}"
+    total: list[float] = []
+    with show_steps(2 * (_WARM_UP + repetitions), enabled=comm.world_rank == 0, refresh=False) as show:
+        for done in range(_WARM_UP):
+            operation.apply()
+            operation.apply(timer)
+            show(2 * done + 2, what)
+        timer.reset()
+        for done in range(repetitions):
+            operation.apply(timer)
+            show(2 * _WARM_UP + done + 1, what)
+        while len(total) < repetitions:
+            part = min(repetitions - len(total), 1 + repetitions // _PARTS)
+            total += time_runs(comm, operation.apply, part)
+            show(2 * _WARM_UP + repetitions + len(total), what)
+    seconds = timer.seconds() | {"total": total}
     gather = comm.allgather
     return Measurement(operation.op, gather(seconds), gather(int(matrix.nbytes)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from typing import Any
 
 import pytest
@@ -62,3 +63,17 @@ def test_no_bar_on_other_ranks_and_in_short_loops(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(progress, "PATIENCE", -1.0)
     assert rows(enabled=False) == [0, 1, 2]
     assert terminal.getvalue() == ""
+
+
+def test_a_bar_without_a_thread_is_drawn_by_some_of_the_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", -1.0)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    threads = threading.active_count()
+    with progress.show_steps(1000, enabled=True, refresh=False) as show:
+        for done in range(1000):
+            show(done, f"step {done} of many")
+            assert threading.active_count() == threads
+        assert terminal.getvalue() == ""  # all of them came within a fraction of a second
+        show(1000, "the last step")
+    assert "the last step" in terminal.getvalue() and "100%" in terminal.getvalue()
