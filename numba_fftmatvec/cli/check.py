@@ -10,9 +10,9 @@ from typing import Any
 
 from ..errors import FFTMatvecError, FileError
 from ..io import Finding, check_path, read_meta
-from ..io.meta import meta_path
 from ..progress import show_steps
 from .parser import Parser
+from .paths import check_matrix_directory
 from .tables import print_json
 
 
@@ -52,9 +52,8 @@ def _check_kind(path: Path, repair: bool) -> None:
         expected = "a matrix directory, which --repair-manifest repairs" if repair else "a file or a matrix directory"
         if repair or not os.path.lexists(path):
             raise FileError(f"{path}: expected {expected}, found {'a file' if path.exists() else 'none'}")
-    elif not os.path.lexists(meta_path(path)):
-        found = f"a directory without {meta_path(path).relative_to(path)}"
-        raise FileError(f"{path}: expected a matrix directory, found {found}; give the folder that contains binary/")
+    else:
+        check_matrix_directory(path)
 
 
 def _findings(paths: Sequence[Path], repair: bool, silent: bool) -> Iterator[tuple[Path, Finding]]:

@@ -16,6 +16,7 @@ from ..progress import show_progress
 from ..spectrum.capacity import Need
 from .arguments import one_of
 from .parser import Parser
+from .paths import check_matrix_directory
 from .tables import megabytes, print_json, print_table, table
 
 _REAL, _COMPLEX = 8, 16  # bytes
@@ -125,6 +126,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the command; the status is 1 if a block row is missing or breaks the format."""
     options = build_parser().values(arguments)
     paths = {"F": options["directory"], "G": options["aux"]}
+    for path in filter(None, paths.values()):
+        check_matrix_directory(path)
     found = {name: Directory.of(path) for name, path in paths.items() if path is not None}
     _check_pair(found)
     device = Device.of(options["backend"])

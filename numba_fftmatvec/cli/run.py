@@ -28,6 +28,7 @@ from . import grid
 from .arguments import not_negative, positive, precision
 from .estimate import WORTH_SAYING, Estimate
 from .parser import Parser
+from .paths import check_matrix_directory
 from .report import Measurement
 from .results import write_results
 
@@ -194,6 +195,7 @@ def _global_sizes(options: Options, comm: Comm) -> tuple[int, int, int]:
     sizes = 0, 0, 0
     with comm.agreement(f"reading {options.path}"):
         if comm.world_rank == 0:
+            check_matrix_directory(options.path)
             meta = read_meta(options.path)
             sizes = meta.Nd, meta.Nm, meta.Nt
     return comm.bcast(sizes)

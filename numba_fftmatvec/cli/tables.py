@@ -31,7 +31,7 @@ def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]], *,
     """
     made = Table(title=Text(title), title_justify="left", box=box.SIMPLE)
     for index, heading in enumerate(headings):
-        made.add_column(Text(heading), justify="left" if index < left else "right")
+        made.add_column(Text(heading), justify="left" if index < left else "right", overflow="fold")
     for row in rows:
         made.add_row(*map(Text, row))
     return made

@@ -124,7 +124,7 @@ def test_vectors_of_another_format(check: Any, tmp_path: Path, attributes: dict[
     [
         (["absent.h5"], "absent.h5: expected a file or a matrix directory, found none"),
         (["x.h5", "absent"], "absent: expected a file or a matrix directory, found none"),
-        (["other"], "other: expected a matrix directory, found a directory without binary/meta_adj; give the folder"),
+        (["other"], "other: expected a matrix directory, with the file binary/meta_adj, found a directory"),
         (["--repair-manifest", "x.h5"], "x.h5: expected a matrix directory, which --repair-manifest repairs, found a"),
         (["--repair-manifest", "m", "absent"], "absent: expected a matrix directory, which --repair-manifest repairs"),
     ],

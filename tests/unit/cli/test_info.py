@@ -107,6 +107,7 @@ def test_bad_input(
     assert cli.main(["info", "--json", *arguments]) == 2
     output = capsys.readouterr()
     assert output.out == "" and output.err.count("\n") == 1
+    assert "expected" in output.err and ("; give the folder" in output.err or "-h' lists the arguments" in output.err)
     assert sorted(matrix.parent.rglob("*")) == before
 
 

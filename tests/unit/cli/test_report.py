@@ -15,6 +15,7 @@ from rich.console import Console
 from numba_fftmatvec.backends.cpu.backend import cpu_model
 from numba_fftmatvec.cli import report, results
 from numba_fftmatvec.cli.report import Measurement
+from numba_fftmatvec.cli.tables import table
 from numba_fftmatvec.errors import FileError, FileFormatError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -68,6 +69,15 @@ def test_table_has_every_phase_over_the_ranks_that_ran_it(measurement: Measureme
     assert cells["total"] == ["7.0000"] * 3
     order = [row[0] for row in rows if row[0] in report.PHASE_TITLES.values()]
     assert order == list(report.PHASE_TITLES.values())
+
+
+def test_narrow_tables_keep_every_character() -> None:
+    output = io.StringIO()
+    cells = "a" * 50, "[b]" * 20
+    Console(file=output, width=60).print(table("[title]", ("[ms]", "[MB]"), [cells], left=2))
+    text = output.getvalue()
+    assert "\u2026" not in text and text.count("a") == 50 and text.count("b") == 20
+    assert all(words in text for words in ("[title]", "[ms]", "[MB]"))
 
 
 def test_phases_are_the_timers() -> None:
