@@ -197,8 +197,13 @@ def _npz(path: Path, variable: str | None, order: str) -> Iterator[Blocks]:
 
 
 def _shape_of(archive: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    """Return the shape of a member; its size must be that of the shape, so that no member inflates to more."""
     with archive.open(f"{name}.npy") as member:
-        return _header(member)[0]
+        shape, _, dtype = _header(member)
+        expected, found = member.tell() + math.prod(shape) * dtype.itemsize, archive.getinfo(member.name).file_size
+    if found != expected:
+        raise ValueError(f"{found} bytes of {name} instead of {expected}")
+    return shape
 
 
 def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

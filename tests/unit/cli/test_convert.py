@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tracemalloc
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -158,6 +160,14 @@ def prepare() -> None:
     Path("empty.npy").touch()
     np.savez("two.npz", a=F, b=F)
     Path("wrong.npz").write_text("no archive")
+    with zipfile.ZipFile("bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("F.npy", Path("f.npy").read_bytes() + bytes(10**6))
+    with h5py.File("links.h5", "w") as file:
+        file["F"] = h5py.ExternalLink("two.nc", "a")
+        layout = h5py.VirtualLayout((3, 4, 5), float)
+        layout[:] = h5py.VirtualSource("two.nc", "a", (3, 4, 5))
+        file.create_virtual_dataset("G", layout)
+    os.mkfifo("pipe.npy")
     Path("classic.nc").write_bytes(b"CDF\x01")
     Path("wrong.nc").write_text("no HDF5")
     write_hdf5("two.nc", F, "a")
@@ -194,6 +204,10 @@ BAD = [
     ("short.npy out", "short.npy: expected a file of the format that its name has, found"),
     ("empty.npy out", "empty.npy: expected a file of the format that its name has, found"),
     ("wrong.npz out", "wrong.npz: expected a file of the format that its name has, found"),
+    ("bomb.npz out", "bomb.npz: expected a file of the format that its name has, found: 1000608 bytes of F instead of"),
+    ("links.h5 out", "links.h5: expected one variable with three axes, or its name, found no variable"),
+    ("links.h5 out --variable F", "links.h5: expected the variable 'F', found no variable"),
+    ("pipe.npy out", "pipe.npy: expected a regular file, found a special file"),
     ("two.npz out", "two.npz: expected one variable with three axes, or its name, found a (3, 4, 5), b (3, 4, 5)"),
     ("two.npz out --variable c", "two.npz: expected the variable 'c', found a (3, 4, 5), b (3, 4, 5)"),
     ("classic.nc out", "classic.nc: expected NetCDF-4, found classic NetCDF; convert it with 'nccopy -k nc4'"),
