@@ -11,7 +11,20 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ForkedError
+from ..errors import BackendError, ForkedError
+
+
+def _imported() -> Any:
+    """Return the module mpi4py.MPI; a BackendError says why no MPI library can be loaded."""
+    try:
+        return importlib.import_module("mpi4py.MPI")
+    except (ImportError, RuntimeError) as error:
+        found = " ".join(str(error).split())
+        raise BackendError(
+            f"MPI: expected a library that mpi4py can load, found: {found}; "
+            f"pip install 'numba-fftmatvec[mpich]', or load the site's MPI"
+        ) from error
+
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -23,7 +36,7 @@ else:
         def __getattr__(self, name: str) -> Any:
             if name.startswith("__"):  # inspections of this object are not a use of MPI
                 raise AttributeError(name)
-            value = getattr(importlib.import_module("mpi4py.MPI"), name)
+            value = getattr(_imported(), name)
             setattr(self, name, value)
             return value
 

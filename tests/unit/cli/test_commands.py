@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -129,3 +131,25 @@ def test_a_reader_that_ends_early(command: Callable[..., None], monkeypatch: pyt
 
         command(talk)
         assert cli.main(["own"]) == 1
+
+
+def test_no_mpi_is_one_line(tmp_path: Path) -> None:
+    """Only a process of its own can start without the MPI library that this one has loaded."""
+    environment = os.environ | {"PYTHONPATH": str(Path(fm.__file__).parents[1])}
+    script = (
+        "import sys; from numba_fftmatvec import cli\n"
+        "class NoMpi:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'mpi4py.MPI':\n"
+        "            raise RuntimeError('cannot load MPI library\\nlibmpi.so')\n"
+        "sys.meta_path.insert(0, NoMpi())\n"
+        "sys.exit(cli.main(['run', '--backend', 'cpu', '-s', 'out']))\n"
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr == (
+        "fftmatvec: error: MPI: expected a library that mpi4py can load, found: cannot load MPI library libmpi.so; "
+        "pip install 'numba-fftmatvec[mpich]', or load the site's MPI\n"
+    )
+    assert list(tmp_path.iterdir()) == []
