@@ -1,18 +1,24 @@
-"""Progress bars for loops over block rows, and for solvers, that take more than a few seconds."""
+"""Progress of work that takes more than two seconds: bars for loops and solvers, descriptions for other work."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
+from rich.status import Status
+from rich.text import Text
 
 PATIENCE = 2.0  # seconds before the bar appears
 _PAUSE = 0.2  # seconds between two drawings without a thread
+_bars: list[Progress] = []  # on the terminal
+_waiting: list[Status] = []  # on the terminal, or about to be
 
 
 def show_progress(rows: range, description: str, *, enabled: bool) -> Iterator[int]:
@@ -62,8 +68,8 @@ def show_steps(total: int, *, enabled: bool, refresh: bool = True) -> Iterator[C
             return
         drawn = now
         if not bar.live.is_started and now - start > PATIENCE:
-            bar.start()
-        bar.update(task, completed=done, description=description)
+            _start_instead(bar)
+        bar.update(task, completed=done, description=escape(description))
         if not refresh and bar.live.is_started:
             bar.refresh()
 
@@ -72,6 +78,48 @@ def show_steps(total: int, *, enabled: bool, refresh: bool = True) -> Iterator[C
     finally:
         if bar.live.is_started:
             bar.stop()
+            _bars.remove(bar)
+
+
+@contextmanager
+def show_waiting(description: str, *, enabled: bool) -> Iterator[None]:
+    """Show a description after two seconds of the body, whose steps cannot be counted.
+
+    Parameters
+    ----------
+    description : str
+        The work of the body.
+    enabled : bool
+        Whether this rank shows it, if its error output is an open terminal.
+    """
+    if not (enabled and _is_terminal(sys.stderr)):
+        yield
+        return
+    status = Console(stderr=True).status(Text(description))
+
+    def start() -> None:
+        if not _bars:
+            status.start()
+
+    timer = threading.Timer(PATIENCE, start)
+    timer.daemon = True
+    _waiting.append(status)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()
+        _waiting.remove(status)
+
+
+def _start_instead(bar: Progress) -> None:
+    """Show a bar in the place of all descriptions, since a terminal shows one of them at a time."""
+    _bars.append(bar)
+    for status in _waiting:
+        status.stop()
+    bar.start()
 
 
 def _is_terminal(stream: Any) -> bool:

@@ -21,7 +21,7 @@ from ..operators import dot_test
 from ..plan import PhaseTimer, Timer, time_runs
 from ..precision import MatvecPrecisionConfig
 from ..products import PRODUCTS, Product
-from ..progress import show_steps
+from ..progress import show_steps, show_waiting
 from ..testing import Tester
 from ..vector import Vector
 from . import grid
@@ -212,10 +212,11 @@ def _best_grid(options: Options, comm: Comm) -> tuple[int, int]:
 def _run_on(comm: Comm, options: Options) -> None:
     _check_results_folder(comm, options.json)
     _print_estimate(comm, options)
-    matrix = _build_matrix(comm, options)
-    operations = _build_operations(matrix, options)
-    for operation in operations:
-        operation.apply()
+    with show_waiting("Setting up the matrix", enabled=comm.world_rank == 0):
+        matrix = _build_matrix(comm, options)
+        operations = _build_operations(matrix, options)
+        for operation in operations:
+            operation.apply()
     console = Console(quiet=comm.world_rank != 0, soft_wrap=True, highlight=False, markup=False)
     errors = _check(matrix, operations, options, console)
     if options.verbose:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -73,7 +74,60 @@ def test_a_bar_without_a_thread_is_drawn_by_some_of_the_calls(monkeypatch: pytes
     with progress.show_steps(1000, enabled=True, refresh=False) as show:
         for done in range(1000):
             show(done, f"step {done} of many")
-            assert threading.active_count() == threads
+            assert threading.active_count() <= threads
         assert terminal.getvalue() == ""  # all of them came within a fraction of a second
         show(1000, "the last step")
     assert "the last step" in terminal.getvalue() and "100%" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "shown"), [(-1.0, True), (60.0, False)])
+def test_waiting_is_shown_after_a_while(monkeypatch: pytest.MonkeyPatch, seconds: float, shown: bool) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", seconds)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    threads = threading.active_count()
+
+    def wait() -> None:
+        with progress.show_waiting("Compiling [kernels]", enabled=True):
+            deadline = time.monotonic() + 10
+            while shown and "Compiling [kernels]" not in terminal.getvalue() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            raise ValueError("of the body")
+
+    with pytest.raises(ValueError, match="of the body"):
+        wait()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > threads and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ("Compiling [kernels]" in terminal.getvalue()) == shown
+    assert threading.active_count() <= threads
+    written = terminal.getvalue()
+    with progress.show_waiting("Compiling", enabled=False):
+        pass
+    assert terminal.getvalue() == written
+
+
+def test_a_bar_takes_the_place_of_a_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", -1.0)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with progress.show_waiting("Setting up", enabled=True):
+        deadline = time.monotonic() + 10
+        while "Setting up" not in terminal.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert rows() == [0, 1, 2]
+        assert "reading rows" in terminal.getvalue()
+        with progress.show_steps(3, enabled=True) as show:
+            show(1, "solving")
+            with progress.show_waiting("Not shown", enabled=True):
+                time.sleep(0.05)
+    assert "Not shown" not in terminal.getvalue()
+    assert progress._bars == progress._waiting == []
+
+
+def test_descriptions_are_shown_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", -1.0)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert list(progress.show_progress(range(2), "reading [ms] of a[/b]", enabled=True)) == [0, 1]
+    assert "reading [ms] of a[/b]" in terminal.getvalue()
