@@ -54,7 +54,7 @@ def peer_spectrum(backend: Any, shape: tuple[int, int, int], op: str, layout: st
     for start in range(0, nd, step):
         stop = min(start + step, nd)
         values = backend.empty(((stop - start) * nm * nt,), np.float64)
-        fill_launcher(backend.target, "doubles")(values.view, start * nm * nt)
+        fill_launcher(backend.target, "doubles")(values.view, start * nm * nt, nt)
         transforms = cupy.fft.rfft(values.array.reshape(stop - start, nm, nt), 2 * nt)
         transforms = transforms if op == "F" else transforms.conj()
         if data_last:

@@ -45,7 +45,11 @@ def _consecutive(index, value):
 def _doubles(index, value):
     # This is splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014). Its low 52 bits, with bit 24 set, are the
     # mantissa of a double in [1, 2): 1 + bits * 2^-52, where both steps are exact. Bit 24 excludes values of float32.
+    # pyFFTMatvec hashes a matrix's index in rows of `value` elements that are padded to twice their length.
+    length = np.int64(value)
     z = uint64(index)
+    if length > 0:
+        z += z // uint64(length) * uint64(length)
     z = uint64((z ^ (z >> uint64(30))) * uint64(0xBF58476D1CE4E5B9))
     z = uint64((z ^ (z >> uint64(27))) * uint64(0x94D049BB133111EB))
     z = z ^ (z >> uint64(31))
@@ -91,7 +95,8 @@ def fill_launcher(target: Target, formula: str) -> Callable[..., None]:
         Where it runs.
     formula : str
         ``"constant"`` is the value, ``"consecutive"`` the element's index. ``"doubles"`` is a hash of the index in
-        [1, 2) that no float32 represents.
+        [1, 2) that no float32 represents; with a `value`, of the index in rows of `value` elements that are padded to
+        twice their length.
 
     Returns
     -------

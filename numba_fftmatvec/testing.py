@@ -20,6 +20,9 @@ from .vector.data import check_operand
 def generate_double(index: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Return the values that `init_mat_doubles` and `init_vec_doubles` assign to elements of given global indices.
 
+    An element of a vector has its index in the (blocks, Nt) array. The element (d, m, t) of a matrix has the index
+    ``(d * Nm + m) * 2 * Nt + t``: its place in rows that are padded to 2 Nt, as in pyFFTMatvec.
+
     The low 52 bits of splitmix64's finaliser (Steele, Lea, Flood, OOPSLA 2014) are the mantissa of a double in [1, 2).
     Bit 24 is set, so no float32 represents the value.
 

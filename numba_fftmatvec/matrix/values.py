@@ -40,8 +40,8 @@ class MatrixValues(MatrixProducts):
 
     @exclusive
     def init_mat_doubles(self, aux_mat: bool = False) -> None:
-        """Set every value to `generate_double` of its global index in the (Nd, Nm, Nt) array."""
-        self._fill(aux_mat, "doubles")
+        """Set every value to `generate_double` of its global index in an (Nd, Nm, 2 Nt) array, as pyFFTMatvec does."""
+        self._fill(aux_mat, "doubles", float(self._layout.Nt))
 
     def _fill(self, aux_mat: bool, formula: str, value: float = 0.0) -> None:
         what = "filling a matrix"

@@ -231,7 +231,7 @@ class ApiSuite:
         check_product(results, key, name)
 
     def test_matrix_of_doubles(self, results: Results) -> None:
-        check_product(results, "doubles", "F", F=reference.hashed_doubles((ND, NM, NT)))
+        check_product(results, "doubles", "F", F=reference.padded_doubles((ND, NM, NT)))
 
     @pytest.mark.parametrize("name", ["F", "F*"])
     def test_mixed_precision(self, results: Results, name: str) -> None:

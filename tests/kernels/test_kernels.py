@@ -57,6 +57,7 @@ def test_fills(machine, size) -> None:
         ("constant", 2.5, np.full(size, 2.5)),
         ("consecutive", 0.0, index.astype(float)),
         ("doubles", 0.0, generate_double(index)),
+        ("doubles", 7.0, generate_double(14 * (index // 7) + index % 7)),
     ]:
         launch = elementwise.fill_launcher(machine.target, name)
         filled = machine.run(lambda out, run=launch, v=value: run(out, start, v), np.full(size, np.nan))

@@ -140,9 +140,17 @@ def hashed_doubles(shape: tuple[int, ...]) -> Array:
 
     The finaliser of splitmix64 (Steele, Lea and Flood 2014; the constants are Stafford's mix 13) gives the mantissa.
     """
-    z = np.arange(math.prod(shape), dtype=np.uint64)
+    return _hashed(np.arange(math.prod(shape), dtype=np.uint64)).reshape(shape)
+
+
+def padded_doubles(shape: tuple[int, ...]) -> Array:
+    """Return the doubles of the elements' indices in an array with a last axis of twice the length."""
+    return hashed_doubles((*shape[:-1], 2 * shape[-1]))[..., : shape[-1]]
+
+
+def _hashed(z: Array) -> Array:
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z ^= z >> np.uint64(31)
     bits = np.uint64(0x3FF << 52 | 1 << 24) | (z & np.uint64((1 << 52) - 1))
-    return bits.view(np.float64).reshape(shape)
+    return bits.view(np.float64)

@@ -246,6 +246,7 @@ def matrices(comm: Any, setting: Setting) -> dict[str, Any]:
         if fill == "ones":
             found["errors"] = {name: verified(comm, matrix, name) for name in PRODUCTS}
             found["rejections"] = {name: rejected(comm, matrix, name) for name in PRODUCTS}
+    found["original"] = original_products(comm)
     callable_made = fm.Matrix(comm, Nm, Nd, Nt, global_sizes=True)
     callable_made.init_mat_from_array(lambda d: F[d])
     found["from callable"] = multiply(callable_made, "F", x["col"]).gather()
@@ -264,6 +265,21 @@ def matrices(comm: Any, setting: Setting) -> dict[str, Any]:
     found["phases"] = {name: phases(made, name) for name in ("F", "F*")}
     found["operator"] = (made @ vector(made, "col", x["col"])).gather()
     found["operator*"] = (made.T @ vector(made, "row", x["row"])).gather()
+    return found
+
+
+def original_products(comm: Any) -> dict[str, Array]:
+    """Return F and F* of doubles, in the sizes that pyFFTMatvec's results are known for."""
+    import numba_fftmatvec as fm
+
+    matrix = fm.Matrix(comm, 31, 6, 20, global_sizes=True)
+    matrix.init_mat_doubles()
+    found = {}
+    for name, (source, target) in {"F": ("input", "output"), "F*": ("output", "input")}.items():
+        x, y = matrix.get_vec(source), matrix.get_vec(target)
+        x.init_vec_doubles()
+        (matrix.matvec if name == "F" else matrix.transpose_matvec)(x, y)
+        found[name] = y.gather()
     return found
 
 

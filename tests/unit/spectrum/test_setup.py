@@ -12,6 +12,7 @@ import numba_fftmatvec as fm
 from numba_fftmatvec.layout import MatrixLayout
 from numba_fftmatvec.spectrum import capacity
 from numba_fftmatvec.spectrum.sources import ParallelCopy
+from support import reference
 from support.files import write_matrix
 from support.spectra import CODES, ERRORS, ND, NM, NT, PRECISIONS, SHAPE, STORED, F, G, check_product, matrix_of
 
@@ -54,7 +55,7 @@ def test_pieces_make_no_difference(comm: Any, columns: int, code: str) -> None:
 def test_pieces_of_fills_know_their_indices(comm: Any, columns: int) -> None:
     matrix = fm.Matrix(comm, NM, ND, NT, global_sizes=True)
     matrix.init_mat_doubles()
-    check_values(values_of(matrix), fm.generate_double(np.arange(F.size)).reshape(SHAPE), "ddddd")
+    check_values(values_of(matrix), reference.padded_doubles(SHAPE), "ddddd")
     matrix.init_mat_ones()
     check_values(values_of(matrix), np.ones(SHAPE), "ddddd")
 
