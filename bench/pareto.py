@@ -17,7 +17,8 @@ import numpy as np
 
 import numba_fftmatvec as fm
 from numba_fftmatvec.cli.results import read_results, write_results
-from numba_fftmatvec.tuning import Candidate, tune
+from numba_fftmatvec.precision import Precision
+from numba_fftmatvec.tuning import Candidate, candidate_codes, tune
 
 OPS = ("F", "F*")
 SHAPE = (5000, 100, 1000)
@@ -41,7 +42,7 @@ def measure(comm: fm.Comm, shape: tuple[int, int, int], tol: float, repetitions:
     matrix = fm.Matrix(comm, nm, nd, nt, global_sizes=True)
     matrix.init_mat_from_array(responses(shape))
     for op in OPS:
-        result = tune(matrix, tol, products=(op,), repetitions=repetitions)
+        result = tune(matrix, tol, products=(op,), codes=candidate_codes(Precision.DOUBLE), repetitions=repetitions)
         if comm.world_rank == 0:
             print(f"{op}: {result.best.code} is the fastest within {tol:g}: {1e3 * result.best.seconds:.4f} ms")
         about = {"benchmark": "pareto", "op": op, "shape": list(shape), "ranks": comm.world_size}

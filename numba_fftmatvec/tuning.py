@@ -1,4 +1,4 @@
-"""The precision tuner: it measures precision configs on a matrix and returns the fastest within a tolerance."""
+"""The precision tuner: it measures precision configs on a matrix and finds the best within a tolerance."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import itertools
 import math
 import numbers
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,11 +21,20 @@ from .matrix import Matrix
 from .plan import time_runs
 from .precision import MatvecPrecisionConfig, Precision
 from .products import PRODUCTS, Product
+from .progress import show_steps
 from .vector import Vector
 
 # The warm-up lasts until the device's clocks have risen. The runs before each measurement let a GPU record its graph.
 _WARM_UP_SECONDS = 0.2
 _WARM_UP_RUNS = 3
+
+# Candidates that may be the fastest are timed in further rounds, one after another in each, until their times separate.
+# A difference is real if it exceeds three standard errors of the rounds' differences. Below one hundredth it is a tie.
+_LEAST_ROUNDS, _MOST_ROUNDS, _ROUNDS_SECONDS = 4, 20, 10.0
+_STANDARD_ERRORS, _NEGLIGIBLE = 3.0, 0.01
+
+# A config is not measured if a finer one exceeds the tolerance by this factor. Random vectors vary errors by less.
+_HOPELESS = 2.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class Candidate:
         The config's five letters.
     seconds : float
         Time of all products together: the sum of their median times, where each run's time is that of the slowest rank.
+        Of several rounds it is the median.
     error : float
         Largest error of any product, relative to the finest config's result, in the 2-norm.
     spectrum_bytes : int
@@ -65,15 +76,19 @@ class TuningResult:
     front : tuple of Candidate
         The Pareto front, the fastest first: no other candidate is both faster and more accurate.
     best : Candidate
-        The fastest candidate within the tolerance.
+        The most accurate of `ties`.
     skipped : mapping
-        Codes that could not be measured, with the reasons.
+        Codes that were not measured, with the reasons.
+    ties : tuple of Candidate
+        The fastest candidate within the tolerance, and those whose times cannot be told from its time; the fastest
+        first.
     """
 
     candidates: tuple[Candidate, ...]
     front: tuple[Candidate, ...]
     best: Candidate
     skipped: Mapping[str, str]
+    ties: tuple[Candidate, ...]
 
 
 def tune(
@@ -93,6 +108,9 @@ def tune(
     additional spectrum exists at a time, in each format in turn; `F` does not change. All ranks return the same result,
     so a program may branch on it.
 
+    Noise can be larger than the differences between times. Candidates that may be the fastest are therefore timed again
+    in rounds, until their times separate or tie, for ten seconds at most. `best` is the most accurate of a tie.
+
     Parameters
     ----------
     F : Matrix
@@ -103,7 +121,8 @@ def tune(
         The products to time: F, F*, F*F and FF*; with an auxiliary matrix also G, G*, G*F and FG*.
     codes : iterable of str, optional
         The candidates' codes. The default is every mixture of double and single precision in the other stages, with
-        each format of the spectrum that is no finer than that of `F`. A finer format would add no digits.
+        each format of the spectrum that is no finer than that of `F`. A finer format would add no digits. A default
+        candidate is skipped, and its kernels are not compiled, if a finer one is far above the tolerance.
     repetitions : int
         Number of timed runs of each product.
     seed : int
@@ -114,7 +133,7 @@ def tune(
     Returns
     -------
     TuningResult
-        All candidates, the Pareto front and the fastest within the tolerance. A code is skipped if its spectrum or
+        All candidates, the Pareto front and the best within the tolerance. A code is skipped if its spectrum or
         buffers do not fit in memory, or if a result overflows.
 
     Raises
@@ -138,7 +157,7 @@ def tune(
     >>> result = fft.tune(F, tol=1e-5, codes=("ddddd", "dssdd"), repetitions=3)
     >>> [candidate.error <= 1e-5 for candidate in result.candidates]
     [True, True]
-    >>> result.best == min(result.candidates, key=lambda candidate: candidate.seconds)
+    >>> result.best == min(result.ties, key=lambda candidate: candidate.error)
     True
     """
     if not isinstance(F, Matrix):
@@ -155,11 +174,11 @@ def tune(
     with F.with_precision(_finest(stored)) as exact:
         trials = [_Trial(exact, product, seed, num_vecs) for product in chosen]
         _warm_up(exact, trials[0])
-    outcomes: dict[str, Candidate | str] = {}
-    for letter in _no_finer(stored):
-        group = [code for code in wanted if code[2] == letter.value]
-        outcomes |= _measure_group(F, letter, group, trials, repetitions)
-    return _result({code: outcomes[code] for code in wanted}, tol)
+    bench = _Bench(F, trials, repetitions, limit=math.inf if codes is not None else _HOPELESS * tol)
+    with show_steps(len(wanted) + _MOST_ROUNDS, enabled=F.comm.world_rank == 0) as show:
+        bench.measure(wanted, show)
+        fastest = bench.settle(tol, show)
+    return _result(bench, wanted, tol, fastest)
 
 
 def candidate_codes(stored: Precision) -> list[str]:
@@ -220,6 +239,20 @@ class _Trial:
         return error if math.isfinite(error) else math.inf
 
 
+@dataclass
+class _Measured:
+    """A measured config: its error, its bytes, and the time and the spread of all products in each round."""
+
+    error: float
+    nbytes: int
+    seconds: list[float]
+    spread: float
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
 def _slowest(comm: Comm, seconds: list[float]) -> list[float]:
     """Return each repetition's time on the rank that took the longest, the same on every rank."""
     return [max(ranks) for ranks in zip(*comm.allgather(seconds), strict=True)]
@@ -231,51 +264,153 @@ def _warm_up(matrix: Matrix, trial: _Trial) -> None:
         spent += sum(_slowest(matrix.comm, time_runs(matrix.comm, partial(trial.apply, matrix), _WARM_UP_RUNS)))
 
 
-def _measure_group(
-    F: Matrix, stored: Precision, codes: Sequence[str], trials: Sequence[_Trial], repetitions: int
-) -> dict[str, Candidate | str]:
-    """Return the candidate of each code of one format, or the reason why the code is skipped."""
-    if not codes:
-        return {}
-    try:
-        base = F.with_precision(_finest(stored))
-    except (MemoryError, NonFiniteError) as error:
-        return dict.fromkeys(codes, str(error))
-    with base:
-        return {code: _measure(base, code, trials, repetitions) for code in codes}
+class _Bench:
+    """The measurements of configs, but for those coarser than one with an error above `limit`."""
+
+    def __init__(self, F: Matrix, trials: Sequence[_Trial], repetitions: int, limit: float) -> None:
+        self._F, self._comm = F, F.comm
+        self._trials, self._repetitions, self._limit = trials, repetitions, limit
+        self.measured: dict[str, _Measured] = {}
+        self.skipped: dict[str, str] = {}
+
+    def measure(self, codes: Sequence[str], show: Callable[[int, str], None]) -> None:
+        """Time each code once and compute its error, one format after another."""
+        for group in _by_format(codes):
+            left = [code for code in sorted(group, key=lambda code: code.count("s")) if not self._is_hopeless(code)]
+            if (base := self._base(left)) is not None:
+                with base:
+                    for code in left:
+                        show(len(self.measured) + len(self.skipped), f"Measuring {code}")
+                        if not self._is_hopeless(code):
+                            self._time(base, code)
+
+    def settle(self, tol: float, show: Callable[[int, str], None]) -> list[str]:
+        """Time those that may be the fastest in further rounds; return the fastest code and those that tie with it."""
+        within = {code: found for code, found in self.measured.items() if found.error <= tol}
+        if not within:
+            return []
+        start = min(within, key=lambda code: within[code].median)
+        latest = within[start].median + within[start].spread
+        left = [code for code in within if within[code].median - within[code].spread <= latest]
+        spent, rounds = 0.0, 1
+        while self._is_open(left) and rounds < _MOST_ROUNDS and spent + self._cost(left) < _ROUNDS_SECONDS:
+            show(len(self.measured) + len(self.skipped) + rounds, f"Comparing {len(left)} configs")
+            clock = time.perf_counter()
+            for group in _by_format(left):
+                if (base := self._base(group)) is not None:
+                    with base:
+                        for code in group:
+                            self._time(base, code)
+            spent += max(self._comm.allgather(time.perf_counter() - clock))
+            rounds += 1
+            complete = [code for code in left if len(self.measured[code].seconds) == rounds]
+            if not complete:  # the memory no longer holds another spectrum
+                break
+            left = self._not_slower(complete)
+        return sorted(left, key=lambda code: self.measured[code].median)
+
+    def _cost(self, codes: Sequence[str]) -> float:
+        """Return the expected seconds of a round."""
+        return (self._repetitions + _WARM_UP_RUNS) * sum(self.measured[code].median for code in codes)
+
+    def _is_open(self, codes: Sequence[str]) -> bool:
+        """Return whether a code may be slower than the fastest and may tie with it."""
+        fastest = min(codes, key=lambda code: self.measured[code].median)
+        return any(self._difference(code, fastest)[1] > _NEGLIGIBLE for code in codes if code != fastest)
+
+    def _not_slower(self, codes: Sequence[str]) -> list[str]:
+        """Return the codes that may be as fast as the fastest."""
+        fastest = min(codes, key=lambda code: self.measured[code].median)
+        return [code for code in codes if code == fastest or self._difference(code, fastest)[0] <= _NEGLIGIBLE]
+
+    def _difference(self, code: str, fastest: str) -> tuple[float, float]:
+        """Return bounds of the difference of two times, relative to the second. Few rounds bound nothing."""
+        pairs = zip(self.measured[code].seconds, self.measured[fastest].seconds, strict=True)
+        differences = [slow / fast - 1.0 for slow, fast in pairs]
+        if len(differences) < _LEAST_ROUNDS:
+            return -math.inf, math.inf
+        error = _STANDARD_ERRORS * statistics.stdev(differences) / math.sqrt(len(differences))
+        return statistics.fmean(differences) - error, statistics.fmean(differences) + error
+
+    def _is_hopeless(self, code: str) -> bool:
+        """Return whether a code is skipped, since a code that is no coarser has an error above the limit."""
+        for finer, found in self.measured.items():
+            if found.error > self._limit and _no_coarser(finer, code):
+                self.skipped[code] = f"coarser than {finer}, whose error of {found.error:.1e} exceeds the tolerance"
+                return True
+        return False
+
+    def _base(self, codes: Sequence[str]) -> Matrix | None:
+        """Return a matrix in the format of the codes; None, and skip the codes, if that is not possible."""
+        try:
+            return self._F.with_precision(MatvecPrecisionConfig.from_code(codes[0])) if codes else None
+        except (MemoryError, NonFiniteError) as error:
+            self.skipped |= {code: str(error) for code in codes if code not in self.measured}
+            return None
+
+    def _time(self, base: Matrix, code: str) -> None:
+        """Time a code once more; compute its error the first time."""
+        comm, seconds, spread, errors = self._comm, 0.0, 0.0, []
+        try:
+            with (
+                comm.agreement(f"measuring {code}"),
+                base.with_precision(MatvecPrecisionConfig.from_code(code)) as matrix,
+            ):
+                for trial in self._trials:
+                    run = partial(trial.apply, matrix)
+                    time_runs(comm, run, _WARM_UP_RUNS)
+                    runs = _slowest(comm, time_runs(comm, run, self._repetitions))
+                    seconds += statistics.median(runs)
+                    spread += _spread(runs)
+                    errors.append(trial.error())
+                nbytes = max(comm.allgather(matrix.nbytes))
+        except MemoryError as error:
+            if code not in self.measured:
+                self.skipped[code] = str(error)
+            return
+        if not math.isfinite(max(errors)):
+            self.skipped[code] = "a result is not finite"
+            return
+        found = self.measured.setdefault(code, _Measured(max(errors), nbytes, [], spread))
+        found.seconds.append(seconds)
 
 
-def _measure(base: Matrix, code: str, trials: Sequence[_Trial], repetitions: int) -> Candidate | str:
-    comm, seconds, errors = base.comm, 0.0, []
-    try:
-        with (
-            comm.agreement(f"measuring {code}"),
-            base.with_precision(MatvecPrecisionConfig.from_code(code)) as matrix,
-        ):
-            for trial in trials:
-                run = partial(trial.apply, matrix)
-                time_runs(comm, run, _WARM_UP_RUNS)
-                seconds += statistics.median(_slowest(comm, time_runs(comm, run, repetitions)))
-                errors.append(trial.error())
-            nbytes = max(comm.allgather(matrix.nbytes))
-    except MemoryError as error:
-        return str(error)
-    if not math.isfinite(max(errors)):
-        return "a result is not finite"
-    return Candidate(code, seconds, max(errors), nbytes)
+def _by_format(codes: Iterable[str]) -> list[list[str]]:
+    """Return the codes in groups of one format of the spectrum, the finest format first."""
+    ordered = sorted(codes, key=lambda code: Precision(code[2]).unit_roundoff)
+    return [list(group) for _, group in itertools.groupby(ordered, key=lambda code: code[2])]
 
 
-def _result(outcomes: Mapping[str, Candidate | str], tol: float) -> TuningResult:
-    candidates = tuple(found for found in outcomes.values() if isinstance(found, Candidate))
-    skipped = {code: reason for code, reason in outcomes.items() if isinstance(reason, str)}
+def _no_coarser(code: str, other: str) -> bool:
+    """Return whether a code is no coarser than another in any stage."""
+    pairs = zip(code, other, strict=True)
+    return all(Precision(mine).unit_roundoff <= Precision(theirs).unit_roundoff for mine, theirs in pairs)
+
+
+def _spread(runs: Sequence[float]) -> float:
+    """Return the distance between the quartiles; 0 for a single run."""
+    if len(runs) < 2:
+        return 0.0
+    low, _, high = statistics.quantiles(runs, n=4, method="inclusive")
+    return high - low
+
+
+def _result(bench: _Bench, codes: Sequence[str], tol: float, fastest: Sequence[str]) -> TuningResult:
+    found = {
+        code: Candidate(code, measured.median, measured.error, measured.nbytes)
+        for code in codes
+        if (measured := bench.measured.get(code)) is not None
+    }
+    candidates = tuple(found.values())
     if not candidates:
-        raise ArgumentError(f"codes: expected one that can be measured, found {skipped}")
+        raise ArgumentError(f"codes: expected one that can be measured, found {bench.skipped}")
     front = pareto_front(candidates)
-    best = next((candidate for candidate in front if candidate.error <= tol), None)
-    if best is None:
+    if not fastest:
         least = f"{front[-1].error:.3e}, the smallest error of a candidate ({front[-1].code})"
         raise ArgumentError(f"tol: expected at least {least}, found {tol}")
-    return TuningResult(candidates, front, best, skipped)
+    ties = tuple(found[code] for code in fastest if code in found)
+    best = min(ties, key=lambda candidate: (candidate.error, candidate.seconds))
+    return TuningResult(candidates, front, best, bench.skipped, ties)
 
 
 def _positive_number(value: object, what: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import replace
 from functools import partial
@@ -105,6 +106,68 @@ def test_the_fastest_within_the_tolerance(monkeypatch: pytest.MonkeyPatch) -> No
     assert result.best.code == "ddsdd"
     assert tune(F, 1e-2, codes=CODES, repetitions=1).best.code == "ddhdd"
     assert tune(F, 1e-12, codes=CODES, repetitions=1).best.code == "ddddd"
+
+
+def noisy(means: dict[str, float], noise: float, drift: float = 0.0) -> Any:
+    """Return a stand-in for `time_runs`: independent noise in each run, and a drift that all codes share."""
+    random, calls = np.random.default_rng(5), itertools.count()
+
+    def time_runs(comm: fm.Comm, run: partial[None], repetitions: int) -> list[float]:
+        run()
+        factor = 1.0 + drift * np.sin(next(calls) / 40)
+        mean = factor * means[run.args[0].precision_config.code]
+        return [mean * (1.0 + noise * abs(sample)) for sample in random.standard_normal(repetitions)]
+
+    return time_runs
+
+
+def test_noise_is_a_tie_that_the_most_accurate_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuning, "time_runs", noisy({"ddddd": 1e-6, "ddsdd": 1e-6, "ddhdd": 2e-6}, 0.3))
+    result = tune(make(), 1e-2, codes=("ddhdd", "ddsdd", "ddddd"), repetitions=9)
+    assert {candidate.code for candidate in result.ties} == {"ddddd", "ddsdd"}
+    assert result.best.code == "ddddd"
+
+
+def test_times_separate_in_spite_of_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    means = {"ddddd": 1.1e-6, "ddsdd": 1e-6}
+    for noise, drift in ((0.2, 0.0), (0.05, 0.3)):
+        monkeypatch.setattr(tuning, "time_runs", noisy(means, noise, drift))
+        result = tune(make(), 1e-2, codes=("ddddd", "ddsdd"), repetitions=15)
+        assert [candidate.code for candidate in result.ties] == ["ddsdd"] == [result.best.code]
+
+
+def test_the_time_of_a_comparison_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds that would take longer than the limit are not run: what overlaps is a tie."""
+    runs = []
+
+    def time_runs(comm: fm.Comm, run: partial[None], repetitions: int) -> list[float]:
+        run()
+        runs.append(run.args[0].precision_config.code)
+        return [10.0 + len(runs) % 3 + i for i in range(repetitions)]
+
+    monkeypatch.setattr(tuning, "time_runs", time_runs)
+    result = tune(make(), 1e-2, codes=("ddddd", "ddsdd"), repetitions=3)
+    assert runs.count("ddsdd") == 4  # a warm-up and a measurement of two products
+    assert len(result.ties) == 2 and result.best.code == "ddddd"
+
+
+def test_codes_far_above_the_tolerance_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A default candidate is no coarser than one that failed; given codes are all measured."""
+    made = []
+    convert = fm.Matrix.with_precision
+
+    def with_precision(self: fm.Matrix, p_config: MatvecPrecisionConfig) -> fm.Matrix:
+        made.append(p_config.code)
+        return convert(self, p_config)
+
+    monkeypatch.setattr(fm.Matrix, "with_precision", with_precision)
+    result = tune(make(), 1e-12, repetitions=1)
+    measured = {candidate.code for candidate in result.candidates}
+    assert measured == {"ddddd", "ddidd", "sdddd", "dsddd", "dddsd", "dddds"}
+    assert set(made) == measured
+    assert measured | result.skipped.keys() == set(candidate_codes(Precision.DOUBLE))
+    assert re.fullmatch(r"coarser than \w+, whose error of \S+ exceeds the tolerance", result.skipped["ssdss"])
+    assert result.best.code == "ddddd"
 
 
 def test_pareto_front_has_what_nothing_beats() -> None:
