@@ -57,6 +57,7 @@ COMMANDS = {
         Command("check", "check files, explain damage, and repair a manifest"),
         Command("convert", "convert blocks between matrix directories and NumPy, NetCDF-4 or Zarr"),
         Command("doctor", "look at the GPU, MPI, caches, locks and packages: their state, and what to do"),
+        Command("tune", "find the precisions of a matrix that are the best within a tolerance", collective=True),
     )
 }
 DEFAULT = COMMANDS["run"]  # flags without a command are those of the runner

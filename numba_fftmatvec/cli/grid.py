@@ -6,7 +6,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from ..comm import Comm
@@ -43,6 +43,12 @@ def check_combination(given: Mapping[str, Any]) -> None:
     """Raise an ArgumentError for a flag of the grid that has no meaning together with the others."""
     if given["proc_rows"] == "auto" and given["proc_cols"] is not None:
         raise ArgumentError(f"-pc: expected without -pr auto, which sets the columns, found {given['proc_cols']}")
+
+
+def grid_options(given: Mapping[str, Any]) -> GridOptions:
+    """Return the options of the parsed flags; raise an ArgumentError for a flag that has no meaning beside others."""
+    check_combination(given)
+    return GridOptions(**{field.name: given[field.name] for field in fields(GridOptions)})
 
 
 def start_ranks(options: GridOptions, command: str, arguments: Sequence[str]) -> None:
