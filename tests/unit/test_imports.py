@@ -36,7 +36,9 @@ MAY_IMPORT = {
     "testing": GROUND | {"comm", "vector", "matrix"},
     "tuning": GROUND | {"comm", "vector", "plan", "matrix"},
     "torch": GROUND | {"backends", "comm", "vector", "matrix"},
-    "cli": LOW | {"io", "spectrum", "comm", "vector", "plan", "operators", "matrix", "testing"},
+    "cli": LOW
+    | {"io", "spectrum", "comm", "vector", "plan", "operators", "matrix", "testing", "tuning"}
+    | {"inversion", "plotting"},
 }
 ONLY_IN = {
     "mpi4py": {"comm"},
