@@ -59,6 +59,7 @@ COMMANDS = {
         Command("doctor", "look at the GPU, MPI, caches, locks and packages: their state, and what to do"),
         Command("tune", "find the precisions of a matrix that are the best within a tolerance", collective=True),
         Command("invert", "infer the source of data, with a forecast, by exact Bayesian inversion", collective=True),
+        Command("bench", "time products beside the copy bandwidth of this machine and NumPy"),
     )
 }
 DEFAULT = COMMANDS["run"]  # flags without a command are those of the runner

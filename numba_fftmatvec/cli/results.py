@@ -80,6 +80,15 @@ def environment(device: str | None = None) -> dict[str, Any]:
     }
 
 
+def results_of(
+    records: Iterable[Mapping[str, Any]], device: str | None = None, where: str = "results"
+) -> dict[str, Any]:
+    """Return the content of a results file, checked against the schema; the parameters are those of `write_results`."""
+    results = {"schema": SCHEMA, **environment(device), "records": [dict(record) for record in records]}
+    _validate(results, where)
+    return results
+
+
 def write_results(
     path: str | os.PathLike[str], records: Iterable[Mapping[str, Any]], device: str | None = None
 ) -> None:
@@ -102,8 +111,7 @@ def write_results(
         The file cannot be written.
     """
     path = Path(path)
-    results = {"schema": SCHEMA, **environment(device), "records": [dict(record) for record in records]}
-    _validate(results, str(path))
+    results = results_of(records, device, str(path))
     text = json.dumps(results, indent=2, allow_nan=False) + "\n"
     with replacing(path) as temporary, os_errors(path, "write the file"):
         temporary.write_text(text)
