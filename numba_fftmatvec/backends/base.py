@@ -259,12 +259,6 @@ class Backend(Protocol):
     def active(self) -> AbstractContextManager[Any]:
         """Return a context in which the library's calls go to this backend's device and stream."""
 
-    def mark(self) -> Any:
-        """Return the present end of the stream's work, for `beside`."""
-
-    def beside(self, mark: Any) -> AbstractContextManager[Any]:
-        """Return a context whose work starts after a mark, beside the stream's later work; the stream then waits."""
-
     def synchronize(self) -> None:
         """Wait until all queued work is done."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -37,61 +37,42 @@ def factorise(matrix: PanelMatrix, borders: Sequence[PanelMatrix] = ()) -> None:
         The matrix is not positive definite. The error names the time step and the block row where that shows.
     """
     comm, index = matrix.comm, matrix.rows
-    arrays = comm.backend.arrays
-    prepared: dict[int, _Prepared] = {}
-    with comm.agreement(PHASE), comm.backend.active():
-        if matrix.owns(0):
-            prepared[0] = _prepare(matrix, 0)
+    backend = comm.backend
     for panel, steps in enumerate(index.panels):
         cols = index.rows(steps)
-        row = matrix.broadcast(panel, partial(_complete, matrix, prepared), PHASE)
-        with comm.agreement(PHASE), comm.backend.active():
+        row = matrix.broadcast(panel, partial(_complete, matrix), PHASE)
+        with comm.agreement(PHASE), backend.active():
             done, triangle = row[:, : cols.start], row[:, cols]
             for lower in (matrix, *borders):
                 for other, values in lower.panels.items():
                     if lower is matrix and other <= panel:
                         continue
+                    rest = values[:, cols]
                     if cols.start:
-                        arrays.subtract_product(values[:, cols], values[:, : cols.start], done.T)
-                    arrays.solve_right(triangle, values[:, cols])
-                    if lower is matrix and other == panel + 1:
-                        prepared[other] = _prepare(matrix, other)
+                        backend.arrays.subtract_product(rest, values[:, : cols.start], done.T)
+                    backend.arrays.solve_right(triangle, rest)
 
 
-class _Prepared(NamedTuple):
-    """A panel whose diagonal block can be factorised after a mark, and the diagonal of the block before."""
-
-    mark: Any
-    diagonal: Any
-
-
-def _prepare(matrix: PanelMatrix, panel: int) -> _Prepared:
-    """Subtract the products of the earlier columns of a panel from its diagonal block."""
-    backend, values = matrix.comm.backend, matrix.panels[panel]
-    cols = matrix.rows.rows(matrix.rows.panels[panel])
-    block = values[:, cols]
-    diagonal = backend.arrays.numpy.diagonal(block).copy()
-    if cols.start:
-        backend.arrays.subtract_product(block, values[:, : cols.start], values[:, : cols.start].T)
-    return _Prepared(backend.mark(), diagonal)
-
-
-def _complete(matrix: PanelMatrix, prepared: dict[int, _Prepared], panel: int) -> Any:
-    """Factorise the diagonal block of a panel of this rank, beside other work; return the panel of the factor."""
-    backend, values = matrix.comm.backend, matrix.panels[panel]
-    cols = matrix.rows.rows(matrix.rows.panels[panel])
-    mark, diagonal = prepared.pop(panel)
-    with backend.beside(mark):
+def _complete(matrix: PanelMatrix, panel: int) -> Any:
+    """Factorise the diagonal block of a panel of this rank; return the complete panel of the factor."""
+    backend = matrix.comm.backend
+    steps, values = matrix.rows.panels[panel], matrix.panels[panel]
+    cols = matrix.rows.rows(steps)
+    with backend.active():
+        diagonal = values[:, cols]
+        whole = backend.download(backend.arrays.numpy.diagonal(diagonal))
+        if cols.start:
+            backend.arrays.subtract_product(diagonal, values[:, : cols.start], values[:, : cols.start].T)
         try:
-            factor = backend.arrays.cholesky(values[:, cols])
+            factor = backend.arrays.cholesky(diagonal)
         except NotPositiveDefiniteError as error:
             raise _not_positive(matrix, panel, error.row) from error
         # What is left of a pivot after the subtraction of earlier columns may be rounding alone.
-        rounding = matrix.rows.size * np.finfo(np.float64).eps * diagonal
-        lost = backend.arrays.numpy.diagonal(factor) ** 2 <= rounding
-        if lost.any():
-            raise _not_positive(matrix, panel, int(lost.argmax()))
+        left = backend.download(backend.arrays.numpy.diagonal(factor)) ** 2
         values[:, cols] = factor
+    rounding = matrix.rows.size * np.finfo(np.float64).eps * whole
+    if (left <= rounding).any():
+        raise _not_positive(matrix, panel, int(np.argmax(left <= rounding)))
     return values
 
 

@@ -51,15 +51,15 @@ class CpuArrays:
 
     def set_product(self, target: Any, left: Any, right: Any) -> None:
         """Multiply."""
-        np.matmul(left, right, out=target)
+        np.matmul(left, right, out=target, dtype=np.float64)
 
     def add_product(self, target: Any, left: Any, right: Any) -> None:
         """Add in place."""
-        target += left @ right
+        target += np.matmul(left, right, dtype=np.float64)
 
     def subtract_product(self, target: Any, left: Any, right: Any) -> None:
         """Subtract in place."""
-        target -= left @ right
+        target -= np.matmul(left, right, dtype=np.float64)
 
     def sparse_matrix(self, matrix: Any) -> Any:
         """Return the matrix itself."""

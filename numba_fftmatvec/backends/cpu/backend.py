@@ -170,14 +170,6 @@ class CpuBackend:
         """Return a context that does nothing."""
         return nullcontext()
 
-    def mark(self) -> Any:
-        """Return nothing: all work is done when a call returns."""
-        return None
-
-    def beside(self, mark: Any) -> AbstractContextManager[Any]:
-        """Return a context that does nothing."""
-        return nullcontext()
-
     def synchronize(self) -> None:
         """Do nothing: no work is queued."""
 

@@ -54,6 +54,8 @@ class CudaArrays:
 
         cuBLAS takes columns: it sees the transposes of arrays of rows, and solves ``factor values^T = values^T``.
         """
+        _check_rows(values)
+        _check_rows(factor)
         rows, cols = values.shape
         if rows and cols:
             sides = cublas.CUBLAS_SIDE_LEFT, cublas.CUBLAS_FILL_MODE_UPPER, cublas.CUBLAS_OP_T
@@ -94,29 +96,44 @@ def _not_positive(reason: str) -> NotPositiveDefiniteError:
 
 def _add_product(target: Any, left: Any, right: Any, factor: Any, kept: Any) -> None:
     """Set `target` to ``kept target + factor left @ right``. cuBLAS sees the transposes of arrays of rows."""
+    _check_rows(target)
     (rows, inner), cols = left.shape, right.shape[1]
     if 0 in (rows, inner, cols):
         return
     handle, scale, beta = cupy.cuda.device.get_cublas_handle(), factor.ctypes.data, kept.ctypes.data
-    left_op, left_stride = _columns_of(left)
+    left, left_op, left_stride = _operand(left)
+    right, right_op, right_stride = _operand(right)
     if cols == 1:
-        sizes = (inner, rows) if left_op == cublas.CUBLAS_OP_N else (rows, inner)
-        op = cublas.CUBLAS_OP_T if left_op == cublas.CUBLAS_OP_N else cublas.CUBLAS_OP_N
-        vector, sums = (right.data.ptr, right.strides[0] // ITEM), (target.data.ptr, target.strides[0] // ITEM)
-        cublas.dgemv(handle, op, *sizes, scale, left.data.ptr, left_stride, *vector, beta, *sums)
+        step = right_stride if right_op == cublas.CUBLAS_OP_N else 1
+        flipped = left_op == cublas.CUBLAS_OP_N
+        sizes, op = ((inner, rows), cublas.CUBLAS_OP_T) if flipped else ((rows, inner), cublas.CUBLAS_OP_N)
+        sums = target.data.ptr, target.strides[0] // ITEM
+        cublas.dgemv(handle, op, *sizes, scale, left.data.ptr, left_stride, right.data.ptr, step, beta, *sums)
         return
-    right_op, right_stride = _columns_of(right)
     matrices = right.data.ptr, right_stride, left.data.ptr, left_stride
     sums = target.data.ptr, target.strides[0] // ITEM
     cublas.dgemm(handle, right_op, left_op, cols, rows, inner, scale, *matrices, beta, *sums)
 
 
-def _columns_of(matrix: Any) -> tuple[int, int]:
-    """Return cuBLAS's operation that gives the transpose of a matrix, and the distance of its columns."""
-    outer, inner = matrix.strides
-    if inner == ITEM:
-        return cublas.CUBLAS_OP_N, max(outer // ITEM, matrix.shape[1])
-    return cublas.CUBLAS_OP_T, max(inner // ITEM, matrix.shape[0])
+def _operand(matrix: Any) -> tuple[Any, int, int]:
+    """Return a matrix of float64, cuBLAS's operation that gives its transpose, and the distance of cuBLAS's columns.
+
+    A matrix whose rows and columns both have gaps, as the real part of a complex one, is copied.
+    """
+    (rows, cols), (outer, inner) = matrix.shape, matrix.strides
+    if matrix.dtype == np.float64:
+        if (inner == ITEM or cols == 1) and outer >= cols * ITEM and outer % ITEM == 0:
+            return matrix, cublas.CUBLAS_OP_N, outer // ITEM
+        if (outer == ITEM or rows == 1) and inner >= rows * ITEM and inner % ITEM == 0:
+            return matrix, cublas.CUBLAS_OP_T, inner // ITEM
+    return cupy.array(matrix, np.float64, order="C"), cublas.CUBLAS_OP_N, cols
+
+
+def _check_rows(target: Any) -> None:
+    """Raise a ValueError unless cuBLAS can write an array in place: rows of adjacent float64 values."""
+    cols, (outer, inner) = target.shape[1], target.strides
+    if target.dtype != np.float64 or (cols > 1 and inner != ITEM) or outer < cols * ITEM or outer % ITEM:
+        raise ValueError(f"target: expected rows of adjacent float64 values, found {target.dtype}, {target.strides}")
 
 
 class SparseFactor:

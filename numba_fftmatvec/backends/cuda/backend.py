@@ -232,21 +232,6 @@ class CudaBackend:
         """Return a context that makes the stream current."""
         return self.stream  # type: ignore[no-any-return]
 
-    def mark(self) -> Any:
-        """Record an event."""
-        return self.stream.record()
-
-    @contextmanager
-    def beside(self, mark: Any) -> Iterator[None]:
-        """Use the second lane's stream."""
-        stream = self.lane(1).stream
-        stream.wait_event(mark)
-        try:
-            with stream:
-                yield
-        finally:
-            self.stream.wait_event(stream.record())
-
     def synchronize(self) -> None:
         """Wait for the stream."""
         self._wait()

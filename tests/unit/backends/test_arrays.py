@@ -101,6 +101,33 @@ def test_products_in_place(backend: Any, shape: tuple[int, int, int], transposed
     np.testing.assert_allclose(backend.download(wide), before, rtol=1e-13, atol=1e-13)
 
 
+VIEWS = {
+    "every second column": lambda x: x[:, ::2],
+    "every second row": lambda x: x[::2],
+    "the columns backwards": lambda x: x[:, ::-1],
+    "the rows backwards": lambda x: x[::-1].T,
+    "a real part": lambda x: (x + 1j * x).real,
+    "one row for all": lambda x: x[:1].repeat(4, axis=0) * 0 + x[:1],
+    "single precision": lambda x: x.astype(np.float32),
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_products_of_other_arrays(backend: Any, view: str) -> None:
+    """A transform may leave its result in the real part of a complex array, and a user's prior in single precision."""
+    whole = on_device(backend, np.random.default_rng(8).standard_normal((6, 6)).astype(np.float32).astype(np.float64))
+    operand = VIEWS[view](whole)
+    values = backend.download(operand).astype(np.float64)
+    for left, right in ((operand, operand.T), (operand.T, operand), (operand, operand.T[:, :1])):
+        target = on_device(backend, np.zeros((left.shape[0], right.shape[1])))
+        backend.arrays.set_product(target, left, right)
+        expected = backend.download(left).astype(np.float64) @ backend.download(right).astype(np.float64)
+        np.testing.assert_allclose(backend.download(target), expected, rtol=1e-13, atol=1e-13 * np.abs(values).max())
+    if backend.name == "cuda":
+        with pytest.raises(ValueError, match="expected rows of adjacent float64 values, found"):
+            backend.arrays.set_product(on_device(backend, np.zeros((6, 12)))[:, ::2], whole, whole)
+
+
 def laplacian(n: int, shift: float) -> Any:
     """Return minus the second differences of n cells with reflecting edges, plus a multiple of the identity."""
     steps = scipy.sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(n - 1, n))
