@@ -25,14 +25,22 @@ def adapt(operator: OperatorInterface, *, domain_geometry: Any = None, range_geo
     rows, cols = operator.shape
 
     def forward(x: Any) -> Any:
-        return products.whole(np.asarray(x))
+        return product(x, model.domain_geometry, model.range_geometry)
 
     def adjoint(y: Any) -> Any:
-        return products.whole(np.asarray(y), adjoint=True)
+        return product(y, model.range_geometry, model.domain_geometry, adjoint=True)
 
-    return cuqi.model.LinearModel(
+    def product(values: Any, source: Any, target: Any, *, adjoint: bool = False) -> Any:
+        """Return a product of function values, whose shapes are those of the geometries."""
+        given = np.asarray(values)
+        if given.shape != source.fun_shape:
+            return products.whole(given, adjoint=adjoint)
+        return products.whole(given.reshape(-1), adjoint=adjoint).reshape(target.fun_shape)
+
+    model = cuqi.model.LinearModel(
         forward,
         adjoint=adjoint,
         range_geometry=rows if range_geometry is None else range_geometry,
         domain_geometry=cols if domain_geometry is None else domain_geometry,
     )
+    return model

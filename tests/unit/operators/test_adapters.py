@@ -268,8 +268,19 @@ class TestCuqi:
         assert np.linalg.norm(model.adjoint(y) - A.T @ y) <= bound(operator, y)
         near(model.T @ y, A.T @ y, 1e-13)
         near(model.get_matrix().toarray(), A, 1e-13)
-        geometry = cuqi.geometry.Continuous2D(operator.domain.shape)
-        assert operator.as_linear_operator("cuqi", domain_geometry=geometry).domain_geometry is geometry
+
+    def test_geometries(self, operator: fm.LinearOperator) -> None:
+        cuqi = imported("cuqi")
+        shapes = {"domain_geometry": operator.domain.shape, "range_geometry": operator.range.shape}
+        planes = {name: cuqi.geometry.Continuous2D(shape) for name, shape in shapes.items()}
+        x, y = np.arange(float(N)), np.arange(float(M))
+        for names in (["domain_geometry"], ["range_geometry"], list(planes)):
+            given = {name: planes[name] for name in names}
+            model = operator.as_linear_operator("cuqi", **given)
+            assert all(getattr(model, name) is geometry for name, geometry in given.items())
+            near(model.forward(x), A @ x, 1e-13)
+            near(model.adjoint(y), A.T @ y, 1e-13)
+            near(model.get_matrix().toarray(), A, 1e-13)
 
     def test_posterior(self, operator: fm.LinearOperator) -> None:
         cuqi = imported("cuqi")
