@@ -23,7 +23,7 @@ class Ocean:
         slope = np.clip((LENGTH - self.east) / LENGTH * 1.25 - 0.1, 0, 1)
         depth = (200 + 3800 * slope) * (1 + 0.15 * np.sin(2 * np.pi * self.north / LENGTH))
         self.substep = 0.4 * width / np.sqrt(2 * GRAVITY * depth.max())  # below the limit of stability
-        self.substeps = 4
+        self.substeps = max(1, round(size / 12))  # so that an output step is as long on every grid
         self.step = self.substeps * self.substep
 
         difference = sparse.diags_array([-1.0, 1.0], offsets=[0, 1], shape=(size - 1, size)) / width

@@ -72,7 +72,7 @@ def test_four_ranks_forecast_the_same_tsunami(tmp_path: Path) -> None:
     for ranks in (1, 4):
         folder = tmp_path / str(ranks)
         folder.mkdir()
-        setting = folder, ["--size", "24", "--steps", "40"]
+        setting = folder, ["--size", "24", "--steps", "72"]
         found += run_ranks(ranks, "support.gallery:tsunami", setting, timeout=MOST_SECONDS)
         assert (folder / "tsunami.png").stat().st_size > 10_000
     assert found[0]["relative error of the forecast"] < 0.1
