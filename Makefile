@@ -4,13 +4,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(PYTHON) -m pip --python $(BIN)/python install --quiet
 
-.PHONY: demo test soak coverage lint bench bench-report clean
+.PHONY: demo test docs soak coverage lint bench bench-report clean
 
 demo: $(VENV)/.installed
 	$(BIN)/fftmatvec -n 4 -pr 2 -pc 2 -g -Nm 200 -Nd 20 -Nt 100 -t --backend cpu
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	$(PYTHON) .ci/check_site.py site
 
 soak: $(VENV)/.installed
 	$(BIN)/python -m tests.faults.soak
@@ -33,12 +37,17 @@ bench-report: $(VENV)/.installed
 	$(BIN)/python bench/report.py
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv .venv-* build site dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage*
 
 # The environment has no pip, since Debian's python3 lacks ensurepip. The outer pip installs into it.
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv --without-pip $(VENV)
 	$(INSTALL) --editable '.[mpich,test]'
+	touch $@
+
+.venv-docs/.installed: pyproject.toml
+	$(PYTHON) -m venv --without-pip .venv-docs
+	$(PYTHON) -m pip --python .venv-docs/bin/python install --quiet --editable '.[docs]'
 	touch $@
 
 $(VENV)/.coverage: $(VENV)/.installed

@@ -346,7 +346,8 @@ def markdown(rows: list[Row]) -> list[str]:
     titles = [
         title for title in dict.fromkeys(title for row in rows for title in row) if any(r.get(title) for r in rows)
     ]
-    cells = [[row.get(title, "").replace("|", r"\|") for title in titles] for row in rows]
+    # Of [k][out][in] Markdown makes a reference to a link, unless a bracket is escaped.
+    cells = [[row.get(title, "").replace("|", r"\|").replace("][", r"]\[") for title in titles] for row in rows]
     numeric = [
         all(re.fullmatch(r"[\d.]+(e[+-]\d+)?%?|\(cache\)|", cell) for cell in column)
         for column in zip(*cells, strict=True)

@@ -90,6 +90,10 @@ def test_what_was_not_measured_is_said(tmp_path: Path) -> None:
     assert "| copy |" in page.render(template, {"k-1.json": results(record)}, tmp_path)
 
 
+def test_brackets_make_no_links() -> None:
+    assert page.markdown([{"program": "GEMM, [k][out][in]"}])[-1] == r"| GEMM, [k]\[out]\[in] |"
+
+
 def test_an_unknown_table_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"^table: expected one of products, .*, found 'speed'$"):
         page.render("<!-- table: speed -->", {})
