@@ -26,8 +26,9 @@ import numba_fftmatvec as fm
 from numba_fftmatvec.cli.results import write_results
 from numba_fftmatvec.plan.timing import time_runs
 
-# (Nm, Nd, Nt) of matrices: a usual, a square, a wide and a long one.
+# (Nm, Nd, Nt) of matrices: a usual, a square, a wide and a long one, and four of growing size.
 SHAPES = ((500, 50, 200), (100, 100, 256), (2000, 10, 200), (200, 20, 1000))
+SHAPES += ((10, 2, 20), (30, 4, 50), (100, 10, 100), (1000, 50, 500))
 NUM_VECS = (1, 4, 16)
 OURS = "numba-fftmatvec"
 PRECISION = "ddddd"
@@ -131,6 +132,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repetitions", type=int, default=100)
     parser.add_argument("--shapes", type=int, nargs="+", choices=range(len(SHAPES)), default=range(len(SHAPES)))
+    parser.add_argument("--num-vecs", type=int, nargs="+", default=NUM_VECS)
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
     comm = fm.Comm(backend="cpu")
@@ -139,7 +141,7 @@ def main() -> None:
         blocks = fm.generate_double(np.arange(nd * nm * nt)).reshape(nd, nm, nt)
         forward = np.ascontiguousarray(scipy.fft.rfft(blocks, 2 * nt, axis=2).transpose(2, 0, 1))
         with fm.Matrix.from_array(comm, blocks) as matrix:
-            for num_vecs in NUM_VECS:
+            for num_vecs in options.num_vecs:
                 for op in ("F", "F*"):
                     for record in compare(comm, matrix, forward, op, num_vecs, options.repetitions):
                         outcome = record.get("error") or "{:.2f} x our time".format(record["time_over_ours"])
