@@ -6,14 +6,19 @@ INSTALL := $(PYTHON) -m pip --python $(BIN)/python install --quiet
 
 .PHONY: demo test docs soak coverage lint bench bench-report clean
 
-demo: $(VENV)/.installed
-	$(BIN)/fftmatvec -n 4 -pr 2 -pc 2 -g -Nm 200 -Nd 20 -Nt 100 -t --backend cpu
+demo: $(VENV)/.plot
+	@echo 'Products with F and F* on 4 ranks, beside the exact answer:'
+	@$(BIN)/fftmatvec -n 4 -pr 2 -pc 2 -g -Nm 200 -Nd 20 -Nt 100 -t --backend cpu
+	@mkdir -p build/demo
+	@cd build/demo && MPLBACKEND=agg $(CURDIR)/$(BIN)/python $(CURDIR)/docs/gallery/heat_source.py
+	@echo 'A heat source, inferred from 5 noisy thermometers (left), its deviation (middle), and forecasts (right): the band'
+	@echo 'narrows as data arrive. The picture: $(CURDIR)/build/demo/heat_source.png'
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
 docs: .venv-docs/.installed
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 	$(PYTHON) .ci/check_site.py site
 
 soak: $(VENV)/.installed
@@ -43,6 +48,10 @@ clean:
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv --without-pip $(VENV)
 	$(INSTALL) --editable '.[mpich,test]'
+	touch $@
+
+$(VENV)/.plot: $(VENV)/.installed
+	$(INSTALL) --editable '.[plot]'
 	touch $@
 
 .venv-docs/.installed: pyproject.toml

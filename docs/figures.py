@@ -352,10 +352,104 @@ def _formats(drawing: Drawing, y: float) -> None:
     )
 
 
+SHADES = ("#2f6690", "#6f9cc0", "#a9c6dd", "#d6e6f2")  # blocks at growing lags
+
+
+def toeplitz() -> str:
+    """Return the figure of the Toeplitz structure and of the order of a vector."""
+    drawing = Drawing(
+        800,
+        430,
+        "F is block lower-triangular Toeplitz",
+        "A matrix of four by four blocks in the order of time. The blocks F0, F1, F2 and F3 of the first block column "
+        "are repeated along the diagonals, and blocks above the diagonal are zero. Each block has Nd rows and Nm "
+        "columns. Below, the order of a vector in memory: all time steps of the first block, then of the second.",
+    )
+    drawing.text(20, 30, "F in the order of time: equal blocks along each diagonal", size=15, bold=True)
+    side, left, top = 58, 60, 52
+    for row in range(4):
+        for col in range(4):
+            lag, x, y = row - col, left + side * col, top + side * row
+            drawing.box(x, y, side - 4, side - 4, "#ffffff" if lag < 0 else SHADES[lag], GREY, dashed=lag < 0)
+            words = "0" if lag < 0 else f"F{lag}"
+            drawing.text(x + 27, y + 33, words, fill=INK if lag < 0 or lag > 1 else "#ffffff", bold=True, at="middle")
+    drawing.text(left - 12, top + 31, "t = 0", size=12, fill=FAINT, at="end")
+    drawing.text(left - 12, top + 31 + 3 * side, "t = 3", size=12, fill=FAINT, at="end")
+    notes = (
+        "Fk maps the sources of one step to the data k steps later.",
+        "It has Nd rows (sensors) and Nm columns (sources).",
+        "The same Fk at every step: the system is autonomous.",
+        "Zeros above the diagonal: no datum precedes its source.",
+        "The first block column F0, F1, ... determines F.",
+        "The library stores its Fourier transform, and F[d, m, k]",
+        "in files: the value of Fk in row d and column m.",
+    )
+    for number, words in enumerate(notes):
+        drawing.text(325, 78 + 30 * number, words)
+    drawing.line([(20, 300), (780, 300)], LIGHT_GREY)
+    drawing.text(20, 328, "A vector in memory, SOTI order: space outside, time inside", size=15, bold=True)
+    for block in range(3):
+        x = 20 + 252 * block
+        for step in range(4):
+            drawing.box(
+                x + 60 * step, 346, 57, 34, SHADES[3] if block % 2 else LIGHT_GREEN, BLUE if block % 2 else GREEN
+            )
+            drawing.text(x + 60 * step + 28, 368, f"x[{block}, {step}]", size=12, at="middle")
+        drawing.text(x + 118, 402, f"block {block}: all time steps of one source", size=12, fill=FAINT, at="middle")
+    return drawing.svg()
+
+
+def real_time() -> str:
+    """Return the figure of an inversion in real time."""
+    drawing = Drawing(
+        800,
+        330,
+        "Inversion in real time",
+        "Before the event: adjoint solves give the blocks of F and G, which with prior and noise give the data-space "
+        "Hessian K and its Cholesky factor. In the event: one block row of the factor whitens each step of data, "
+        "which updates the forecast and its band at once; the source follows when it is needed.",
+    )
+    drawing.text(20, 30, "Offline, before the event", size=15, bold=True)
+    drawing.text(20, 182, "Online, at each time step", size=15, bold=True)
+    rows = (
+        (48, LIGHT_ORANGE, ORANGE, _OFFLINE),
+        (200, LIGHT_BLUE, BLUE, _ONLINE),
+    )
+    width, gap = 166, 32
+    for y, fill, stroke, steps in rows:
+        for number, lines in enumerate(steps):
+            x = 20 + number * (width + gap)
+            drawing.box(x, y, width, 84, fill, stroke)
+            for line, words in enumerate(lines):
+                size, shade = (13, INK) if line == 0 else (12, FAINT)
+                drawing.text(
+                    x + width / 2, y + 24 + 21 * line, words, size=size, bold=line == 0, fill=shade, at="middle"
+                )
+            if number:
+                drawing.arrow([(x - gap, y + 42), (x - 2, y + 42)])
+    drawing.text(20, 312, "A step costs one block row of a triangular solve, and the results are exact.", fill=FAINT)
+    return drawing.svg()
+
+
+_OFFLINE = (
+    ("adjoint solves", "one for each sensor", "and each quantity"),
+    ("blocks of F and G", "Nd + Nq block rows", "of Nm x Nt values"),
+    ("K = F \u0393 F* + N", "prior \u0393, noise N;", "no product with F"),
+    ("K = L L*", "Cholesky factor,", "in panels over the ranks"),
+)
+_ONLINE = (
+    ("data of step t", "Nd values, some of", "which may be missing"),
+    ("whitened data z", "block row t of L", ""),
+    ("forecast G m", "mean and 95 % band:", "W z, W = G \u0393 F* L\u207b*"),
+    ("source m", "\u0393 F* L\u207b* z,", "when it is needed"),
+)
+
 DRAWINGS: dict[str, Callable[[], str]] = {
     "process-grid.svg": process_grid,
     "plan.svg": plan,
     "storage.svg": storage,
+    "toeplitz.svg": toeplitz,
+    "real-time-inversion.svg": real_time,
 }
 
 

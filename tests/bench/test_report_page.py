@@ -94,6 +94,41 @@ def test_brackets_make_no_links() -> None:
     assert page.markdown([{"program": "GEMM, [k][out][in]"}])[-1] == r"| GEMM, [k]\[out]\[in] |"
 
 
+README = (page.ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("row", "file", "programs"),
+    [
+        ("NumPy and SciPy, CPU", "cpu/peers.json", "NumPy and SciPy"),
+        ("PyLops MDC, CPU", "cpu/peers.json", "PyLops"),
+        ("plain CuPy, H100", "h100/peers.json", "CuPy"),
+    ],
+)
+def test_the_readme_has_the_measured_ratios(row: str, file: str, programs: str) -> None:
+    ratios = {
+        num_vecs: [
+            record["time_over_ours"]
+            for record in page.of(read_results(page.RESULTS / file)["records"], "peers", num_vecs=num_vecs)
+            if record["program"].startswith(programs) and record["precision"] == "ddddd"
+        ]
+        for num_vecs in (1, 16)
+    }
+    one, several = (f"{min(found):.2f} to {max(found):.2f}" for found in ratios.values())
+    assert f"| {row} | {one} | {several} | `bench/results/{file}` |" in README
+
+
+def test_the_readme_has_the_ratios_of_the_original() -> None:
+    file = "h100/products.json"
+    found = page.TABLES["products"](read_results(page.RESULTS / file)["records"], H100)
+    ratios = [
+        row["original / ours"]
+        for row in found
+        if row["precision"] == "ddddd" and row["product"] in ("F", r"F\*") and row["original / ours"]
+    ]
+    assert f"| the original in C++, H100 | {min(ratios)} to {max(ratios)} | | `bench/results/{file}` |" in README
+
+
 def test_an_unknown_table_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"^table: expected one of products, .*, found 'speed'$"):
         page.render("<!-- table: speed -->", {})

@@ -1,12 +1,10 @@
-"""The package's build description against the source tree, the wheel check, and the README's example."""
+"""The package's build description against the source tree, the wheel check, and the README's paths."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 import re
-import subprocess
-import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -74,16 +72,6 @@ def test_wheel_that_lacks_a_file_fails(check_wheel: ModuleType, tmp_path: Path, 
 def test_wheel_with_a_foreign_file_fails(check_wheel: ModuleType, tmp_path: Path, extra: str) -> None:
     wheel = write_wheel(tmp_path / "more.whl", check_wheel.expected_files(ROOT) | {extra})
     assert check_wheel.differences(wheel, ROOT) == [f"unexpected: {extra}"]
-
-
-def test_readme_example_runs(tmp_path: Path) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    script = tmp_path / "example.py"
-    script.write_text(example)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "NUMBA_FFTMATVEC_BACKEND": "cpu"}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout.removeprefix("relative error:")) < 1e-13
 
 
 def test_the_architecture_page_names_what_exists() -> None:

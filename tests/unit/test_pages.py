@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -24,10 +26,27 @@ def blocks(page: Path) -> list[str]:
 EXAMPLES = [page for page in PAGES if any("import numba_fftmatvec" in block for block in blocks(page)[:1])]
 
 
+# A block with this text needs an optional library.
+OPTIONAL = {"plotting": "matplotlib", "matplotlib": "matplotlib", "torch": "torch"}
+
+
+def missing(block: str) -> set[str]:
+    """Return the libraries that a block needs and that are not installed."""
+    needed = {library for text, library in OPTIONAL.items() if re.search(rf"\b{text}\b", block)}
+    return {library for library in needed if importlib.util.find_spec(library) is None}
+
+
 @pytest.mark.parametrize("page", EXAMPLES, ids=named)
 def test_examples(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The blocks run in their order; without an optional library those that need it are left out."""
     monkeypatch.chdir(tmp_path)
-    exec(compile("\n".join(blocks(page)), named(page), "exec"), {})
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    absent = {block: missing(block) for block in blocks(page)}
+    runnable = [block for block, libraries in absent.items() if not libraries]
+    exec(compile("\n".join(runnable), named(page), "exec"), {})
+    if lacking := set().union(*absent.values()):
+        assert os.environ.get("FFTMATVEC_REQUIRE_TORCH") != "1", f"not installed: {lacking}"
+        pytest.skip(f"ran {len(runnable)} of {len(absent)} blocks; the others need {', '.join(sorted(lacking))}")
 
 
 def test_there_are_examples() -> None:
