@@ -1,4 +1,4 @@
-"""Write docs/performance.md: the prose of docs/performance.in.md with tables of the figures in bench/results.
+"""Write docs/performance.md and its charts: the prose of docs/performance.in.md, and the figures in bench/results.
 
 ``make bench-report``, or ``python bench/report.py``.
 """
@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import argparse
 
-from lib.page import PAGE, committed_page
+from lib.page import PAGE, committed_charts, committed_page
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the charts and the page."""
     argparse.ArgumentParser(description=__doc__).parse_args()
+    for name, text in committed_charts().items():
+        chart = PAGE.parent / name
+        chart.parent.mkdir(exist_ok=True)
+        chart.write_text(text, encoding="utf-8")
     PAGE.write_text(committed_page())
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 _figures = runpy.run_path(str(Path(__file__).resolve().parents[2] / "docs" / "figures.py"))
 Drawing: Any = _figures["Drawing"]
-INK, FAINT, GREY, BLUE, LIGHT_BLUE, ORANGE = (
-    _figures[name] for name in ("INK", "FAINT", "GREY", "BLUE", "LIGHT_BLUE", "ORANGE")
+INK, FAINT, GREY, LIGHT_GREY, BLUE, LIGHT_BLUE, ORANGE, GREEN = (
+    _figures[name] for name in ("INK", "FAINT", "GREY", "LIGHT_GREY", "BLUE", "LIGHT_BLUE", "ORANGE", "GREEN")
 )
 
 Record = Mapping[str, Any]

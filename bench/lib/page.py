@@ -16,7 +16,8 @@ from typing import Any
 
 from numba_fftmatvec.cli.results import read_results
 
-from .chart import ideal_ms
+from .chart import draw, ideal_ms
+from .comparison import ratios, sizes
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results"
@@ -408,6 +409,20 @@ def render(template: str, results: Mapping[str, Record], folder: Path = PAGE.par
         return table(name, results, rest or "*") if kind == "table" else picture(name, folder, rest)
 
     return re.sub(r"^<!-- (table|picture): (\S+)(?: (.+?))? -->$", replace, template, flags=re.MULTILINE)
+
+
+# The charts of the page, by their files in docs/: a function, and the results file that it draws.
+CHARTS: dict[str, tuple[Callable[[Record], str], str]] = {
+    "charts/peers-h100.svg": (ratios, "h100/peers.json"),
+    "charts/peers-cpu.svg": (ratios, "cpu/peers.json"),
+    "charts/sizes-cpu.svg": (sizes, "cpu/peers-small.json"),
+    "scaling-h100x2.svg": (lambda results: draw(results["records"], results["device"]), "h100x2/scaling.json"),
+}
+
+
+def committed_charts() -> dict[str, str]:
+    """Return the text of each chart that results from the files of this checkout."""
+    return {name: draw_chart(read_results(RESULTS / file)) for name, (draw_chart, file) in CHARTS.items()}
 
 
 def committed_page() -> str:

@@ -56,6 +56,27 @@ def test_the_page_is_up_to_date() -> None:
     assert page.PAGE.read_text() == page.committed_page(), "run make bench-report"
 
 
+@pytest.mark.parametrize("name", page.CHARTS)
+def test_a_chart_is_up_to_date(name: str) -> None:
+    assert (page.PAGE.parent / name).read_text(encoding="utf-8") == page.committed_charts()[name], (
+        "run make bench-report"
+    )
+    assert f"]({name})" in page.PAGE.read_text()
+
+
+def test_charts_of_peers_have_a_mark_for_each_ratio() -> None:
+    about = {"benchmark": "peers", "op": "F", "shape": [50, 2, 10], "precision": "ddddd", "num_vecs": 1}
+    ours = about | {"program": "numba-fftmatvec", "median_ms": 2.0, "time_over_ours": 1.0}
+    theirs = [about | {"program": f"CuPy, {n}", "median_ms": 2.0 * n, "time_over_ours": float(n)} for n in (1, 3)]
+    single = about | {"program": "CuPy", "precision": "sssss", "median_ms": 1.0, "time_over_ours": 9.0}
+    failed = {"benchmark": "peers", "program": "JAX", "error": "not installed"}
+    chart = page.ratios(results(ours, *theirs, single, failed))
+    assert chart.count("<rect") - 1 == len(theirs)
+    assert "CuPy, 1: 1.00 to 3.00." in chart
+    line = page.sizes(results(ours, ours | {"shape": [500, 2, 10], "median_ms": 20.0}))
+    assert "numba-fftmatvec: 2 ms at 1000, 20 ms at 10000." in line
+
+
 def test_the_template_asks_for_every_table() -> None:
     asked = set(re.findall(r"^<!-- table: (\w+)", page.TEMPLATE.read_text(), re.MULTILINE))
     assert asked == set(page.TABLES)
