@@ -3,6 +3,8 @@
 A script written for pyFFTMatvec runs with ``import numba_fftmatvec as pyFFTMatvec``.
 """
 
+from importlib.metadata import PackageNotFoundError, version
+
 from .comm import Comm, best_grid
 from .errors import (
     AgreementError,
@@ -48,7 +50,10 @@ from .testing import Tester, generate_double
 from .tuning import Candidate, TuningResult, tune
 from .vector import Vector
 
-__version__ = "0.1.0"
+try:
+    __version__ = version("numba-fftmatvec")
+except PackageNotFoundError:  # a checkout on PYTHONPATH that was never installed
+    __version__ = "0+unknown"
 
 __all__ = [
     "PHASES",

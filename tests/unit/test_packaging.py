@@ -7,10 +7,13 @@ import os
 import re
 import tomllib
 import zipfile
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+import numba_fftmatvec as fft
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -72,6 +75,23 @@ def test_wheel_that_lacks_a_file_fails(check_wheel: ModuleType, tmp_path: Path, 
 def test_wheel_with_a_foreign_file_fails(check_wheel: ModuleType, tmp_path: Path, extra: str) -> None:
     wheel = write_wheel(tmp_path / "more.whl", check_wheel.expected_files(ROOT) | {extra})
     assert check_wheel.differences(wheel, ROOT) == [f"unexpected: {extra}"]
+
+
+def test_one_release_is_named() -> None:
+    """The fallback of the version, the citation and the newest heading of the changelog agree."""
+    release = PROJECT["tool"]["setuptools_scm"]["fallback_version"].removesuffix(".dev0")
+    assert "version" in PROJECT["project"]["dynamic"]
+    assert f"\nversion: {release}\n" in (ROOT / "CITATION.cff").read_text()
+    newest = re.search(r"^## (?:Unreleased: )?(\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest and newest[1] == release
+
+
+def test_the_version_is_that_of_the_installed_package() -> None:
+    try:
+        expected = version("numba-fftmatvec")
+    except PackageNotFoundError:
+        expected = "0+unknown"
+    assert fft.__version__ == expected
 
 
 def test_the_architecture_page_names_what_exists() -> None:
