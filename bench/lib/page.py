@@ -16,6 +16,7 @@ from typing import Any
 
 from numba_fftmatvec.cli.results import read_results
 
+from .answers import inversion, mixed
 from .chart import draw, ideal_ms
 from .comparison import ratios, sizes
 
@@ -328,6 +329,8 @@ TABLES: dict[str, Callable[[Iterable[Record], str], Iterator[Row]]] = {
         counters,
         sanitizer,
         pareto,
+        inversion,
+        mixed,
     )
 }
 
@@ -416,6 +419,7 @@ CHARTS: dict[str, tuple[Callable[[Record], str], str]] = {
     "charts/peers-h100.svg": (ratios, "h100/peers.json"),
     "charts/peers-cpu.svg": (ratios, "cpu/peers.json"),
     "charts/sizes-cpu.svg": (sizes, "cpu/peers-small.json"),
+    "scaling-h100x4.svg": (lambda results: draw(results["records"], results["device"]), "h100x4/scaling.json"),
     "scaling-h100x2.svg": (lambda results: draw(results["records"], results["device"]), "h100x2/scaling.json"),
 }
 
