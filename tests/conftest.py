@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from support.harness import required
+
 pytest.register_assert_rewrite("support.hdf5", "support.spectra", "support.suites", "support.tensors")
 
 # Enough to compile every kernel on a slow machine; a grid takes some ten seconds once they are cached.
@@ -25,10 +27,6 @@ def gpu_count() -> int:
     except ImportError:
         return 0
     return int(cupy.cuda.runtime.getDeviceCount()) if cupy.cuda.is_available() else 0
-
-
-def required(variable: str) -> bool:
-    return os.environ.get(variable, "0") not in ("", "0")
 
 
 @pytest.fixture(scope="session")

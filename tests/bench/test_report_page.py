@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -358,7 +357,7 @@ def test_the_front_is_sorted_by_time() -> None:
 
 def test_pareto_measures_both_products(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pareto = load("pareto")
-    monkeypatch.setattr(pareto, "tune", partial(pareto.tune, codes=("ddddd", "ddsdd")))
+    monkeypatch.setattr(pareto, "candidate_codes", lambda coarsest: ("ddddd", "ddsdd"))
     path = tmp_path / "pareto.json"
     line = ["--backend", "cpu", "--shape", "6", "4", "8", "--repetitions", "2", "--json", str(path)]
     monkeypatch.setattr(sys, "argv", ["pareto.py", *line])

@@ -74,6 +74,11 @@ def run_ranks(ranks: int, task: str, payload: Any = None, timeout: float = 120.0
         return [pickle.loads((folder / f"rank{rank}").read_bytes()) for rank in range(ranks)]
 
 
+def required(variable: str) -> bool:
+    """Return whether an environment variable demands tests that would skip."""
+    return os.environ.get(variable, "0") not in ("", "0")
+
+
 def mpiexec() -> str:
     """Return the launcher of this environment, or else the one on the PATH."""
     own = Path(sys.executable).parent / "mpiexec"

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import required
-from support.harness import clean_environment, run_ranks
+from support.harness import clean_environment, required, run_ranks
 
 GALLERY = Path(__file__).resolve().parents[2] / "docs" / "gallery"
 PAGE = (GALLERY / "index.md").read_text(encoding="utf-8")
