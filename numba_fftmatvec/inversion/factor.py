@@ -242,8 +242,8 @@ def _gain(factor: PanelMatrix, weights: PanelMatrix) -> PanelMatrix:
 def check_capacity(F: Matrix, forecast: SourceMap | None) -> None:
     """Raise a CapacityError unless the matrices of an inversion fit in this rank's free memory.
 
-    A rank needs its part of the triangle, its blocks before and after the root of the prior, those of one panel, and
-    its part of the forecast's matrices.
+    A rank needs its part of the triangle and of the inverses of its diagonal blocks, its blocks before and after the
+    root of the prior, those of one panel, and its part of the forecast's matrices.
     """
     comm, layout = F.comm, F.layout
     free = comm.backend.free_bytes()
@@ -256,7 +256,8 @@ def check_capacity(F: Matrix, forecast: SourceMap | None) -> None:
         quantities = 0 if forecast is None else forecast.matrix.layout.Nd * layout.Nt
         triangle = data * (data + panel) // 2
         maps = 2 * (data + quantities) * layout.Nm
-        dense = triangle + maps + 2 * quantities * data + quantities * (quantities + panel) // 2
+        inverses = data * Nd
+        dense = triangle + inverses + maps + 2 * quantities * data + quantities * (quantities + panel) // 2
         return 8 * (dense // ranks + 3 * panel * (data // ranks + layout.Nm))
 
     if (bytes_needed := need(layout.Nd)) > free:
