@@ -26,7 +26,7 @@ soak: $(VENV)/.installed
 
 coverage: $(VENV)/.coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	FFTMATVEC_SIMULATE_ALL=1 $(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 
+from support.harness import required
 from support.machines import SIMULATED, run_kernel_tests
 
 
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator's own run")
 def test_every_kernel_in_the_simulator() -> None:
     names = ["test_jit.py", "test_kernels.py", "test_encoding.py"]
-    if importlib.util.find_spec("numba_cuda") is None:  # SBGEMV takes most of the time: once is enough
+    if required("FFTMATVEC_SIMULATE_ALL"):  # SBGEMV takes most of the time
         names += ["test_sbgemv.py", "test_large.py"]
     assert run_kernel_tests(names, NUMBA_ENABLE_CUDASIM="1") > 200
