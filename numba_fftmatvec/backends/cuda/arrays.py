@@ -130,9 +130,13 @@ def _operand(matrix: Any) -> tuple[Any, int, int]:
 
 
 def _check_rows(target: Any) -> None:
-    """Raise a ValueError unless cuBLAS can write an array in place: rows of adjacent float64 values."""
+    """Raise a ValueError unless cuBLAS can write an array in place: rows of adjacent float64 values.
+
+    An empty array is not written, and CuPy gives it strides of zero.
+    """
     cols, (outer, inner) = target.shape[1], target.strides
-    if target.dtype != np.float64 or (cols > 1 and inner != ITEM) or outer < cols * ITEM or outer % ITEM:
+    apart = (cols > 1 and inner != ITEM) or outer < cols * ITEM or outer % ITEM
+    if target.dtype != np.float64 or (target.size and apart):
         raise ValueError(f"target: expected rows of adjacent float64 values, found {target.dtype}, {target.strides}")
 
 

@@ -75,7 +75,7 @@ def test_a_triangular_solve_from_the_right(backend: Any, matrix: Any) -> None:
 
 @pytest.mark.parametrize("transposed", [*itertools.product([False, True], repeat=2)], ids=str)
 @pytest.mark.parametrize(
-    "shape", [(3, 4, 5), (3, 4, 1), (1, 4, 1), (1, 1, 1), (4, 1, 3), (3, 0, 2), (0, 2, 1)], ids=str
+    "shape", [(3, 4, 5), (3, 4, 1), (1, 4, 1), (1, 1, 1), (4, 1, 3), (3, 0, 2), (0, 2, 1), (2, 3, 0)], ids=str
 )
 def test_products_in_place(backend: Any, shape: tuple[int, int, int], transposed: tuple[bool, bool]) -> None:
     """Each matrix is a part of a wider array, whose other values stay."""
