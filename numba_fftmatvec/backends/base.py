@@ -140,6 +140,24 @@ class Launchers:
         return found
 
 
+class Queue(Protocol):
+    """A place for the stages of products, which run there in their order.
+
+    Attributes
+    ----------
+    target : Target
+        Where their kernels run.
+    """
+
+    target: Target
+
+    def transforms(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> Transforms:
+        """Return the planner of the transforms of a matrix's vectors, for a number of right-hand sides."""
+
+    def active(self) -> AbstractContextManager[Any]:
+        """Return a context in which the library's calls are queued here."""
+
+
 Transform = Callable[[Buffer], Buffer]
 Program = Callable[[Buffer | None, Buffer | None], None]
 
@@ -241,8 +259,8 @@ class Backend(Protocol):
         write to it, else a new one.
         """
 
-    def transforms(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> Transforms:
-        """Return the planner of the transforms of a matrix's vectors, for a number of right-hand sides."""
+    def queue(self, *, recorded: bool) -> Queue:
+        """Return the queue of `stream`, or with `recorded` the one of the programs that `replayed` takes."""
 
     def accumulator(self, format: Format) -> np.dtype[Any]:
         """Return the complex dtype that SBGEMV accumulates in."""
@@ -250,7 +268,8 @@ class Backend(Protocol):
     def replayed(self, program: Program) -> Program:
         """Return a program of the same effect, with less overhead if the backend can record and replay it.
 
-        A program takes a product's operand and result, and must only queue work on the stream.
+        A program takes a product's operand and result, and must only queue work, on the queue of recorded programs. Its
+        runs are in order with the work on `stream`.
         """
 
     def forget_programs(self) -> None:

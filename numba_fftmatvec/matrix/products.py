@@ -12,7 +12,7 @@ from ..errors import ArgumentError, ArgumentTypeError, UninitializedError
 from ..layout import MatrixLayout, Space, VectorLayout
 from ..operators.checks import remedy
 from ..plan import Timer
-from ..plan.pipeline import Pipeline, Planner
+from ..plan.pipeline import Pipeline, pipelines
 from ..products import BY_FLAGS, PRODUCTS, Product, product_named
 from ..vector import Vector
 from ..vector.data import check_operand
@@ -240,8 +240,7 @@ class MatrixProducts(MatrixDescription):
         return self._known_ends[key]
 
     def _plan(self, num_vecs: int) -> dict[str, Pipeline]:
-        planner = Planner(self.comm, self._layout, self._config, self._workspace, self._spectra, num_vecs)
-        return planner.pipelines()
+        return pipelines(self.comm, self._layout, self._config, self._workspace, self._spectra, num_vecs)
 
     @exclusive
     def get_vec(self, which: str, *, num_vecs: int = 1) -> Vector:

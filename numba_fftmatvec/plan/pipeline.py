@@ -7,7 +7,7 @@ from functools import partial
 from itertools import pairwise
 
 from ..backends import Backend, Buffer
-from ..backends.base import DOUBLE, End, Slot, Stage
+from ..backends.base import DOUBLE, End, Queue, Slot, Stage
 from ..backends.rows import CopyRows
 from ..backends.workspace import Workspace
 from ..comm import Comm
@@ -27,14 +27,14 @@ class BoundStages:
 
     Parameters
     ----------
-    backend : Backend
-        The backend that runs the stages.
+    queue : Queue
+        The queue of the stages.
     build : callable
         ``build(operand, result)`` returns the stages between two ends.
     """
 
-    def __init__(self, backend: Backend, build: Callable[[End, End], Stages]) -> None:
-        self._backend = backend
+    def __init__(self, queue: Queue, build: Callable[[End, End], Stages]) -> None:
+        self._queue = queue
         self._operand, self._result = Slot("operand"), Slot("result")
         self.stages = build(self._operand, self._result)
 
@@ -43,7 +43,7 @@ class BoundStages:
         self._operand.bind(operand)
         self._result.bind(result)
         try:
-            with self._backend.active():
+            with self._queue.active():
                 if timer is None:
                     for stage in self.stages:
                         stage.run()
@@ -68,16 +68,16 @@ class Pipeline:
     backend : Backend
         The backend that runs the stages.
     build : callable
-        ``build(operand, result, timed=...)`` returns the stages. The untimed stages are as fast as possible; the timed
-        ones run one after another, so that a timer can measure each. The first run with a timer builds the timed ones.
+        ``build(timed)`` returns the bound stages. The untimed stages are as fast as possible; the timed ones run one
+        after another, so that a timer can measure each. The first run with a timer builds the timed ones.
     queued : bool
-        Whether all stages only queue work on the stream.
+        Whether all stages only queue work.
     """
 
-    def __init__(self, backend: Backend, build: Callable[..., Stages], *, queued: bool) -> None:
-        self._bound = BoundStages(backend, partial(build, timed=False))
+    def __init__(self, backend: Backend, build: Callable[[bool], BoundStages], *, queued: bool) -> None:
+        self._bound = build(False)
         self._untimed = backend.replayed(self._bound.run) if queued else self._bound.run
-        self._build_timed = partial(BoundStages, backend, partial(build, timed=True))
+        self._build_timed = partial(build, True)
         self._timed: BoundStages | None = None
 
     def run(self, operand: Buffer | None, result: Buffer | None, timer: Timer | None = None) -> None:
@@ -102,8 +102,32 @@ class Pipeline:
         return "\n".join(map(str, self._bound.stages))
 
 
+def pipelines(
+    comm: Comm,
+    layout: MatrixLayout,
+    config: MatvecPrecisionConfig,
+    workspace: Workspace,
+    spectra: Spectra,
+    num_vecs: int,
+) -> dict[str, Pipeline]:
+    """Return, by name, the pipeline of every product that the spectra allow; see `Planner` for the parameters."""
+    queued = all(comm.axis(space).queued for space in Space)
+    about = comm, layout, config, workspace, spectra, num_vecs
+    planners = {timed: Planner(*about, comm.backend.queue(recorded=queued and not timed)) for timed in (False, True)}
+
+    def build(product: Product, timed: bool) -> BoundStages:
+        planner = planners[timed]
+        return BoundStages(planner.queue, partial(planner.product, product, timed=timed))
+
+    return {
+        name: Pipeline(comm.backend, partial(build, product), queued=queued)
+        for name, product in PRODUCTS.items()
+        if not spectra.missing(product)
+    }
+
+
 class Planner:
-    """Builds the pipelines of a matrix's products.
+    """Builds the stages of a matrix's products.
 
     Parameters
     ----------
@@ -119,6 +143,8 @@ class Planner:
         The stored spectra of F and, with an auxiliary matrix, of G.
     num_vecs : int
         Number of right-hand sides.
+    queue : Queue
+        The queue of the stages.
     """
 
     def __init__(
@@ -129,25 +155,18 @@ class Planner:
         workspace: Workspace,
         spectra: Spectra,
         num_vecs: int,
+        queue: Queue,
     ) -> None:
+        self.queue = queue
         self._comm = comm
         self._layout = layout
         self._config = config
         self._workspace = workspace
         self._spectra = spectra
         self._num_vecs = num_vecs
-        self._transforms = comm.backend.transforms(workspace, layout, num_vecs)
+        self._transforms = queue.transforms(workspace, layout, num_vecs)
 
-    def pipelines(self) -> dict[str, Pipeline]:
-        """Return, by name, the pipeline of every product that the spectra allow."""
-        queued = all(self._comm.axis(space).queued for space in Space)
-        return {
-            name: Pipeline(self._comm.backend, partial(self._product, product), queued=queued)
-            for name, product in PRODUCTS.items()
-            if not self._spectra.missing(product)
-        }
-
-    def _product(self, product: Product, operand: End, result: End, *, timed: bool) -> Stages:
+    def product(self, product: Product, operand: End, result: End, *, timed: bool) -> Stages:
         """Return the stages of a product: those of each factor, with a buffer between two factors."""
         between = [self._intermediate(factor.output_space) for factor in product.factors[:-1]]
         ends = pairwise([operand, *between, result])
@@ -185,7 +204,7 @@ class Planner:
         wire = self._blocks("wire", space, precision)
         if not axis.owns:
             return wire, (Broadcast(axis, wire),)
-        copy = CopyRows("broadcast", self._comm.backend.target, operand, precision.real, wire)
+        copy = CopyRows("broadcast", self.queue.target, operand, precision.real, wire)
         return wire, (copy, Broadcast(axis, wire))
 
     def _multiply(self, factor: Factor) -> Stage:
@@ -203,7 +222,7 @@ class Planner:
         )
         source = self._transforms.spectrum(factor.input_space, config.fft)
         destination = self._transforms.spectrum(factor.output_space, config.ifft)
-        target = self._comm.backend.target
+        target = self.queue.target
         return SpectrumProduct(target, self._workspace, problem, spectrum.views, source, destination)
 
     def _from_spectrum(self, space: Space, result: End, timed: bool) -> Stages:
@@ -215,5 +234,5 @@ class Planner:
         if not axis.owns or precision is Precision.DOUBLE:
             return *transform, Reduce(axis, sent, result)
         total = self._blocks("total", space, precision)
-        copy = CopyRows("reduce", self._comm.backend.target, total, DOUBLE, result)
+        copy = CopyRows("reduce", self.queue.target, total, DOUBLE, result)
         return *transform, Reduce(axis, sent, total), copy

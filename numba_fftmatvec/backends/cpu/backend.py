@@ -140,6 +140,10 @@ class CpuBackend:
 
         return transform
 
+    def queue(self, *, recorded: bool) -> CpuBackend:
+        """Return the backend: nothing is recorded."""
+        return self
+
     def transforms(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> RealTransforms:
         """Return the planner of real transforms."""
         return RealTransforms(self._pieces, self.target, workspace, layout, num_vecs)

@@ -18,12 +18,11 @@ from cupy.cuda import nvtx
 from ...errors import CapacityError
 from ...kernels.formats import COMPLEX64, Format
 from ...kernels.jit import require_cuda
-from ...layout import MatrixLayout
 from ..arrays import ArrayLibrary
-from ..base import Buffer, Launchers, Program, Transform, Workspace
-from .graphs import UNCAPTURABLE_STREAMS, GraphReplay
+from ..base import Buffer, Launchers, Program, Transform
+from .graphs import GraphReplay
+from .queue import CudaQueue, wrap
 from .staging import CudaStaging
-from .transforms import Lane, PairedTransforms
 
 # The legacy default stream, whose handle is 0, as DLPack names it.
 LEGACY_STREAM = 1
@@ -102,12 +101,10 @@ class CudaBackend:
         self._device = cupy.cuda.Device(device)
         self._device.use()
         self.calling_thread: AbstractContextManager[Any] = self._device
-        numba_cuda = require_cuda()
-        numba_cuda.select_device(device)
-        self._as_kernel_array = numba_cuda.as_cuda_array
+        require_cuda().select_device(device)
         self.stream = cupy.cuda.Stream(non_blocking=False) if stream is None else stream
-        self._lanes = [Lane(self.stream)]
-        self.target = self._lanes[0].target
+        self._queue = CudaQueue(self.stream)
+        self.target = self._queue.target
         self.launcher = Launchers(self.target)
         capability = self._device.compute_capability
         self._strong_double = (int(capability[:-1]), int(capability[-1])) in STRONG_DOUBLE
@@ -124,11 +121,13 @@ class CudaBackend:
 
         return CudaArrays()
 
-    def lane(self, index: int) -> Lane:
-        """Return lane 0, on the backend's stream, or lane 1, for work that overlaps with that of lane 0."""
-        if index == len(self._lanes):
-            self._lanes.append(Lane(cupy.cuda.Stream(non_blocking=True)))
-        return self._lanes[index]
+    @cached_property
+    def _recorder(self) -> CudaQueue:
+        return CudaQueue(cupy.cuda.Stream(non_blocking=True))
+
+    def queue(self, *, recorded: bool) -> CudaQueue:
+        """Return the queue of the backend's stream, or of a stream that graphs can record."""
+        return self._recorder if recorded else self._queue
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
         """Allocate without initialising."""
@@ -142,7 +141,7 @@ class CudaBackend:
 
     def wrap(self, array: Any) -> Buffer:
         """Return a Buffer of a CuPy array."""
-        return Buffer(array, self._as_kernel_array(array, sync=False))
+        return wrap(array)
 
     def from_dlpack(self, source: Any) -> Any:
         """Return a CuPy array of the memory.
@@ -198,7 +197,7 @@ class CudaBackend:
 
     def rfft(self, length: int, source: Buffer, destination: Buffer) -> Transform:
         """Plan real transforms from `source` into `destination`."""
-        run = self._lanes[0].fft(length, source, destination)
+        run = self._queue.lane(0).fft(length, source, destination)
 
         def transform(values: Buffer) -> Buffer:
             run()
@@ -206,20 +205,14 @@ class CudaBackend:
 
         return transform
 
-    def transforms(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> PairedTransforms:
-        """Return the planner of transforms of pairs."""
-        return PairedTransforms(self, self.lane, workspace, layout, num_vecs)
-
     def accumulator(self, format: Format) -> np.dtype[Any]:
         """Accumulate in double, except for a single-precision spectrum on a GPU with slow double arithmetic."""
         single = format == COMPLEX64 and not self._strong_double
         return np.dtype(np.complex64 if single else np.complex128)
 
     def replayed(self, program: Program) -> Program:
-        """Return a program that replays CUDA graphs, or `program` on a default stream, which cannot be captured."""
-        if self.stream.ptr in UNCAPTURABLE_STREAMS:
-            return program
-        replay = GraphReplay(self.stream, program)
+        """Return a program that replays CUDA graphs."""
+        replay = GraphReplay(self.stream, self._recorder.stream, program)
         self._replays.add(replay)
         return replay
 
@@ -270,7 +263,7 @@ class CudaBackend:
 
     def plan_bytes(self) -> int:
         """Return the bytes of the work areas of all cuFFT plans."""
-        return sum(plan.nbytes for lane in self._lanes for plan in lane.plans.values())
+        return self._queue.plan_bytes() + self._recorder.plan_bytes()
 
     def trim(self) -> None:
         """Free the unused blocks of CuPy's pools of device memory and of page-locked memory."""

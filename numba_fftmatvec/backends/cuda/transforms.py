@@ -18,7 +18,7 @@ from ...kernels.jit import require_cuda
 from ...kernels.pairs import pack_launcher, unpack_launcher
 from ...layout import MatrixLayout, Space
 from ...precision import Precision
-from ..base import Backend, Buffer, End, Stage, Workspace
+from ..base import Buffer, End, Stage, Workspace
 
 # A batched cuFFT plan addresses its elements with 32 bits.
 MAX_PLAN_ELEMENTS = 2**31 - 1
@@ -140,19 +140,19 @@ class Overlapped(Stage):
     def run(self) -> None:
         """Run each chunk's stages in order, overlapped with the next chunk's."""
         main, other = (lane.stream for lane in self._lanes)
-        _wait_for(main, other)
+        wait_for(main, other)
         for turn, stages in enumerate(self._chunks):
             with self._lanes[turn % 2].stream:
                 for stage in stages:
                     stage.run()
-        _wait_for(other, main)
+        wait_for(other, main)
 
     def __str__(self) -> str:
         """Return the stages of all chunks."""
         return "\n".join(f"{stage} (chunk {i})" for i, stages in enumerate(self._chunks) for stage in stages)
 
 
-def _wait_for(first: Any, second: Any) -> None:
+def wait_for(first: Any, second: Any) -> None:
     """Make later work on the second stream wait for all work that is now queued on the first."""
     event = cupy.cuda.Event(disable_timing=True)
     event.record(first)
@@ -173,10 +173,10 @@ class PairedTransforms:
 
     Parameters
     ----------
-    backend : Backend
-        The backend of the arrays.
+    wrap : callable
+        ``wrap(array)`` returns a Buffer of an array.
     lane : callable
-        ``lane(0)`` is the lane of the backend's stream, and ``lane(1)`` a second one, made at its first use.
+        ``lane(0)`` is the lane of the stages' stream, and ``lane(1)`` a second one, made at its first use.
     workspace : Workspace
         The memory of the buffers between stages.
     layout : MatrixLayout
@@ -187,13 +187,13 @@ class PairedTransforms:
 
     def __init__(
         self,
-        backend: Backend,
+        wrap: Callable[[Any], Buffer],
         lane: Callable[[int], Lane],
         workspace: Workspace,
         layout: MatrixLayout,
         num_vecs: int,
     ) -> None:
-        self._wrap = backend.wrap
+        self._wrap = wrap
         self._lane = lane
         self._get = workspace.get
         self._length = layout.padded_size

@@ -177,14 +177,15 @@ def test_plans_are_shared() -> None:
     """Matrices of one size and precision share plans, which are freed with the last matrix."""
     with fm.Comm(MPI.COMM_SELF, backend="cuda") as comm:
         one = matrix_of(comm)
-        plans = set(map(id, comm.backend.lane(0).plans.values()))
+        lane = comm.backend.queue(recorded=True).lane(0)
+        plans = set(map(id, lane.plans.values()))
         other = matrix_of(comm, G)
-        assert plans and set(map(id, comm.backend.lane(0).plans.values())) == plans
+        assert plans and set(map(id, lane.plans.values())) == plans
         one.close()
         check_product(other, G)
         other.close()
         gc.collect()
-        assert not comm.backend.lane(0).plans
+        assert not lane.plans
 
 
 @pytest.mark.gpu
