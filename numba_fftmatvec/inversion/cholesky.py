@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from ..backends.base import DOUBLE
-from ..comm.exchange import sum_array
 from ..errors import NotPositiveDefiniteError
 from .panels import PanelMatrix
 
@@ -139,17 +138,13 @@ def solve_upper(factor: PanelMatrix, values: Any) -> Any:
         rows = _leading(index.rows(steps), len(solved))
         if rows.start >= rows.stop:
             continue
-        if comm.world_size > 1:
-            with comm.agreement(phase):
-                mine = np.ascontiguousarray(backend.download(terms[rows]))
-            total = sum_array(comm, mine, phase)
-            with comm.agreement(phase), backend.active():
-                solved[rows] += backend.arrays.numpy.asarray(total)
+        total = None if comm.world_size == 1 else factor.total(panel, terms[rows], phase)
 
-        def solve(panel: int, rows: slice = rows) -> Any:
+        def solve(panel: int, rows: slice = rows, total: Any = total) -> Any:
             part = factor.panels[panel][: rows.stop - rows.start]
             with backend.active():
-                found = backend.arrays.solve_triangular(part[:, rows], solved[rows], transposed=True)
+                right = solved[rows] if total is None else solved[rows] + total
+                found = backend.arrays.solve_triangular(part[:, rows], right, transposed=True)
                 terms[: rows.start] -= part[:, : rows.start].T @ found
             return found
 

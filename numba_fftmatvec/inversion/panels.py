@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..backends.base import DOUBLE
 from ..comm import Comm
-from ..comm.exchange import bcast_array
+from ..comm.exchange import bcast_array, sum_array
 from ..layout import block_ranges
 
 
@@ -152,6 +152,33 @@ class PanelMatrix:
             return mine
         received = backend.empty((rows, cols), DOUBLE).array
         backend.upload(received, host)
+        return received
+
+    def total(self, panel: int, mine: Any, phase: str) -> Any:
+        """Return the sum of the arrays of all ranks on the owner of a panel, None on other ranks. Collective.
+
+        Parameters
+        ----------
+        panel : int
+            The panel.
+        mine : array
+            This rank's float64 array of the backend, of the same shape on every rank.
+        phase : str
+            The work, for errors.
+        """
+        comm, backend = self.comm, self.comm.backend
+        numpy = backend.arrays.numpy
+        if (device := comm.device_collectives()) is None:
+            with comm.agreement(phase):
+                host = np.ascontiguousarray(backend.download(mine))
+            summed = sum_array(comm, host, phase)
+            with comm.agreement(phase), backend.active():
+                return numpy.asarray(summed) if self.owns(panel) else None
+        with comm.agreement(phase), backend.active():
+            sent = numpy.ascontiguousarray(mine)
+            received = numpy.empty_like(sent) if self.owns(panel) else None
+        with backend.active():
+            device.reduce(sent, received, self.owner(panel))
         return received
 
     def on_host(self, panel: int) -> npt.NDArray[np.float64]:

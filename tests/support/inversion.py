@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 import numba_fftmatvec as fm
 from numba_fftmatvec import inversion
+from numba_fftmatvec.comm.mpi import MpiCollectives
+from numba_fftmatvec.inversion.cholesky import factorise, solve_lower, solve_upper
+from numba_fftmatvec.inversion.panels import PanelMatrix, TimeMajor
 
 from .harness import run_ranks
 
@@ -247,6 +250,24 @@ def from_files(before: inversion.RealTimeInversion, given: Problem, folder: str)
             stream.log_evidence == resumed.log_evidence,
         ),
     }
+
+
+def solves(given: tuple[Array, Array, TimeMajor, bool]) -> tuple[Array, Array]:
+    """Return the solutions, with the Cholesky factor of a matrix and with the factor's adjoint, of a right-hand side.
+
+    With the last value, panels travel as they do with NCCL, but through MPI's collectives of the same methods.
+    """
+    values, right, index, device = given
+    with fm.Comm(backend="cpu") as comm:
+        if device:
+            found = MpiCollectives(comm.global_comm, comm._meeting, comm.backend)
+            comm.device_collectives = lambda: found  # type: ignore[method-assign]
+        matrix = PanelMatrix(comm, index, index, lower=True)
+        matrix.allocate()
+        for panel, part in matrix.panels.items():
+            part[...] = values[index.rows(index.panels[panel]), : part.shape[1]]
+        factorise(matrix)
+        return solve_lower(matrix, right), solve_upper(matrix, right)
 
 
 def on_grid(name: str, grid: tuple[int, int], backend: str) -> list[dict[str, Any]]:

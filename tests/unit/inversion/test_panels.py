@@ -13,6 +13,7 @@ import numba_fftmatvec as fm
 from numba_fftmatvec.comm.exchange import bcast_array, sum_array
 from numba_fftmatvec.inversion.cholesky import factorise, solve_lower, solve_upper
 from numba_fftmatvec.inversion.panels import PanelMatrix, TimeMajor
+from support.harness import run_ranks
 
 BLOCKS, STEPS = 3, 11
 COMM = fm.Comm(backend="cpu")
@@ -67,6 +68,17 @@ def test_the_factor_and_its_solves_are_those_of_numpy(comm: fm.Comm, rows: int) 
         for solve, triangle in ((solve_lower, leading), (solve_upper, leading.T)):
             found = comm.backend.download(solve(matrix, given_values))
             np.testing.assert_allclose(found, np.linalg.solve(triangle, right[:count]), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("device", [False, True])
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_solves_on_several_ranks(ranks: int, device: bool) -> None:
+    index = TimeMajor.of(BLOCKS, STEPS, 7)
+    values, right = spd(index.size), np.random.default_rng(3).standard_normal((index.size, 2))
+    factor = np.linalg.cholesky(values)
+    for found in run_ranks(ranks, "support.inversion:solves", (values, right, index, device)):
+        for solution, triangle in zip(found, (factor, factor.T), strict=True):
+            np.testing.assert_allclose(solution, np.linalg.solve(triangle, right), rtol=1e-9, atol=1e-11)
 
 
 def test_a_solve_may_start_at_a_later_panel() -> None:
