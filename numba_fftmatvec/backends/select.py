@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ArgumentError, BackendError
 from .base import Backend
-from .cores import share_of_cores
+from .cores import Place
 
 ENVIRONMENT_VARIABLE = "NUMBA_FFTMATVEC_BACKEND"
 NAMES = ("auto", "cpu", "cuda")
@@ -32,16 +32,15 @@ def cuda_devices() -> tuple[int, str]:
     return cuda.device_count()  # type: ignore[no-any-return]
 
 
-def select_backend(name: str, node_rank: int, node_size: int, stream: Any = None) -> Backend:
+def select_backend(name: str, place: Place, stream: Any = None) -> Backend:
     """Return the backend for a rank.
 
     Parameters
     ----------
     name : {"cpu", "cuda"}
         The backend.
-    node_rank, node_size : int
-        This rank's index among the ranks of its node, and their number. The rank takes GPU ``node_rank % devices``, or
-        its share of the cores.
+    place : Place
+        This rank's place in its node. The rank takes GPU ``place.rank % devices``, or its share of the cores.
     stream : cupy.cuda.Stream, optional
         The stream that the work is queued on; by default a new one.
 
@@ -51,13 +50,11 @@ def select_backend(name: str, node_rank: int, node_size: int, stream: Any = None
         The name is ``"cuda"`` and no CUDA device works.
     """
     if name == "cpu":
-        return importlib.import_module(f"{__package__}.cpu").CpuBackend(node_size)  # type: ignore[no-any-return]
+        return importlib.import_module(f"{__package__}.cpu").CpuBackend(place)  # type: ignore[no-any-return]
     devices, reason = cuda_devices()
     if not devices:
         raise BackendError(f"backend 'cuda': expected a working CUDA device, found none ({reason})")
     cuda = importlib.import_module(f"{__package__}.cuda")
-    device = node_rank % devices
-    sharing = len(range(device, node_size, devices))
-    return cuda.CudaBackend(  # type: ignore[no-any-return]
-        device, stream, sharing=sharing, threads=share_of_cores(node_size)
-    )
+    device = place.rank % devices
+    sharing = len(range(device, place.size, devices))
+    return cuda.CudaBackend(device, stream, sharing=sharing, threads=place.cores)  # type: ignore[no-any-return]

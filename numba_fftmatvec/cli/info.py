@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..backends.cores import Place
 from ..backends.select import cuda_devices, requested_backend, select_backend
 from ..errors import FFTMatvecError, ShapeError
 from ..io import MatrixMeta, check_block_row, manifest_path, read_meta
@@ -38,7 +39,7 @@ class Device:
         chosen = requested_backend(backend)
         if chosen == "auto":
             chosen = "cuda" if cuda_devices()[0] else "cpu"
-        made = select_backend(chosen, 0, 1)
+        made = select_backend(chosen, Place.alone())
         return cls(chosen, made.device_name(), made.free_bytes())
 
 

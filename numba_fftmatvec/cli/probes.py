@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-from ..backends.cores import available_cores
+from ..backends.cores import Place, available_cores
 from ..backends.select import select_backend
 from ..errors import FFTMatvecError
 from ..kernels.jit import cache_folder
@@ -160,7 +160,7 @@ def _cores() -> State:
 
 
 def _memory() -> State:
-    free = select_backend("cpu", 0, 1).free_bytes()
+    free = select_backend("cpu", Place.alone()).free_bytes()
     if free is None:
         return State(
             MISSING, "unknown", "matrices that do not fit are not refused in advance", "compare sizes yourself"

@@ -43,14 +43,12 @@ class Meeting:
         The communicator. Its other messages go through this object too.
     timeout : float
         The time limit of a message in seconds.
-    neighbours : int, optional
-        Number of ranks on this node; all ranks by default.
     """
 
-    def __init__(self, ranks: MPI.Intracomm, timeout: float, neighbours: int | None = None) -> None:
+    def __init__(self, ranks: MPI.Intracomm, timeout: float) -> None:
         self.size: int = ranks.size
         self.rank: int = ranks.rank
-        self.watch = Watch(ranks, timeout, neighbours)
+        self.watch = Watch(ranks, timeout)
         #: Number of agreements so far.
         self.count = 0
         self._ranks = ranks

@@ -15,16 +15,16 @@ from weakref import WeakSet
 import numpy as np
 import numpy.typing as npt
 
-from ..arguments import positive_int
 from ..backends import Backend
 from ..backends.select import cuda_devices, requested_backend, select_backend
-from ..errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError, ForkedError, GridError
+from ..errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError, ForkedError
 from ..layout import Space, VectorLayout
 from .agreement import Agreement, Arguments, Meeting
 from .axis import Axis
 from .collection import Parts, collect
 from .collectives import Collectives, select_collectives
-from .communicators import first_meeting
+from .communicators import find_place, first_meeting
+from .grids import checked_grid
 from .library import MPI, check_process
 from .watchdog import time_limit
 
@@ -121,7 +121,7 @@ class Comm:
             self.timeout = self._meeting.watch.timeout = time_limit(timeout)
             #: Whether products compare their arguments on all ranks.
             self.checks_products: bool = os.environ.get(CHECK_VARIABLE, "0") not in ("", "0")
-            self.proc_rows, self.proc_cols = _grid(comm.size, proc_rows, proc_cols)
+            self.proc_rows, self.proc_cols = checked_grid(comm.size, proc_rows, proc_cols)
             backend = requested_backend(backend)
             if collectives not in COLLECTIVES:
                 raise ArgumentError(f"collectives: expected one of {', '.join(COLLECTIVES)}, found {collectives!r}")
@@ -130,6 +130,7 @@ class Comm:
         self._external_stream = stream is not None
         self._create_communicators(comm)
         try:
+            self._place = find_place(self._meeting, self._neighbours)
             self.backend: Backend = self._choose_backend(backend, stream)
             self._kind = self._choose_collectives(collectives)
             self._world: Collectives | None = None
@@ -143,8 +144,8 @@ class Comm:
         with self.agreement("creating communicators"):
             grid = self.proc_rows, self.proc_cols
             made = self._family.create(parent, self._meeting, grid, self._number, self)
-            self.global_comm, self.row_comm, self.col_comm, self._node = made
-            meeting = Meeting(self.global_comm, self.timeout, self._node[1])
+            self.global_comm, self.row_comm, self.col_comm, self._neighbours = made
+            meeting = Meeting(self.global_comm, self.timeout)
         self._meeting = meeting
         self.world_rank: int = self.global_comm.rank
         self.world_size: int = self.global_comm.size
@@ -158,7 +159,7 @@ class Comm:
         if name == "auto":
             name = "cuda" if agreed.stacked.all() else "cpu"
         with self.agreement(phase):
-            chosen = select_backend(name, *self._node, stream)
+            chosen = select_backend(name, self._place, stream)
         return chosen
 
     def _choose_collectives(self, name: str) -> type[Collectives]:
@@ -426,14 +427,6 @@ class Comm:
     def get_global_comm(self) -> MPI.Intracomm:
         """Return the communicator of all ranks, which the Comm frees."""
         return self.global_comm
-
-
-def _grid(ranks: int, proc_rows: int, proc_cols: int | None) -> tuple[int, int]:
-    rows = positive_int(proc_rows, "proc_rows")
-    cols = ranks // rows if proc_cols is None else positive_int(proc_cols, "proc_cols")
-    if rows * cols != ranks:
-        raise GridError(f"process grid: expected proc_rows * proc_cols = {ranks} ranks, found {rows} x {cols}")
-    return rows, cols
 
 
 _comms: WeakSet[Comm] = WeakSet()

@@ -12,6 +12,7 @@ import weakref
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
+from ..backends.cores import Place, from_mask, to_mask, usable_cores
 from ..errors import CapacityError
 from .agreement import Meeting
 from .library import MPI
@@ -21,13 +22,13 @@ from .watchdog import DEFAULT_SECONDS
 class Communicators(NamedTuple):
     """The communicators of one Comm: all ranks, this rank's row and this rank's column.
 
-    `node` has this rank's index among the ranks of its node, and their number.
+    `node` has the ranks of this rank's node, in their order.
     """
 
     everyone: MPI.Intracomm
     row: MPI.Intracomm
     col: MPI.Intracomm
-    node: tuple[int, int]
+    node: list[int]
 
     def free(self) -> None:
         """Free them. Collective over their ranks."""
@@ -136,7 +137,7 @@ def _create(parent: MPI.Intracomm, meeting: Meeting, grid: tuple[int, int]) -> C
                 made.append(cast(MPI.Intracomm, made[0].Split(colors[0], colors[1])))
                 made.append(cast(MPI.Intracomm, made[0].Split(colors[1], colors[0])))
                 node = made[0].Split_type(MPI.COMM_TYPE_SHARED, parent.rank)
-                place = node.rank, node.size
+                neighbours = meeting.ranks_of(cast(MPI.Intracomm, node))
                 node.Free()
             except MPI.Exception as error:
                 raise CapacityError(
@@ -149,7 +150,7 @@ def _create(parent: MPI.Intracomm, meeting: Meeting, grid: tuple[int, int]) -> C
             communicator.Free()
         raise
     everyone, row, col = made
-    return Communicators(everyone, row, col, place)
+    return Communicators(everyone, row, col, neighbours)
 
 
 def first_meeting(comm: MPI.Intracomm) -> tuple[Family, Meeting, BaseException | None]:
@@ -163,3 +164,19 @@ def first_meeting(comm: MPI.Intracomm) -> tuple[Family, Meeting, BaseException |
     except BaseException as caught:
         error = caught
     return Family.of(comm), Meeting(comm, DEFAULT_SECONDS), error
+
+
+def find_place(meeting: Meeting, neighbours: list[int]) -> Place:
+    """Return this rank's place in its node, by the cores that each rank of the node may use. Collective.
+
+    Parameters
+    ----------
+    meeting : Meeting
+        The agreements of all ranks. From now on its messages wait as suits the place.
+    neighbours : list of int
+        The ranks of this rank's node.
+    """
+    masks = meeting.gather_bytes("sharing the cores", to_mask(usable_cores()))
+    place = Place.of([from_mask(masks[rank]) for rank in neighbours], neighbours.index(meeting.rank))
+    meeting.watch.has_core = place.has_core
+    return place

@@ -135,6 +135,15 @@ def grids_of(ranks: int) -> list[tuple[int, int]]:
     return [(rows, ranks // rows) for rows in range(1, ranks + 1) if ranks % rows == 0]
 
 
+def checked_grid(ranks: int, proc_rows: int, proc_cols: int | None) -> tuple[int, int]:
+    """Return the rows and columns of a grid of all ranks; None stands for as many columns as the ranks allow."""
+    rows = positive_int(proc_rows, "proc_rows")
+    cols = ranks // rows if proc_cols is None else positive_int(proc_cols, "proc_cols")
+    if rows * cols != ranks:
+        raise GridError(f"process grid: expected proc_rows * proc_cols = {ranks} ranks, found {rows} x {cols}")
+    return rows, cols
+
+
 def predict_seconds(
     grid: tuple[int, int],
     sizes: tuple[int, int, int],

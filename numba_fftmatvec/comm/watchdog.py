@@ -92,19 +92,20 @@ class Watch:
         The communicator.
     timeout : float
         The time limit in seconds.
-    neighbours : int, optional
-        Number of ranks on this node; all ranks by default.
 
     Attributes
     ----------
+    has_core : bool
+        Whether this rank has a core for itself, so that it may test messages without a pause for longer. Until the
+        Comm finds this out, all ranks are assumed to be on one node.
     given_up : str or None
         The phase in which an operation was given up.
     """
 
-    def __init__(self, ranks: MPI.Intracomm, timeout: float, neighbours: int | None = None) -> None:
+    def __init__(self, ranks: MPI.Intracomm, timeout: float) -> None:
         self.ranks = ranks
         self.timeout = timeout
-        self._spins = _SPINS[(neighbours or ranks.size) <= available_cores()]
+        self.has_core = ranks.size <= available_cores()
         self.given_up: str | None = None
         #: NCCL's communicators, which are aborted when a message is given up.
         self.communicators: list[Any] = []
@@ -169,7 +170,7 @@ class Watch:
         for operation in operations:
             operation.begin()
             request = operation.requests[0]
-            if not (_spun(request, self._spins) or self._waited(request, limit, partner)):
+            if not (_spun(request, _SPINS[self.has_core]) or self._waited(request, limit, partner)):
                 return False
         return True
 

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,9 @@ class RanksError(AssertionError):
     """The ranks failed or did not finish in time; the message contains their output."""
 
 
-def run_ranks(ranks: int, task: str, payload: Any = None, timeout: float = 120.0) -> list[Any]:
+def run_ranks(
+    ranks: int, task: str, payload: Any = None, timeout: float = 120.0, environment: Mapping[str, str] | None = None
+) -> list[Any]:
     """Call a function on every rank of a fresh MPI job and return its results in the order of the ranks.
 
     Parameters
@@ -55,6 +58,8 @@ def run_ranks(ranks: int, task: str, payload: Any = None, timeout: float = 120.0
         Anything that can be pickled.
     timeout : float
         Seconds after which all processes of the job are killed.
+    environment : mapping, optional
+        Environment variables of the ranks that differ from the usual ones.
 
     Raises
     ------
@@ -66,7 +71,7 @@ def run_ranks(ranks: int, task: str, payload: Any = None, timeout: float = 120.0
         (folder / "task").write_bytes(pickle.dumps((task, payload, timeout)))
         command = [mpiexec(), "-n", str(ranks), sys.executable, "-m", "mpi4py", "-m", "support.harness", name]
         with (folder / "output").open("wb") as output:
-            status = _run_job(command, output, timeout)
+            status = _run_job(command, output, timeout, environment or {})
         if status != 0:
             reason = f"not finished after {timeout:g} s" if status is None else f"exit status {status}"
             printed = (folder / "output").read_text(errors="replace")[-LONGEST_REPORT:]
@@ -97,9 +102,9 @@ def clean_environment() -> dict[str, str]:
     return env | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
-def _run_job(command: list[str], output: Any, timeout: float) -> int | None:
+def _run_job(command: list[str], output: Any, timeout: float, environment: Mapping[str, str]) -> int | None:
     """Run a command in a new session; return its exit status, or None if it had to be killed."""
-    env = clean_environment() | _RANK_ENVIRONMENT
+    env = {**clean_environment(), **_RANK_ENVIRONMENT, **environment}
     job = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=env, start_new_session=True
     )

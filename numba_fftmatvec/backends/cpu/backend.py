@@ -23,7 +23,7 @@ from ...kernels.formats import Format
 from ...layout import MatrixLayout
 from ..arrays import ArrayLibrary
 from ..base import Buffer, Launchers, Program, Transform, Workspace
-from ..cores import share_of_cores
+from ..cores import Place
 from .memory import available_bytes
 from .transforms import Pieces, RealTransforms
 
@@ -77,8 +77,8 @@ class CpuBackend:
 
     Parameters
     ----------
-    node_size : int
-        Ranks on this node; each takes its share of the cores that this process may use.
+    place : Place
+        This rank's place in its node, whose cores and memory its ranks share.
     """
 
     name = "cpu"
@@ -86,12 +86,12 @@ class CpuBackend:
     device = None
     stream = None
 
-    def __init__(self, node_size: int = 1) -> None:
-        self._node_size = node_size
+    def __init__(self, place: Place) -> None:
+        self._place = place
         self.launcher = Launchers(self.target)
         # Numba's pool reads this when it starts. By default its idle threads spin and slow transforms down.
         os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-        self.threads = min(numba.config.NUMBA_NUM_THREADS, share_of_cores(node_size))
+        self.threads = min(numba.config.NUMBA_NUM_THREADS, place.cores)
         self.calling_thread: AbstractContextManager[Any] = CallingThread(self.threads)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
@@ -196,7 +196,7 @@ class CpuBackend:
     def free_bytes(self) -> int | None:
         """Return this rank's share of the available memory, within the limits of control groups."""
         available = available_bytes()
-        return None if available is None else available // self._node_size
+        return None if available is None else available // self._place.size
 
     def plan_bytes(self) -> int:
         """Return 0: scipy.fft keeps no work areas."""

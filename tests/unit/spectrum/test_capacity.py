@@ -11,6 +11,7 @@ import pytest
 from mpi4py import MPI
 
 import numba_fftmatvec as fm
+from numba_fftmatvec.backends.cores import Place
 from numba_fftmatvec.backends.cpu.memory import available_bytes
 from numba_fftmatvec.spectrum import capacity
 from support.harness import run_ranks
@@ -255,6 +256,5 @@ def test_ranks_of_a_node_share_its_memory(monkeypatch: pytest.MonkeyPatch) -> No
 
     for available, expected in ((1001, 250), (None, None)):
         monkeypatch.setattr(cpu, "available_bytes", lambda available=available: available)
-        backend = cpu.CpuBackend.__new__(cpu.CpuBackend)
-        backend._node_size = 4
-        assert backend.free_bytes() == expected
+        place = Place.of([frozenset(range(4))] * 4, 0)
+        assert cpu.CpuBackend(place).free_bytes() == expected
