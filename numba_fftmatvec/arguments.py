@@ -32,6 +32,17 @@ def positive_int(value: object, what: str) -> int:
     return number
 
 
+def bounded_int(value: object, most: int, what: str, bound: str) -> int:
+    """Return `value` as an int; raise an ArgumentError that names `what` unless it is an integer of 1 .. `most`.
+
+    `bound` names the fact behind `most`.
+    """
+    number = _index(value)
+    if not 1 <= number <= most:
+        raise ArgumentError(f"{what}: expected an integer of 1 .. {most} ({bound}), found {value!r}")
+    return number
+
+
 def natural_int(value: object, what: str) -> int:
     """Return `value` as an int; raise an ArgumentError that names `what` unless it is a non-negative integer."""
     number = _index(value)

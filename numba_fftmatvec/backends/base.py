@@ -201,9 +201,9 @@ class Backend(Protocol):
     stream : cupy.cuda.Stream or None
         The stream, None on the CPU.
     threads : int
-        This rank's share of the host's cores.
+        The number of threads of this rank's calls: by default its share of the host's cores.
     calling_thread : context manager
-        Makes a thread's calls go to this backend's device and to its share of the cores. It is reentrant.
+        Makes a thread's calls go to this backend's device and use its number of threads. It is reentrant.
     """
 
     name: str

@@ -1,12 +1,19 @@
-"""The cores of a node, shared by its ranks."""
+"""The cores of a node, shared by its ranks, and the number of a rank's threads."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
+from operator import itemgetter
+
+from ..arguments import bounded_int
+from ..kernels.threads import pool_size
+
+ENVIRONMENT_VARIABLE = "NUMBA_FFTMATVEC_THREADS"
 
 
 def usable_cores() -> frozenset[int]:
@@ -70,3 +77,30 @@ class Place:
     def cores(self) -> int:
         """The whole cores of the rank's part, at least 1."""
         return max(1, int(self.share))
+
+
+def requested_threads(threads: object) -> int | None:
+    """Return the argument `threads`; by default the value of the environment variable, or None if it is not set.
+
+    Raises
+    ------
+    ArgumentError
+        The value is not an integer, is less than 1, or is more than the cores or than numba's threads.
+    """
+    what = "threads"
+    if threads is None:
+        what, threads = ENVIRONMENT_VARIABLE, os.environ.get(ENVIRONMENT_VARIABLE)
+        if threads is None:
+            return None
+        if re.fullmatch(r"[+-]?\d{1,18}", threads, re.ASCII):
+            threads = int(threads)
+    cores = available_cores(), "the cores that this process may use"
+    pool = pool_size(), "numba's threads, set by NUMBA_NUM_THREADS"
+    most, bound = min(cores, pool, key=itemgetter(0))
+    return bounded_int(threads, most, what, bound)
+
+
+def default_threads(place: Place) -> int:
+    """Return the cores of a rank's share, or the number of OMP_NUM_THREADS if that is smaller."""
+    limit = re.match(r"\s*0*([1-9]\d{0,8})\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
+    return min(place.cores, int(limit[1])) if limit else place.cores

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ArgumentError, BackendError
 from .base import Backend
-from .cores import Place
+from .cores import Place, default_threads
 
 ENVIRONMENT_VARIABLE = "NUMBA_FFTMATVEC_BACKEND"
 NAMES = ("auto", "cpu", "cuda")
@@ -32,7 +32,7 @@ def cuda_devices() -> tuple[int, str]:
     return cuda.device_count()  # type: ignore[no-any-return]
 
 
-def select_backend(name: str, place: Place, stream: Any = None) -> Backend:
+def select_backend(name: str, place: Place, stream: Any = None, threads: int | None = None) -> Backend:
     """Return the backend for a rank.
 
     Parameters
@@ -43,6 +43,8 @@ def select_backend(name: str, place: Place, stream: Any = None) -> Backend:
         This rank's place in its node. The rank takes GPU ``place.rank % devices``, or its share of the cores.
     stream : cupy.cuda.Stream, optional
         The stream that the work is queued on; by default a new one.
+    threads : int, optional
+        The number of threads; by default the rank's share of the cores, within the limits that the caller set.
 
     Raises
     ------
@@ -50,11 +52,12 @@ def select_backend(name: str, place: Place, stream: Any = None) -> Backend:
         The name is ``"cuda"`` and no CUDA device works.
     """
     if name == "cpu":
-        return importlib.import_module(f"{__package__}.cpu").CpuBackend(place)  # type: ignore[no-any-return]
+        return importlib.import_module(f"{__package__}.cpu").CpuBackend(place, threads)  # type: ignore[no-any-return]
     devices, reason = cuda_devices()
     if not devices:
         raise BackendError(f"backend 'cuda': expected a working CUDA device, found none ({reason})")
     cuda = importlib.import_module(f"{__package__}.cuda")
     device = place.rank % devices
     sharing = len(range(device, place.size, devices))
-    return cuda.CudaBackend(device, stream, sharing=sharing, threads=place.cores)  # type: ignore[no-any-return]
+    threads = threads or default_threads(place)
+    return cuda.CudaBackend(device, stream, sharing=sharing, threads=threads)  # type: ignore[no-any-return]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import threading
-import warnings
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
@@ -16,21 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ..backends import Backend
+from ..backends.cores import requested_threads
 from ..backends.select import cuda_devices, requested_backend, select_backend
-from ..errors import ArgumentError, ArgumentTypeError, BackendError, ClosedError, ForkedError
+from ..errors import ArgumentError, ArgumentTypeError, ClosedError, ForkedError
 from ..layout import Space, VectorLayout
 from .agreement import Agreement, Arguments, Meeting
 from .axis import Axis
 from .collection import Parts, collect
-from .collectives import Collectives, select_collectives
+from .collectives import Collectives, chosen_collectives, requested_collectives, select_collectives
 from .communicators import find_place, first_meeting
 from .grids import checked_grid
 from .library import MPI, check_process
 from .watchdog import time_limit
 
 T = TypeVar("T")
-
-COLLECTIVES = ("auto", "mpi", "nccl")
 
 # With this environment variable set to 1, products agree on errors and compare their arguments, as other calls do.
 CHECK_VARIABLE = "NUMBA_FFTMATVEC_CHECK"
@@ -60,6 +58,11 @@ class Comm:
     timeout : float, optional
         Seconds that a collective call waits for a rank before it raises a CollectiveTimeout; ``math.inf`` for no limit.
         By default the value of the environment variable NUMBA_FFTMATVEC_TIMEOUT if it is set, else 300.
+    threads : int, optional
+        The number of threads of this rank's calls; ranks may have different numbers. It is at most the cores that this
+        process may use, and at most NUMBA_NUM_THREADS. By default it is the value of the environment variable
+        NUMBA_FFTMATVEC_THREADS if it is set. Else it is the rank's share of the cores, or the smallest of
+        OMP_NUM_THREADS, NUMBA_NUM_THREADS and the calling thread's ``numba.set_num_threads`` if that is smaller.
 
     Raises
     ------
@@ -93,6 +96,7 @@ class Comm:
         collectives: str = "auto",
         stream: Any = None,
         timeout: float | None = None,
+        threads: int | None = None,
     ) -> None:
         check_process()
         if comm is None:
@@ -122,16 +126,16 @@ class Comm:
             #: Whether products compare their arguments on all ranks.
             self.checks_products: bool = os.environ.get(CHECK_VARIABLE, "0") not in ("", "0")
             self.proc_rows, self.proc_cols = checked_grid(comm.size, proc_rows, proc_cols)
+            number = requested_threads(threads)
             backend = requested_backend(backend)
-            if collectives not in COLLECTIVES:
-                raise ArgumentError(f"collectives: expected one of {', '.join(COLLECTIVES)}, found {collectives!r}")
+            collectives = requested_collectives(collectives)
             if stream is not None and backend == "cpu":
                 raise ArgumentError(f"stream: expected None with the backend 'cpu', found {stream!r}")
         self._external_stream = stream is not None
         self._create_communicators(comm)
         try:
             self._place = find_place(self._meeting, self._neighbours)
-            self.backend: Backend = self._choose_backend(backend, stream)
+            self.backend: Backend = self._choose_backend(backend, stream, number)
             self._kind = self._choose_collectives(collectives)
             self._world: Collectives | None = None
             self._axes = self._create_axes(self._kind)
@@ -152,28 +156,20 @@ class Comm:
         self.row_color: int = self.world_rank % self.proc_rows
         self.col_color: int = self.world_rank // self.proc_rows
 
-    def _choose_backend(self, name: str, stream: Any) -> Backend:
+    def _choose_backend(self, name: str, stream: Any, threads: int | None) -> Backend:
         phase = "choosing a device"
         with self.agreement(phase, {"backend": name}) as agreed:
             agreed.share([name != "auto" or cuda_devices()[0] > 0])
         if name == "auto":
             name = "cuda" if agreed.stacked.all() else "cpu"
         with self.agreement(phase):
-            chosen = select_backend(name, self._place, stream)
+            chosen = select_backend(name, self._place, stream, threads)
         return chosen
 
     def _choose_collectives(self, name: str) -> type[Collectives]:
         shared = self._ranks_sharing_a_device()
         with self.agreement("choosing collectives"):
-            if name == "nccl" and (self.backend.name != "cuda" or shared):
-                raise BackendError(
-                    "collectives 'nccl': expected a GPU of its own for each rank, "
-                    f"found backend {self.backend.name!r} with {shared} ranks sharing GPUs"
-                )
-            if name == "auto":
-                name = "nccl" if self.backend.name == "cuda" and not shared and self.world_size > 1 else "mpi"
-                if self.backend.name == "cuda" and shared and self.world_rank == 0:
-                    warnings.warn(f"{shared} ranks share GPUs: collectives go through MPI, not NCCL", stacklevel=4)
+            name = chosen_collectives(name, self.backend.name, shared, self.world_size, self.world_rank)
             chosen = select_collectives(name)
         return chosen
 
@@ -374,6 +370,11 @@ class Comm:
     def device(self) -> int | None:
         """Index of this rank's GPU, None on the CPU."""
         return self.backend.device
+
+    @property
+    def threads(self) -> int:
+        """Number of threads of this rank's calls."""
+        return self.backend.threads
 
     @property
     def stream(self) -> Any:

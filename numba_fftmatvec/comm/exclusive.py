@@ -15,8 +15,8 @@ def exclusive(method: Callable[Concatenate[S, P], R]) -> Callable[Concatenate[S,
     """Decorate a method of an object with a `comm`: other threads wait while it runs.
 
     The stream and the messages belong to the Comm, and the buffers between the stages of products to a matrix, not to a
-    thread. A thread that has its turn may call other such methods. The method runs on the backend's device, with this
-    rank's share of the cores.
+    thread. A thread that has its turn may call other such methods. The method runs on the backend's device, with the
+    Comm's number of threads.
     """
 
     @functools.wraps(method)

@@ -74,6 +74,27 @@ add(
 )
 add("grid without rows", errors.ArgumentError, ("0",), lambda s: s.new_comm(0, s.comm.world_size))
 add("unknown backend", errors.ArgumentError, ("tpu",), lambda s: fm.Comm(s.comm.global_comm, *s.grid, backend="tpu"))
+for _name, _value in {
+    "no": 0,
+    "minus one": -1,
+    "too many": 10**6,
+    "half of the": 0.5,
+    "not a number of": float("nan"),
+    "true": True,
+    "text for": "2",
+}.items():
+    add(
+        f"{_name} threads",
+        errors.ArgumentError,
+        ("threads: expected an integer of 1 .. ", f"found {_value!r}"),
+        lambda s, n=_value: fm.Comm(s.comm.global_comm, *s.grid, threads=n),
+    )
+add(
+    "no threads on one rank",
+    errors.ArgumentError,
+    ("threads: expected an integer of 1 .. ", "found 0"),
+    lambda s: fm.Comm(s.comm.global_comm, *s.grid, threads=0 if s.last else None),
+)
 add(
     "config of no config", errors.ArgumentTypeError, ("str",), lambda s: fm.Matrix(s.comm, NM, ND, NT, p_config="ddddd")
 )

@@ -1,8 +1,7 @@
-"""The CPU backend: NumPy arrays, scipy.fft on this rank's share of the cores, kernels compiled by numba.njit."""
+"""The CPU backend: NumPy arrays, scipy.fft and kernels compiled by numba.njit, on this rank's share of the cores."""
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 import resource
@@ -11,19 +10,19 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from threading import get_ident
+from threading import local
 from typing import Any
 
-import numba
 import numpy as np
 import scipy.fft
 
 from ...kernels import Target
 from ...kernels.formats import Format
+from ...kernels.threads import accessors, pool_size
 from ...layout import MatrixLayout
 from ..arrays import ArrayLibrary
 from ..base import Buffer, Launchers, Program, Transform, Workspace
-from ..cores import Place
+from ..cores import Place, default_threads
 from .memory import available_bytes
 from .transforms import Pieces, RealTransforms
 
@@ -37,23 +36,29 @@ def cpu_model() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-class CallingThread:
-    """Limits the kernels of the calling thread to this rank's share of the cores; numba has a limit for each thread."""
+class CallingThread(local):
+    """Sets the number of threads of kernels for the calling thread, and the caller's number afterwards.
 
-    def __init__(self, cores: int) -> None:
-        self._cores = cores
-        self._limited = 0
-        self.__enter__()
+    Numba has a number for each thread, so each has an object of its own here too.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._get, self._set = accessors()
+        self._callers: list[int] = []
 
     def __enter__(self) -> None:
-        """Set the limit, if another thread called last."""
-        thread = get_ident()
-        if thread != self._limited:
-            numba.set_num_threads(self._cores)
-            self._limited = thread
+        """Set the number."""
+        found = self._get()
+        self._callers.append(found)
+        if found != self._threads:
+            self._set(self._threads)
 
     def __exit__(self, *error: object) -> None:
-        """Do nothing: the limit stays."""
+        """Restore the number."""
+        found = self._callers.pop()
+        if found != self._threads:
+            self._set(found)
 
 
 class CpuStaging:
@@ -79,6 +84,9 @@ class CpuBackend:
     ----------
     place : Place
         This rank's place in its node, whose cores and memory its ranks share.
+    threads : int, optional
+        The number of threads. By default it is the smallest of the rank's share of the cores, OMP_NUM_THREADS, the size
+        of numba's pool and the calling thread's number in numba.
     """
 
     name = "cpu"
@@ -86,12 +94,11 @@ class CpuBackend:
     device = None
     stream = None
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Place, threads: int | None = None) -> None:
         self._place = place
         self.launcher = Launchers(self.target)
-        # Numba's pool reads this when it starts. By default its idle threads spin and slow transforms down.
-        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-        self.threads = min(numba.config.NUMBA_NUM_THREADS, place.cores)
+        get_threads, _ = accessors()
+        self.threads = threads or min(default_threads(place), pool_size(), get_threads())
         self.calling_thread: AbstractContextManager[Any] = CallingThread(self.threads)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:
