@@ -17,8 +17,10 @@ from threading import Lock
 from typing import Any, Literal, ParamSpec
 
 import numpy as np
-from numba import config, from_dtype, get_num_threads, njit, threading_layer
+from numba import config, from_dtype, njit, threading_layer
 from numba import types as nbtypes
+
+from .threads import accessors, by_work
 
 try:
     from numba import cuda
@@ -234,7 +236,7 @@ def _warn_without_cache() -> None:
 
 @dataclass(frozen=True)
 class CpuNest(Nest):
-    """A loop nest for the CPU. It runs on all cores; sums may contract into fused multiply-adds."""
+    """A loop nest for the CPU, on one thread or on all; sums may contract into fused multiply-adds."""
 
     @staticmethod
     def compile_formula(formula: Any, called: bool) -> Any:
@@ -254,9 +256,10 @@ class CpuNest(Nest):
         return _cached_on_disk(compiled)
 
     def launcher(self, compiled: Any, stream: Any) -> Callable[..., None]:
-        """Return the compiled loop nest itself, or one that callers run in turn if numba's threads require that."""
-        get_num_threads()  # starts numba's threads, so that their layer is known
-        return partial(_in_turn, compiled) if threading_layer() == "workqueue" else compiled
+        """Return the compiled loop nest by its work; callers run it in turn if numba's threads require that."""
+        accessors()  # numba's threads are started, so that their layer is known
+        run = partial(_in_turn, compiled) if threading_layer() == "workqueue" else compiled
+        return by_work(run, [i for i, kind in enumerate(self.signature) if isinstance(kind, nbtypes.Array)])
 
 
 @dataclass(frozen=True)
