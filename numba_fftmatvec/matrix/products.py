@@ -213,24 +213,31 @@ class MatrixProducts(MatrixDescription):
             raise UninitializedError(f"{product.name} x: expected an initialised {missing}, found one without values")
 
     @exclusive
-    def plan(self, name: str) -> Pipeline:
-        """Return the plan of a product with one right-hand side; ``print`` shows its stages and their buffers.
+    def plan(self, name: str, *, num_vecs: int = 1) -> Pipeline:
+        """Return the plan of a product; ``print`` shows its stages and their buffers.
 
         Parameters
         ----------
         name : str
             The product: F, F*, F*F, FF*, G, G*, G*F or FG*.
+        num_vecs : int
+            Right-hand sides, at most 16: products of more vectors run several times.
 
         Raises
         ------
         ArgumentError
-            `name` is not the name of a product.
+            `name` is not the name of a product, or `num_vecs` is above 16.
+        ShapeError, ArgumentTypeError
+            `num_vecs` is not a positive integer.
         UninitializedError
             A matrix of the product has no values.
         """
         self.check_open()
         self._check_values(product_named(name))
-        return self._pipelines(1)[name]
+        count = positive_int(integer(num_vecs, "num_vecs"), "num_vecs")
+        if count > MAX_VECS:
+            raise ArgumentError(f"num_vecs: expected at most {MAX_VECS} right-hand sides of a plan, found {count}")
+        return self._pipelines(count)[name]
 
     def _ends(self, product: Product, num_vecs: int) -> Ends:
         """Return the ends of a product. They are cached, because every product checks its vectors against them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from itertools import pairwise
 
 from ..backends import Backend, Buffer
@@ -78,7 +78,15 @@ class Pipeline:
         self._bound = build(False)
         self._untimed = backend.replayed(self._bound.run) if queued else self._bound.run
         self._build_timed = partial(build, True)
-        self._timed: BoundStages | None = None
+
+    @cached_property
+    def _for_timer(self) -> BoundStages:
+        return self._build_timed()
+
+    @property
+    def timed_stages(self) -> Stages:
+        """The stages that a run with a timer measures, each a phase."""
+        return self._for_timer.stages
 
     def run(self, operand: Buffer | None, result: Buffer | None, timer: Timer | None = None) -> None:
         """Queue the product.
@@ -92,10 +100,8 @@ class Pipeline:
         """
         if timer is None:
             self._untimed(operand, result)
-            return
-        if self._timed is None:
-            self._timed = self._build_timed()
-        self._timed.run(operand, result, timer)
+        else:
+            self._for_timer.run(operand, result, timer)
 
     def __str__(self) -> str:
         """Return one line for each stage, with the ends of the stage."""

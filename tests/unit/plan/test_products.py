@@ -224,6 +224,25 @@ def test_a_plan_can_be_printed(comm: Any) -> None:
         fm.Matrix(comm, 2, 2, 2).plan("F")
 
 
+def test_a_stage_of_a_plan_runs_again_by_itself(comm: Any) -> None:
+    """A benchmark measures SBGEMV alone, of as many right-hand sides as the plan has."""
+    matrix = build(comm, F, G, "ddddd")
+    plan = matrix.plan("F", num_vecs=3)
+    X, Y = (matrix.get_vec(space, num_vecs=3) for space in ("input", "output"))
+    X.init_vec_doubles()
+    matrix.matmat(X, Y, timer=PhaseTimer(comm))
+    assert [stage.phase for stage in plan.timed_stages] == ["pad", "fft", "sbgemv", "ifft", "unpad"]
+    (sbgemv,) = (stage for stage in plan.timed_stages if stage.phase == "sbgemv")
+    before = comm.backend.download(sbgemv.destination.array)
+    with comm.backend.active():
+        sbgemv.destination.array[...] = 0
+        sbgemv.run()
+    np.testing.assert_array_equal(comm.backend.download(sbgemv.destination.array), before)
+    for count, error in ((0, fm.ShapeError), (17, fm.ArgumentError), (2.5, fm.ArgumentTypeError)):
+        with pytest.raises(error, match=f"num_vecs: expected .*, found {count}"):
+            matrix.plan("F", num_vecs=count)
+
+
 def test_a_failed_auxiliary_matrix_leaves_the_primary_one(comm: Any) -> None:
     """A failure drops the product's plans, and the next product plans again."""
     matrix = build(comm, F, G)
@@ -371,7 +390,7 @@ def test_a_timer_forgets_the_phases_of_a_product_that_failed() -> None:
         x.init_vec_ones()
         timer = PhaseTimer(comm)
         F.matvec(x, y, timer=timer)
-        last = F.plan("F")._timed.stages[-1]  # type: ignore[union-attr]
+        last = F.plan("F").timed_stages[-1]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(last, "run", lambda: 1 // 0)
             with pytest.raises(ZeroDivisionError):
