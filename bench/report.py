@@ -16,7 +16,10 @@ def main() -> None:
     for name, text in committed_charts().items():
         chart = PAGE.parent / name
         chart.parent.mkdir(exist_ok=True)
-        chart.write_text(text, encoding="utf-8")
+        if text is None:
+            chart.unlink(missing_ok=True)
+        else:
+            chart.write_text(text, encoding="utf-8")
     PAGE.write_text(committed_page())
 
 

@@ -2,7 +2,8 @@
 
 A line ``<!-- table: NAME [PATTERN] -->`` becomes the table of that name, one for each environment that the results
 files of the pattern (``*`` by default) were measured in. Files are named by their paths below bench/results, such as
-h100/products.json. A line ``<!-- picture: FILE CAPTION -->`` becomes a picture of docs/. Everything else is copied.
+h100/products.json. A line ``<!-- picture: FILE CAPTION -->`` becomes a picture of docs/, ``<!-- text: NAME -->``
+a sentence from the results. Everything else is copied.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 from numba_fftmatvec.cli.results import read_results
 
+from . import speed, speed_charts
 from .answers import inversion, mixed
 from .chart import draw, ideal_ms
 from .comparison import ratios, sizes
@@ -331,6 +333,7 @@ TABLES: dict[str, Callable[[Iterable[Record], str], Iterator[Row]]] = {
         pareto,
         inversion,
         mixed,
+        *speed.TABLES,
     )
 }
 
@@ -409,24 +412,36 @@ def render(template: str, results: Mapping[str, Record], folder: Path = PAGE.par
 
     def replace(marker: re.Match[str]) -> str:
         kind, name, rest = marker.groups(default="")
+        if kind == "text":
+            return TEXTS[name](results.values())
         return table(name, results, rest or "*") if kind == "table" else picture(name, folder, rest)
 
-    return re.sub(r"^<!-- (table|picture): (\S+)(?: (.+?))? -->$", replace, template, flags=re.MULTILINE)
+    return re.sub(r"^<!-- (table|picture|text): (\S+)(?: (.+?))? -->$", replace, template, flags=re.MULTILINE)
 
 
-# The charts of the page, by their files in docs/: a function, and the results file that it draws.
-CHARTS: dict[str, tuple[Callable[[Record], str], str]] = {
+# Sentences of the page, from all results.
+TEXTS: dict[str, Callable[[Iterable[Record]], str]] = {"pays": speed.pays}
+
+# The charts of the page, by their files in docs/: a function, and the results file or files that it draws.
+CHARTS: dict[str, tuple[Callable[[Any], str | None], str]] = {
     "charts/peers-h100.svg": (ratios, "h100/peers.json"),
     "charts/peers-cpu.svg": (ratios, "cpu/peers.json"),
     "charts/sizes-cpu.svg": (sizes, "cpu/peers-small.json"),
+    "charts/cpu-bandwidth.svg": (speed_charts.bandwidth, "cpu/*.json"),
+    "charts/cpu-peers.svg": (speed_charts.fastest_peers, "cpu/*.json"),
+    "charts/cpu-growth.svg": (speed_charts.growth, "cpu/*.json"),
     "scaling-h100x4.svg": (lambda results: draw(results["records"], results["device"]), "h100x4/scaling.json"),
     "scaling-h100x2.svg": (lambda results: draw(results["records"], results["device"]), "h100x2/scaling.json"),
 }
 
 
-def committed_charts() -> dict[str, str]:
-    """Return the text of each chart that results from the files of this checkout."""
-    return {name: draw_chart(read_results(RESULTS / file)) for name, (draw_chart, file) in CHARTS.items()}
+def committed_charts() -> dict[str, str | None]:
+    """Return the text of each chart that results from the files of this checkout, None without a measurement."""
+    charts = {}
+    for name, (draw_chart, pattern) in CHARTS.items():
+        found = [read_results(path) for path in sorted(RESULTS.glob(pattern))]
+        charts[name] = draw_chart(found if "*" in pattern else found[0])
+    return charts
 
 
 def committed_page() -> str:
