@@ -20,7 +20,7 @@ from numba_fftmatvec.cli.results import read_results
 from . import speed, speed_charts
 from .answers import inversion, mixed
 from .chart import draw, ideal_ms
-from .comparison import ratios, sizes
+from .comparison import ratios
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "bench" / "results"
@@ -425,8 +425,6 @@ TEXTS: dict[str, Callable[[Iterable[Record]], str]] = {"pays": speed.pays}
 # The charts of the page, by their files in docs/: a function, and the results file or files that it draws.
 CHARTS: dict[str, tuple[Callable[[Any], str | None], str]] = {
     "charts/peers-h100.svg": (ratios, "h100/peers.json"),
-    "charts/peers-cpu.svg": (ratios, "cpu/peers.json"),
-    "charts/sizes-cpu.svg": (sizes, "cpu/peers-small.json"),
     "charts/cpu-bandwidth.svg": (speed_charts.bandwidth, "cpu/*.json"),
     "charts/cpu-peers.svg": (speed_charts.fastest_peers, "cpu/*.json"),
     "charts/cpu-growth.svg": (speed_charts.growth, "cpu/*.json"),
