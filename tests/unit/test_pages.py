@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -59,3 +61,12 @@ def test_links(page: Path) -> None:
         if not re.match(r"https?://|mailto:|#", target):
             path = page.parent / target.partition("#")[0]
             assert path.exists(), f"{named(page)}: {target}"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_code_can_be_pasted_into_a_session(page: str) -> None:
+    """A session ends a compound statement at a blank line only."""
+    for code in re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE):
+        for statement, following in pairwise(ast.parse(code).body):
+            if hasattr(statement, "body"):
+                assert following.lineno > statement.end_lineno + 1, code.splitlines()[following.lineno - 1]
