@@ -1,7 +1,8 @@
 """Formats of the stored spectrum: the shapes and dtypes of its arrays.
 
 A spectrum has a run of frequencies for each of (nd, nm) blocks. It is stored as ``[d][m][k]``, with the real and the
-imaginary part of a frequency side by side; each run is padded to 128 bytes. A format is a dtype of these parts. In the
+imaginary part of a frequency side by side; each run is padded to 128 bytes. On the CPU the runs of a block row are cut
+into tiles of four frequencies, in the order ``[d][tile][m][k]``. A format is a dtype of these parts. In the
 fixed-point formats a part is an integer multiple of a scale that 64 neighbouring frequencies of a block share. This is
 block floating point (Wilkinson, Rounding Errors in Algebraic Processes, 1963). Scales are local so that weak blocks
 keep their precision beside strong ones.
@@ -16,6 +17,8 @@ import numpy as np
 
 ALIGNMENT = 128
 RUN = 64  # frequencies that share a scale
+LINE = 64  # bytes of a processor's line of cache, and of its widest vector
+TILE = 4  # neighbouring frequencies of a block on the CPU; they divide every padded run
 
 
 class StoredArrays(NamedTuple):
@@ -24,13 +27,18 @@ class StoredArrays(NamedTuple):
     Parameters
     ----------
     values : array
-        Real and imaginary parts, (nd, nm, 2 pitch).
+        Real and imaginary parts, (nd, nm, 2 pitch), or on the CPU (nd, pitch / TILE, nm, 2 TILE).
     scales : array
         float64 scales, (nd, nm, scales), or a single zero if the format has none.
     """
 
     values: Any
     scales: Any
+
+
+def aligned(flat: Any) -> Any:
+    """Return the part of a flat array in host memory that begins with a line of cache."""
+    return flat[-flat.ctypes.data % LINE // flat.itemsize :]
 
 
 @dataclass(frozen=True)
@@ -72,6 +80,10 @@ class Format:
         runs = self.scales(frequencies)
         scales = (nd, nm, runs) if runs else (1, 1, 1)
         return (nd, nm, 2 * self.pitch(frequencies)), scales
+
+    def tiled(self, nd: int, nm: int, frequencies: int) -> tuple[int, int, int, int]:
+        """Return the shape of the values of a spectrum that is stored in tiles."""
+        return nd, self.pitch(frequencies) // TILE, nm, 2 * TILE
 
     def nbytes(self, nd: int, nm: int, frequencies: int) -> int:
         """Return the bytes of a stored spectrum."""

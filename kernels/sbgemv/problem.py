@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formats import Format, StoredArrays
+from ..formats import TILE, Format, StoredArrays
 from ..jit import ceil_div, check
 
 
@@ -71,13 +71,18 @@ class Problem:
         """Raise TypeError or ValueError for an array that does not fit the problem."""
         least = self.length if paired else self.frequencies
         scales = self.format.scales(self.frequencies)
-        check(spectrum.values, self.format.part, (self.nd, self.nm, None), "spectrum")
+        stored = (self.nd, self.nm, None) if paired else (self.nd, None, self.nm, 2 * TILE)
+        check(spectrum.values, self.format.part, stored, "spectrum")
         check(vector, np.dtype(self.vector), (self.rows(self.reduced, paired=paired), None), "vector's spectrum")
         check(result, np.dtype(self.result), (self.rows(self.results, paired=paired), None), "result's spectrum")
         if scales:
             check(spectrum.scales, np.float64, (self.nd, self.nm, scales), "spectrum's scales")
         for name, width, expected in (
-            ("spectrum", spectrum.values.shape[2] // 2, self.frequencies),
+            (
+                "spectrum",
+                spectrum.values.shape[2] // 2 if paired else spectrum.values.shape[1] * TILE,
+                self.frequencies,
+            ),
             ("vector's spectrum", vector.shape[1], least),
             ("result's spectrum", result.shape[1], least),
         ):

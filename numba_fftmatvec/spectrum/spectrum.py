@@ -13,7 +13,6 @@ import numpy as np
 from ..backends import Backend, Buffer
 from ..backends.base import DOUBLE
 from ..errors import NonFiniteError
-from ..kernels.encoding import decode_launcher, encode_launcher
 from ..kernels.formats import COMPLEX128, StoredArrays
 from ..kernels.padding import copy_launcher
 from ..kernels.reductions import PARTIALS, reduce_launcher
@@ -21,12 +20,13 @@ from ..layout import MatrixLayout
 from ..precision import Precision
 from .capacity import check_capacity, column_pieces, rows_together
 from .sources import BlockRowSource
+from .store import STORES
 
 _versions = count(1)
 
 
 class Spectrum:
-    """A rank's share of F_hat, stored as ``[d][m][k]`` with each run of frequencies padded to 128 bytes.
+    """A rank's share of F_hat, in the backend's order of frequencies (see `store`).
 
     ``F_hat[d, m, k] = rfft(F[d, m, :], 2 Nt)[k] / (2 Nt)``: the scale of the inverse transform is folded in. The
     transforms are double for every format, so the format adds only the rounding of the stored values.
@@ -61,14 +61,12 @@ class Spectrum:
         self.owners: WeakSet[Any] = WeakSet()
         self._allow_nonfinite = False
         self._squared_gain: float | None = None
-        values, scales = self.format.shapes(layout.nd, layout.nm, layout.frequencies)
-        self._values: Buffer = backend.zeros(values, self.format.part)
-        self._scales: Buffer = backend.zeros(scales, DOUBLE)
+        self._store = STORES[backend.target.name](backend, layout, self.format)
 
     @property
     def views(self) -> StoredArrays:
         """The stored arrays, as arguments of kernels."""
-        return StoredArrays(self._values.view, self._scales.view)
+        return self._store.views
 
     @property
     def nbytes(self) -> int:
@@ -114,12 +112,12 @@ class Spectrum:
         with backend.staging((largest, layout.Nt)) as staging:
             with backend.active():
                 transform = self._transform(largest)
-                encode = encode_launcher(backend.target, self.format, 1.0 / layout.padded_size)
+                write = self._store.encoder(1.0 / layout.padded_size, largest)
             for row in progress(layout.block_rows):
                 for cols in pieces:
                     values = source(row, cols, staging)
                     with backend.active():
-                        encode(*self._part(row, cols), transform(values).view)
+                        write(*self._place(row, cols), transform(values))
             backend.synchronize()
 
     def _transform(self, rows: int) -> Callable[[Buffer], Buffer]:
@@ -139,12 +137,10 @@ class Spectrum:
 
         return transform
 
-    def _part(self, row: int, cols: range) -> StoredArrays:
-        """Return some columns of a block row as arguments of kernels; `scales` is None if the format has no scales."""
+    def _place(self, row: int, cols: range) -> tuple[int, slice]:
+        """Return the place of some columns of a block row among this rank's."""
         first = self._layout.block_cols.start
-        place = row - self._layout.block_rows.start, slice(cols.start - first, cols.stop - first)
-        scales = self._backend.wrap(self._scales.array[place]).view if self.format.is_fixed else None
-        return StoredArrays(self._backend.wrap(self._values.array[place]).view, scales)
+        return row - self._layout.block_rows.start, slice(cols.start - first, cols.stop - first)
 
     def _check_finite(self) -> None:
         """Raise a NonFiniteError that names a block whose stored values are not all finite, unless that is allowed.
@@ -154,11 +150,11 @@ class Spectrum:
         fixed = self.format.is_fixed
         if self._allow_nonfinite and not fixed:
             return
-        stored = (self._scales if fixed else self._values).array
+        stored = self._store.bounds
         pieces = [stored] if stored.dtype == DOUBLE else stored  # other dtypes are converted, row by row
         if all(math.isfinite(self._largest(piece)) for piece in pieces):
             return
-        finite = np.array([np.isfinite(self._backend.download(row)).all(axis=-1) for row in stored])
+        finite = np.array([np.isfinite(self._backend.download(row)).all(axis=(0, -1)) for row in stored])
         row, col = np.argwhere(~finite)[0]
         block = f"block (row {self._layout.block_rows[row]}, column {self._layout.block_cols[col]})"
         allowing = "" if fixed else " (allow_nonfinite=True accepts them)"
@@ -186,10 +182,10 @@ class Spectrum:
             fixed = self.format.is_fixed
             total = 0.0
             first = self._layout.block_cols.start
-            for row in (self._scales if fixed else self._values).array:
+            for row in self._store.bounds:
                 for cols in column_pieces(self._layout):  # they bound the memory of the magnitudes
                     with self._backend.active():
-                        largest = abs(row[cols.start - first : cols.stop - first]).max(axis=-1)
+                        largest = abs(row[:, cols.start - first : cols.stop - first]).max(axis=(0, -1))
                     total += float(np.square(self._backend.download(largest), dtype=DOUBLE).sum())
             factor = self._layout.padded_size * (self.format.largest if fixed else 1)
             self._squared_gain = 2.0 * total * factor**2
@@ -231,13 +227,13 @@ class Spectrum:
         parts = 2 * COMPLEX128.pitch(layout.frequencies)
         with backend.active():
             transforms = backend.zeros((len(pieces[0]), parts), DOUBLE)
-            read = decode_launcher(backend.target, self.format)
-            write = encode_launcher(backend.target, result.format, 1.0)
+            read = self._store.decoder(len(pieces[0]))
+            write = result._store.encoder(1.0, len(pieces[0]))
             for row in layout.block_rows:
                 for cols in pieces:
-                    piece = backend.wrap(transforms.array[: len(cols)]).view
-                    read(piece, *self._part(row, cols))
-                    write(*result._part(row, cols), piece)
+                    piece = backend.wrap(transforms.array[: len(cols)])
+                    read(*self._place(row, cols), piece)
+                    write(*self._place(row, cols), piece)
             backend.synchronize()
 
     def block_row(self, row: int) -> np.ndarray[Any, Any]:
@@ -285,15 +281,5 @@ class Spectrum:
 
     def _transforms(self, rows: range, cols: range) -> Any:
         """Return the transforms of some blocks, a (rows, cols, frequencies) complex array; it may be a view."""
-        backend, layout = self._backend, self._layout
-        if self.format.is_fixed:
-            parts = backend.zeros((len(rows), len(cols), 2 * COMPLEX128.pitch(layout.frequencies)), DOUBLE).array
-            read = decode_launcher(backend.target, self.format)
-            for row, values in zip(rows, parts, strict=True):
-                read(backend.wrap(values).view, *self._part(row, cols))
-        else:
-            first_row, first_col = layout.block_rows.start, layout.block_cols.start
-            mine = slice(rows.start - first_row, rows.stop - first_row)
-            parts = self._values.array[mine, cols.start - first_col : cols.stop - first_col]
-            parts = parts.astype(np.float64, copy=False)
-        return parts.view(np.complex128)[..., : layout.frequencies]
+        start, mine = self._place(rows.start, cols)
+        return self._store.transforms(slice(start, start + len(rows)), mine)

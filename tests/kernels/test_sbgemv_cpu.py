@@ -1,18 +1,24 @@
-"""The CPU's SBGEMV at the ends of its loops: blocks of frequencies, terms and rows, tiles, and SIMD vectors."""
+"""The CPU's SBGEMV at the ends of its loops: tiles of frequencies, blocks of products, tasks, and SIMD vectors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import platform
+import re
 from itertools import product
 
 import numpy as np
 import pytest
+from numba import njit
 
 from numba_fftmatvec.kernels import Target, elementwise, encoding, formats, padding, reductions
+from numba_fftmatvec.kernels.formats import TILE
 from numba_fftmatvec.kernels.jit import CpuNest, clear
+from numba_fftmatvec.kernels.lanes import vector_width
 from numba_fftmatvec.kernels.sbgemv import cpu
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
-from support.machines import INTERPRETED, interpret
+from numba_fftmatvec.kernels.tiling import tile_launcher
+from support.machines import INTERPRETED, run_kernel_tests
 from support.stored import decode
 
 DOUBLE = np.complex128
@@ -36,16 +42,21 @@ def stored_spectrum(problem: Problem) -> tuple[formats.StoredArrays, np.ndarray]
     The blocks' magnitudes differ by up to 1e9, so that a scale from elsewhere would show.
     """
     format, frequencies = problem.format, problem.frequencies
-    values_shape, scales_shape = format.shapes(problem.nd, problem.nm, frequencies)
-    values, scales = np.zeros(values_shape, format.part), np.zeros(scales_shape)
+    sizes = problem.nd, problem.nm, frequencies
+    (*_, parts), scales_shape = format.shapes(*sizes)
+    values, scales = np.zeros(format.tiled(*sizes), format.part), np.zeros(scales_shape)
+    runs = np.zeros((problem.nd, problem.nm, parts), format.part)
     blocks = random((problem.nd, problem.nm, frequencies), frequencies)
     blocks *= 10.0 ** (np.arange(problem.nd * problem.nm) % 10).reshape(*blocks.shape[:2], 1)
     encode = encoding.encode_launcher(Target("cpu"), format, 1.0)
+    copy = tile_launcher(Target("cpu"), "to", format, format.part)
     for row in range(problem.nd):
-        encode(values[row], scales[row % len(scales)], blocks[row].view(np.float64))
-    meant = decode(format, values, scales)[..., :frequencies]
+        encode(runs[row], scales[row % len(scales)], blocks[row].view(np.float64))
+    meant = decode(format, runs, scales)[..., :frequencies]
     if not format.is_fixed:
-        values[..., 2 * frequencies :] = np.nan
+        runs[..., 2 * frequencies :] = np.nan
+    for tiles, row in zip(values, runs, strict=True):
+        copy(tiles, 0, row)
     return formats.StoredArrays(values, scales), meant
 
 
@@ -61,7 +72,7 @@ def check(problem: Problem) -> None:
     operand = np.full((problem.num_vecs * problem.reduced, frequencies + 2), np.nan, DOUBLE)
     operand[:, :frequencies] = vectors.reshape(-1, frequencies)
     found = np.full((problem.num_vecs * problem.results, frequencies + 3), 9, DOUBLE)
-    cpu.launcher(Target("cpu"), problem)(found, spectrum, operand)
+    cpu.launcher(Target("cpu"), problem, np.empty)(found, spectrum, operand)
     assert (found[:, frequencies:] == 9).all()
     factor, letters = (meant.conj(), "dmk,rdk->rmk") if problem.adjoint else (meant, "dmk,rmk->rdk")
     expected = np.einsum(letters, factor, vectors)
@@ -84,19 +95,29 @@ def test_sizes(num_vecs, format, adjoint) -> None:
 
 
 @pytest.mark.parametrize("adjoint", [False, True])
-@pytest.mark.parametrize("num_vecs", [1, 3])
-def test_several_tiles(monkeypatch, num_vecs, adjoint) -> None:
-    """The tiles do not divide the rows, and there are several blocks of frequencies."""
-    monkeypatch.setattr(cpu, "TILE_SUMS", 3 * cpu.BLOCK_FREQUENCIES)
-    check(problem((11, 23, 700), adjoint, formats.COMPLEX128, num_vecs))
+@pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
+@pytest.mark.parametrize("task", [(1, 1), (3, 5), (4, 16), (6, 17), (100, 100)])
+def test_tasks_that_cut_rows_and_runs_of_a_scale(monkeypatch, task, format, adjoint) -> None:
+    monkeypatch.setattr(cpu, "choose_task", lambda *problem: cpu.Task(*task))
+    for num_vecs in (1, 3):
+        check(problem((6, 70, 201), adjoint, format, num_vecs))
 
 
 @pytest.mark.parametrize("adjoint", [False, True])
-@pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
-@pytest.mark.parametrize("tile", [(2, 8), (4, 40), (6, 72), (2, 128), (12, 208)])
-def test_tiles_that_cut_runs_of_a_scale(monkeypatch, tile, format, adjoint) -> None:
-    monkeypatch.setattr(cpu, "tile_for_several", lambda *sizes: cpu.Tile(*tile))
-    check(problem((5, 11, 201), adjoint, format, 3))
+@pytest.mark.parametrize("vector", [np.complex64, DOUBLE])
+@pytest.mark.parametrize("result", [np.complex64, DOUBLE])
+def test_dtypes(result, vector, adjoint) -> None:
+    """Vectors of small integers, so that single precision represents them and the sums."""
+    sizes = Problem(5, 9, 21, adjoint, formats.COMPLEX64, vector, result, DOUBLE)
+    values = np.arange(5 * 12 // TILE * 9 * 2 * TILE).reshape(5, -1, 9, 2 * TILE) % 7 - 3.0
+    values = np.concatenate([values, np.zeros((5, 1, 9, 2 * TILE))], axis=1).astype(np.float32)
+    operand = ((np.arange(sizes.reduced * 11) % 5 - 2) * (1 + 2j)).reshape(-1, 11).astype(vector)
+    found = np.zeros((sizes.results, 11), result)
+    stored = formats.StoredArrays(values, np.zeros((1, 1, 1)))
+    cpu.launcher(Target("cpu"), sizes, np.empty)(found, stored, operand)
+    dense = values.astype(float).view(DOUBLE).transpose(0, 2, 1, 3).reshape(5, 9, -1)[..., :11]
+    expected = np.einsum("dmk,dk->mk", dense.conj(), operand) if adjoint else np.einsum("dmk,mk->dk", dense, operand)
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("adjoint", [False, True])
@@ -105,9 +126,9 @@ def test_a_value_that_is_not_finite_stays_in_its_row_and_frequency(num_vecs, adj
     """Values read beyond the last term or row are multiplied by zero or dropped, and must not come from another row."""
     where = problem((5, 7, 9), adjoint, formats.COMPLEX128, num_vecs)
     spectrum, _ = stored_spectrum(where)
-    spectrum.values[-1, -1, 2 * 4] = np.nan
+    spectrum.values[-1, 1, -1, 0] = np.nan  # frequency 4
     found = np.zeros((num_vecs * where.results, 9), DOUBLE)
-    cpu.launcher(Target("cpu"), where)(found, spectrum, random((num_vecs * where.reduced, 9), 1))
+    cpu.launcher(Target("cpu"), where, np.empty)(found, spectrum, random((num_vecs * where.reduced, 9), 1))
     expected = np.zeros((num_vecs, where.results, 9), bool)
     expected[:, -1, 4] = True
     np.testing.assert_array_equal(np.isnan(found).reshape(expected.shape), expected)
@@ -123,61 +144,22 @@ def test_results_are_the_same_for_each_number_of_threads() -> None:
         for result, threads in zip(found, (1, 7), strict=True):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(cpu, "get_num_threads", lambda count=threads: count)
-                cpu.launcher(Target("cpu"), wanted)(result, spectrum, operand)
+                cpu.launcher(Target("cpu"), wanted, np.empty)(result, spectrum, operand)
         np.testing.assert_array_equal(*found)
 
 
-def test_tiles_for_several_fit_the_cache_and_share_the_work_fairly() -> None:
-    for results, frequencies, num_vecs, threads in product((1, 3, 500, 100_000), (1, 201, 4097), (2, 16), (1, 2, 64)):
-        rows, width = cpu.tile_for_several(results, frequencies, num_vecs, threads)
-        assert rows >= 1 and rows % 2 == 0  # two rows at a time
-        assert width % 8 == 0  # whole vectors of the processor
-        assert rows == 2 or (rows - 2) * width * num_vecs <= cpu.SEVERAL_SUMS
-        tasks = -(-results // rows) * -(-frequencies // width)
-        if results * frequencies >= 1000 * threads:  # no thread waits long for another's last tile
-            slowest = -(-tasks // threads) * rows * min(width, frequencies)
-            assert slowest * threads <= 1.3 * (results + results % 2) * frequencies
-
-
-@pytest.fixture
-def prefetched() -> Iterator[list[int]]:
-    """Return the list of the addresses that loop nests prefetch, which are Python functions meanwhile."""
-    addresses: list[int] = []
-    with pytest.MonkeyPatch.context() as patch:
-        interpret(patch)
-        patch.setattr(cpu, "_prefetch", addresses.append)
-        yield addresses
-    clear()
-
-
-@pytest.mark.parametrize("adjoint", [False, True])
-@pytest.mark.parametrize("num_vecs", [1, 2])
-def test_the_next_blocks_of_the_spectrum_are_prefetched(prefetched, num_vecs, adjoint) -> None:
-    """For one vector the blocks to the right, or the next four; for several the next two rows, or the next terms."""
-    frequencies = 75
-    where = problem((9, 10, frequencies), adjoint, formats.COMPLEX128, num_vecs)
-    spectrum, _ = stored_spectrum(where)
-    pitch = spectrum.values.shape[2] * 8
-    found = np.zeros((num_vecs * where.results, frequencies), DOUBLE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cpu, "tile_for_several", lambda *sizes: cpu.Tile(10, 80))
-        cpu.launcher(Target("cpu"), where)(found, spectrum, random((num_vecs * where.reduced, frequencies), 1))
-    first = spectrum.values.ctypes.data
-    of_spectrum = [address - first for address in prefetched if 0 <= address - first < spectrum.values.nbytes]
-    lines = {(at // pitch // 10, at // pitch % 10, at % pitch) for at in of_spectrum}
-    runs = [*range(0, 64 * 16, cpu.LINE), *range(64 * 16, frequencies * 16, cpu.LINE)]
-    if num_vecs > 1:
-        row_terms = {(row, term) for row in range(10) for term in range(16)} - {
-            (r, t) for r in (0, 1) for t in range(4)
-        }
-        expected = {((t, r) if adjoint else (r, t)) for r, t in row_terms if t < 12 or r < 2}
-    elif adjoint:
-        expected = {(d, m + 1) for d in range(8) for m in range(10)}
-    else:
-        expected = {(d, m + 4) for d in range(9) for m in range(8)}
-    # A block past the end of a row of blocks is the first of the next.
-    beyond = {((d * 10 + m) // 10, (d * 10 + m) % 10) for d, m in expected}
-    assert lines == {(d, m, at) for d, m in beyond for at in runs if d < 9}
+def test_tasks_fit_the_cache_and_share_the_work_fairly() -> None:
+    sizes = product((1, 3, 500, 100_000), (1, 201, 4097), (1, 2, 16), (1, 2, 64), (False, True))
+    for results, frequencies, num_vecs, threads, adjoint in sizes:
+        blocks = (20, results) if adjoint else (results, 20)
+        wanted = problem((*blocks, frequencies), adjoint, formats.COMPLEX128, num_vecs)
+        rows, width = cpu.choose_task(wanted, threads)
+        tiles = -(-frequencies // TILE)
+        assert 1 <= rows <= results and 1 <= width <= tiles
+        assert width == 1 or 64 * num_vecs * width * (rows + 20) <= cpu.TASK_BYTES
+        if results * tiles >= 1000 * threads:  # no thread waits long for another's last task
+            tasks = -(-results // rows) * -(-tiles // width)
+            assert -(-tasks // threads) * rows * width * threads <= 1.4 * results * tiles
 
 
 @pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
@@ -197,8 +179,71 @@ def test_a_launch_compiles_nothing(monkeypatch, num_vecs) -> None:
     reductions.reduce_launcher(target, "dot")(np.zeros(reductions.PARTIALS + 1), x, x)
     where = problem((2, 3, 4), False, formats.FIXED16, num_vecs)
     spectrum, _ = stored_spectrum(where)  # encoded
-    encoding.decode_launcher(target, formats.FIXED16)(np.zeros((3, 8)), spectrum.values[0], spectrum.scales[0])
+    decode = encoding.decode_launcher(target, formats.FIXED16)
+    decode(np.zeros((3, 8)), np.zeros((3, 64), np.int16), spectrum.scales[0])
     vectors = random((num_vecs * 3, 4), 1)
-    cpu.launcher(target, where)(np.zeros((num_vecs * 2, 4), DOUBLE), spectrum, vectors)
-    assert len(compiled) == 8  # a reduction has two stages
+    cpu.launcher(target, where, np.empty)(np.zeros((num_vecs * 2, 4), DOUBLE), spectrum, vectors)
+    assert len(compiled) == 9  # a reduction has two stages
     assert all(len(each.signatures) == 1 for each in compiled)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="nothing is compiled")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads the assembly of x86-64")
+@pytest.mark.parametrize(("format", "adjoint"), [(formats.COMPLEX128, False), (formats.FIXED16, True)])
+def test_the_inner_loop_has_packed_multiply_adds_and_no_scalar_ones(format, adjoint) -> None:
+    """A block has as many fused multiply-adds as its products need, and fewer permutations."""
+    width = vector_width()
+    register = "zmm" if width == 8 else "ymm"
+    kernel = cpu.sbgemv_kernel(format, np.dtype(DOUBLE), np.dtype(DOUBLE), adjoint)
+    compiled = njit(parallel=True, nogil=True)(kernel.function("cpu"))  # cached code has no assembly
+    compiled.compile(tuple(kernel.nests["cpu"].signature))
+    assembly = "\n".join(compiled.inspect_asm().values())
+    packed = len(re.findall(rf"\tvfn?m(?:add|sub)\d+pd\t.*{register}", assembly))
+    if packed == 0 and "vfmadd" not in assembly:
+        pytest.skip("the processor has no fused multiply-add")
+    assert not re.search(r"\tvfn?m(?:add|sub)\d+sd\t", assembly)
+    strip = cpu.STRIPS[adjoint]
+    assert packed >= 2 * strip.down * strip.right * cpu.PARTS // width
+    assert "prefetch" in assembly
+    permuted = len(re.findall(rf"\tv(?:movddup|shufpd|permilpd|permpd|unpck\w+)\t.*{register}", assembly))
+    assert permuted <= packed
+
+
+AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
+
+
+@pytest.mark.skipif(INTERPRETED or os.environ.get("NUMBA_CPU_NAME") == "haswell", reason="this is the other process")
+@pytest.mark.skipif(vector_width() < 8, reason="the processor has no AVX-512 to do without")
+def test_kernels_for_avx2() -> None:
+    assert run_kernel_tests(["test_sbgemv_cpu.py"], **AVX2, PYTEST_ADDOPTS="-k 'multiply_adds or dtypes'") > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 3, 8), r"spectrum: expected shape \(2, 'any', 3, 8\), found \(2, 3, 8\)"),
+        ((2, 2, 4, 8), "spectrum: expected shape"),
+        ((2, 1, 3, 8), "spectrum: expected runs of at least 5 frequencies, found 4"),
+    ],
+)
+def test_spectra_in_tiles_that_do_not_fit_are_refused(shape, message) -> None:
+    wanted = problem((2, 3, 5), False, formats.COMPLEX128, 1)
+    stored = formats.StoredArrays(np.zeros(shape), np.zeros((1, 1, 1)))
+    launch = cpu.launcher(Target("cpu"), wanted, np.empty)
+    with pytest.raises(ValueError, match=message):
+        launch(np.zeros((2, 5), DOUBLE), stored, np.zeros((3, 5), DOUBLE))
+
+
+@pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
+def test_runs_are_cut_into_tiles_and_joined_again(format) -> None:
+    runs = np.arange(3 * 64).reshape(3, 64).astype(format.part)
+    tiles = np.zeros((8, 5, 2 * TILE), format.part)
+    tile_launcher(Target("cpu"), "to", format, format.part)(tiles, 1, runs)
+    np.testing.assert_array_equal(tiles[:, 1:4].transpose(1, 0, 2).reshape(3, 64), runs)
+    assert (tiles[:, [0, 4]] == 0).all()
+    found = np.zeros((3, 64))
+    tile_launcher(Target("cpu"), "from", format, np.float64)(tiles, 1, found)
+    np.testing.assert_array_equal(found, runs)
+    for first in (-1, 3):
+        with pytest.raises(ValueError, match=f"tiles: expected 3 columns from {first} on, found 5 columns"):
+            tile_launcher(Target("cpu"), "from", format, np.float64)(tiles, first, found)

@@ -13,34 +13,15 @@ from numba_fftmatvec.kernels.sbgemv.tiles import Tile
 DOUBLE = np.complex128
 RESIDENT = (132, 264, 1056, 2112)
 
-# Rows, frequencies and threads; rows of the tile.
-CPU_ONE = [
-    ((1, 201, 1), 1),
-    ((500, 201, 1), 250),
-    ((500, 201, 2), 250),
-    ((500, 1001, 8), 63),
-    ((100_000, 201, 1), 326),
-    ((100_000, 4097, 2), 128),
-    ((5000, 1001, 16), 105),
-    ((127, 512, 1), 127),
-    ((128, 512, 1), 64),
-    ((255, 512, 1), 128),
-    ((256, 512, 1), 86),
-    ((257, 700, 2), 65),
-]
-# Rows, frequencies, right-hand sides and threads; rows and frequencies of the tile.
-CPU_SEVERAL = [
-    ((1, 1, 2, 1), (2, 8)),
-    ((3, 201, 2, 1), (4, 208)),
-    ((7, 65, 3, 1), (8, 72)),
-    ((500, 201, 2, 2), (250, 208)),
-    ((500, 201, 16, 2), (36, 208)),
-    ((500, 4097, 16, 64), (46, 144)),
-    ((100_000, 201, 16, 2), (40, 208)),
-    ((100_000, 4097, 2, 64), (46, 1368)),
-    ((100, 1001, 4, 8), (50, 256)),
-    ((5000, 1001, 16, 16), (46, 168)),
-    ((64, 129, 8, 4), (16, 136)),
+# Block rows, block columns, frequencies, adjoint, right-hand sides, threads; rows and tiles of a task.
+CPU = [
+    ((1, 1, 1, False, 1, 1), (1, 1)),
+    ((50, 500, 201, False, 1, 2), (50, 26)),
+    ((50, 500, 201, True, 1, 2), (500, 26)),
+    ((100, 100, 257, False, 1, 2), (100, 33)),
+    ((8, 196, 81, False, 1, 2), (4, 21)),
+    ((4, 5000, 101, False, 1, 2), (4, 1)),
+    ((50, 500, 201, False, 16, 2), (50, 1)),
 ]
 # Block rows, block columns, length, adjoint, format, right-hand sides; tile; blocks; chunks for `RESIDENT` blocks.
 CUDA = [
@@ -75,16 +56,12 @@ CUDA = [
 ]
 
 
-@pytest.mark.parametrize(("sizes", "rows"), CPU_ONE)
-def test_cpu_one(sizes: tuple[int, int, int], rows: int) -> None:
-    results, frequencies, threads = sizes
-    assert cpu.tile_for_one(results, frequencies, True, threads) == (rows, cpu.BLOCK_FREQUENCIES)
-    assert cpu.tile_for_one(results, frequencies, False, threads) == (1, cpu.BLOCK_FREQUENCIES)
-
-
-@pytest.mark.parametrize(("sizes", "tile"), CPU_SEVERAL)
-def test_cpu_several(sizes: tuple[int, int, int, int], tile: tuple[int, int]) -> None:
-    assert cpu.tile_for_several(*sizes) == tile
+@pytest.mark.parametrize(("sizes", "task"), CPU)
+def test_cpu(sizes: tuple[int, int, int, bool, int, int], task: tuple[int, int]) -> None:
+    rows, cols, frequencies, adjoint, num_vecs, threads = sizes
+    length = 2 * frequencies - 1
+    problem = Problem(rows, cols, length, adjoint, COMPLEX128, DOUBLE, DOUBLE, DOUBLE, num_vecs)
+    assert cpu.choose_task(problem, threads) == task
 
 
 @pytest.mark.parametrize(("sizes", "tile", "blocks", "chunks"), CUDA)

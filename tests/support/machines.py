@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from numba_fftmatvec.kernels import Target
+from numba_fftmatvec.kernels.formats import RUN, TILE, Format
 from numba_fftmatvec.kernels.jit import CpuNest, clear, require_cuda
 from numba_fftmatvec.kernels.sbgemv import cpu
 
@@ -53,13 +54,26 @@ class Machine:
         return self.get(result)
 
 
+def block_product(rows: int, terms: int, format: Format, adjoint: bool, width: int) -> Callable[..., None]:
+    """Return the Python function for the intrinsic of the same name."""
+
+    def add(sums: Any, row: int, values: Any, scales: Any, d: int, tile: int, m: int, vector: Any, term: int) -> None:
+        assert row >= 0 <= term and row + rows <= len(sums) and term + terms <= len(vector)
+        for i, j in np.ndindex(rows, terms):
+            place = (d + j, m + i) if adjoint else (d + i, m + j)
+            scale = scales[(*place, tile * TILE // RUN)] if format.is_fixed else 1.0
+            factor = (values[place[0], tile, place[1]] * np.float64(scale)).view(np.complex128)
+            value = vector[term + j].view(np.complex128)
+            sums[row + i] += (factor * (value.conj() if adjoint else value)).view(np.float64)
+
+    return add
+
+
 def interpret(patch: pytest.MonkeyPatch) -> None:
     """Run the CPU's loop nests as Python functions: NumPy checks every index, and a tracer sees every line."""
     patch.setattr(CpuNest, "compile_formula", staticmethod(lambda formula, called: formula))
     patch.setattr(CpuNest, "compile", lambda nest, function: function)
-    patch.setattr(cpu, "_prefetch", lambda address: None)
-    patch.setattr(cpu, "_stay_apart", lambda: None)
-    patch.setattr(cpu, "complex128", np.complex128)
+    patch.setattr(cpu, "block_product", block_product)
     clear()
 
 
