@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numba_fftmatvec.kernels import Target, elementwise, encoding, padding, pairs, reductions
-from numba_fftmatvec.kernels.formats import FIXED16, RUN, StoredArrays
+from numba_fftmatvec.kernels.formats import FIXED16, RUN, TILE, StoredArrays
 from numba_fftmatvec.kernels.jit import require_cuda
 from numba_fftmatvec.kernels.sbgemv import sbgemv_launcher
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
@@ -180,14 +180,16 @@ def check_sbgemv(machine: Machine, adjoint: bool, num_vecs: int) -> None:
     double: Any = np.complex128
     single: Any = np.complex64 if paired else double
     problem = Problem(2, ROWS, 4, adjoint, FIXED16, single, single, double, num_vecs)
-    values = machine.zeros((2, ROWS, COLUMNS), FIXED16.part)
+    shape = (2, ROWS, COLUMNS) if paired else (2, COLUMNS // (2 * TILE), ROWS, 2 * TILE)
+    values = machine.zeros(shape, FIXED16.part)
     scales = machine.zeros((2, ROWS, 1), np.float64)
     scales.array[:] = 1
     blocks = [0, ROWS // 4, ROWS // 2, ROWS - 2, ROWS - 1]
     factors = np.array([[3 * i + d + 1 for i in range(len(blocks))] for d in range(2)])
     for d in range(2):
         for m, factor in zip(blocks, factors[d], strict=True):
-            values.array[d, m, slice(0, 6, 2)] = int(factor)  # real parts
+            run = (d, m) if paired else (d, 0, m)
+            values.array[(*run, slice(0, 6, 2))] = int(factor)  # real parts
     # The operand is an impulse at time 0 of the marked blocks, of 1 in the first vector and of 2 in the second.
     columns = COLUMNS if problem.rows(ROWS, paired=paired) < ROWS else COLUMNS // 2 + 1
     many = problem.rows(ROWS, paired=paired), columns
