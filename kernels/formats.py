@@ -19,6 +19,7 @@ ALIGNMENT = 128
 RUN = 64  # frequencies that share a scale
 LINE = 64  # bytes of a processor's line of cache, and of its widest vector
 TILE = 4  # neighbouring frequencies of a block on the CPU; they divide every padded run
+PARTS = 2 * TILE  # real and imaginary parts of a tile
 
 
 class StoredArrays(NamedTuple):
@@ -34,6 +35,15 @@ class StoredArrays(NamedTuple):
 
     values: Any
     scales: Any
+
+
+def vector_tiles(num_vecs: int, frequencies: int, blocks: int) -> tuple[int, int, int, int]:
+    """Return the shape of the tiles of vectors' spectra, (vectors, tiles, blocks, 2 TILE), in float64.
+
+    The number of several vectors is even, since two share the loads of a spectrum; an odd number has one of zeros.
+    """
+    vectors = num_vecs + num_vecs % 2 if num_vecs > 1 else num_vecs
+    return vectors, -(-frequencies // TILE), blocks, PARTS
 
 
 def aligned(flat: Any) -> Any:

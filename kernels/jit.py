@@ -20,7 +20,7 @@ import numpy as np
 from numba import config, from_dtype, njit, threading_layer
 from numba import types as nbtypes
 
-from .threads import accessors, by_work
+from .threads import PARALLEL_BYTES, accessors, by_work
 
 try:
     from numba import cuda
@@ -236,7 +236,15 @@ def _warn_without_cache() -> None:
 
 @dataclass(frozen=True)
 class CpuNest(Nest):
-    """A loop nest for the CPU, on one thread or on all; sums may contract into fused multiply-adds."""
+    """A loop nest for the CPU, on one thread or on all; sums may contract into fused multiply-adds.
+
+    Parameters
+    ----------
+    parallel_bytes : int
+        Bytes of its arrays from which it runs on all threads.
+    """
+
+    parallel_bytes: int = PARALLEL_BYTES
 
     @staticmethod
     def compile_formula(formula: Any, called: bool) -> Any:
@@ -259,7 +267,8 @@ class CpuNest(Nest):
         """Return the compiled loop nest by its work; callers run it in turn if numba's threads require that."""
         accessors()  # numba's threads are started, so that their layer is known
         run = partial(_in_turn, compiled) if threading_layer() == "workqueue" else compiled
-        return by_work(run, [i for i, kind in enumerate(self.signature) if isinstance(kind, nbtypes.Array)])
+        arrays = [i for i, kind in enumerate(self.signature) if isinstance(kind, nbtypes.Array)]
+        return by_work(run, arrays, self.parallel_bytes)
 
 
 @dataclass(frozen=True)

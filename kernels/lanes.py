@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from .formats import LINE, RUN, TILE, Format
+from .formats import LINE, PARTS, RUN, TILE, Format
 
-PARTS = 2 * TILE  # real and imaginary parts of a tile
 WIDEST, NARROWER = 8, 4  # doubles in a vector of AVX-512, and of AVX2; LLVM splits the latter for NEON
 AHEAD = 1024  # bytes between a block and the lines that it prefetches, along each block row of the spectrum
 SECOND_LEVEL = 2  # LLVM's number for prefetches into the second level of cache
@@ -97,6 +97,16 @@ class Memory:
         name = f"llvm.fmuladd.v{self.width}f64"
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
 
+    def joined(self, by_real: Any, by_imag: Any, conjugate: bool) -> Any:
+        """Return the sum of ``a x`` or of ``conj(a) x``, from those of a's parts multiplied by the parts of x.
+
+        ``a x = (re re - im im, im re + re im)``, and ``conj(a) x = (re re + im im, re im - im re)``.
+        """
+        swapped = self.permute(by_imag, lambda i: i ^ 1)
+        signs = self.constant(lambda i: -1.0 if (i % 2 == 1) == conjugate else 1.0)
+        pair = (by_real, swapped) if conjugate else (swapped, by_real)
+        return self.multiply_add(pair[0], signs, pair[1])
+
     def prefetch(self, address: Any) -> None:
         """Prefetch a line; an address outside of an array has no effect."""
         kind = ir.FunctionType(ir.VoidType(), [BYTE.as_pointer(), WORD, WORD, WORD])
@@ -105,38 +115,47 @@ class Memory:
         self.builder.call(function, [address, to_read, WORD(SECOND_LEVEL), data])
 
 
+class Block(NamedTuple):
+    """A block of products: block rows and block columns of the spectrum, and vectors."""
+
+    down: int
+    right: int
+    vecs: int = 1
+
+
 @cache
-def block_product(rows: int, terms: int, format: Format, adjoint: bool, width: int) -> Callable[..., None]:
+def block_product(block: Block, format: Format, adjoint: bool, width: int) -> Callable[..., None]:
     """Return the intrinsic that adds a block of products.
 
-    ``add(sums, row, values, scales, d, tile, m, vector, term)`` adds to the tiles ``sums[row : row + rows]`` the
-    products of the spectrum's blocks from ``(d, m)`` on with the tiles ``vector[term : term + terms]``. For F* rows are
-    block columns and terms are block rows, and the sums are the complex conjugates of F*'s.
+    ``add(sums, v, row, values, scales, d, tile, m, vectors, term)`` adds to the tiles ``sums[v:, tile, row:]`` the
+    products of the spectrum's blocks from ``(d, m)`` on with the tiles ``vectors[v:, tile, term:]``. For F* rows are
+    block columns and terms are block rows, and the spectrum's conjugates are multiplied.
 
     Parameters
     ----------
-    rows, terms : int
-        Rows of the result, and terms of each sum.
+    block : Block
+        The numbers of rows, terms and vectors.
     format : Format
         Format of the stored spectrum.
     adjoint : bool
         Whether the block is one of F*.
     width : int
-        Doubles in a vector.
+        Doubles in a vector of the processor.
     """
     element, itemsize = ELEMENTS[format.part.char], format.part.itemsize
-    down, right = (terms, rows) if adjoint else (rows, terms)
+    rows, terms = (block.right, block.down) if adjoint else (block.down, block.right)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         memory = Memory(context, builder, width)
-        (sums, _), (values, pitch), (scales, scale_pitch), (vector, _) = (
-            memory.array(signature.args[i], arguments[i]) for i in (0, 2, 3, 7)
+        (sums, to_sums), (values, pitch), (scales, scale_pitch), (vectors, to_vectors) = (
+            memory.array(signature.args[i], arguments[i]) for i in (0, 3, 4, 8)
         )
-        row, d, tile, m, term = (arguments[i] for i in (1, 4, 5, 6, 8))
+        v, row, d, tile, m, term = (arguments[i] for i in (1, 2, 5, 6, 7, 9))
         values = memory.at(values, (d, pitch[0]), (tile, pitch[1]), (m, pitch[2]))
         run = builder.udiv(tile, INDEX(RUN // TILE))
         scales = memory.at(scales, (d, scale_pitch[0]), (m, scale_pitch[1]), (run, 8))
-        sums, vector = memory.at(sums, (row, 8 * PARTS)), memory.at(vector, (term, 8 * PARTS))
+        sums = memory.at(sums, (v, to_sums[0]), (tile, to_sums[1]), (row, 8 * PARTS))
+        vectors = memory.at(vectors, (v, to_vectors[0]), (tile, to_vectors[1]), (term, 8 * PARTS))
 
         def factor(row: int, term: int, half: int) -> Any:
             """Return the spectrum's value of a row and a term."""
@@ -147,27 +166,54 @@ def block_product(rows: int, terms: int, format: Format, adjoint: bool, width: i
                 return value
             return builder.fmul(value, memory.spread(memory.at(scales, (d, scale_pitch[0]), (m, scale_pitch[1]))))
 
-        for d in range(down):
-            for ahead in range(AHEAD, AHEAD + right * PARTS * itemsize, LINE):
-                memory.prefetch(memory.at(values, (d, pitch[0]), (ahead, 1)))
+        def parts(term: int, half: int) -> list[tuple[Any, Any]]:
+            """Return the real and imaginary parts of a term of each vector, each spread over its pair of elements."""
+            places = [memory.at(vectors, (v, to_vectors[0]), (term * PARTS + half, 8)) for v in range(block.vecs)]
+            loaded = [memory.load(place) for place in places]
+            return [
+                (memory.permute(x, lambda i: i // 2 * 2), memory.permute(x, lambda i: i // 2 * 2 + 1)) for x in loaded
+            ]
+
         for half in range(0, PARTS, width):
-            places = [memory.at(sums, (row * PARTS + half, 8)) for row in range(rows)]
-            first, second = [memory.load(place) for place in places], [memory.constant(lambda i: 0.0)] * rows
+            sums_of = {key: [memory.constant(lambda i: 0.0)] * 2 for key in np.ndindex(rows, block.vecs)}
             for term in range(terms):
-                x = memory.load(memory.at(vector, (term * PARTS + half, 8)))
-                real, imag = memory.permute(x, lambda i: i // 2 * 2), memory.permute(x, lambda i: i // 2 * 2 + 1)
+                terms_of = parts(term, half)
                 for row in range(rows):
                     a = factor(row, term, half)
-                    first[row] = memory.multiply_add(a, real, first[row])
-                    second[row] = memory.multiply_add(a, imag, second[row])
-            # F: (a x) = (re re - im im, im re + re im). F*: the conjugate of (conj(a) x) is a conj(x).
-            signs = memory.constant(lambda i: -1.0 if (i % 2 == 0) != adjoint else 1.0)
-            for place, one, other in zip(places, first, second, strict=True):
-                memory.store(memory.multiply_add(memory.permute(other, lambda i: i ^ 1), signs, one), place)
+                    for v, pair in enumerate(terms_of):
+                        both = zip(pair, sums_of[row, v], strict=True)
+                        sums_of[row, v] = [memory.multiply_add(a, part, total) for part, total in both]
+            for (row, v), (by_real, by_imag) in sums_of.items():
+                place = memory.at(sums, (v, to_sums[0]), (row * PARTS + half, 8))
+                memory.store(builder.fadd(memory.load(place), memory.joined(by_real, by_imag, adjoint)), place)
         return context.get_dummy_value()
 
     @intrinsic
-    def add(context, sums, row, values, scales, d, tile, m, vector, term):
-        return types.void(sums, row, values, scales, d, tile, m, vector, term), codegen
+    def add(context, sums, v, row, values, scales, d, tile, m, vectors, term):
+        return types.void(sums, v, row, values, scales, d, tile, m, vectors, term), codegen
 
     return add  # type: ignore[no-any-return]
+
+
+@cache
+def block_prefetch(down: int, right: int, itemsize: int) -> Callable[..., None]:
+    """Return the intrinsic that prefetches the lines some way ahead of a block of the spectrum.
+
+    ``prefetch(values, d, tile, m)`` prefetches along each of the block rows from `d` on; `itemsize` is that of a part.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        memory = Memory(context, builder, NARROWER)
+        values, d, tile, m = arguments
+        values, pitch = memory.array(signature.args[0], values)
+        values = memory.at(values, (d, pitch[0]), (tile, pitch[1]), (m, pitch[2]))
+        for row in range(down):
+            for ahead in range(AHEAD, AHEAD + right * PARTS * itemsize, LINE):
+                memory.prefetch(memory.at(values, (row, pitch[0]), (ahead, 1)))
+        return context.get_dummy_value()
+
+    @intrinsic
+    def prefetch(context, values, d, tile, m):
+        return types.void(values, d, tile, m), codegen
+
+    return prefetch  # type: ignore[no-any-return]

@@ -35,7 +35,7 @@ def accessors() -> tuple[Callable[[], int], Callable[[int], None]]:
     )
 
 
-def by_work(run: Callable[..., None], arrays: Sequence[int]) -> Callable[..., None]:
+def by_work(run: Callable[..., None], arrays: Sequence[int], least: int) -> Callable[..., None]:
     """Return a function that runs a loop nest on one thread if its arrays are small, else on the caller's threads.
 
     Parameters
@@ -44,6 +44,8 @@ def by_work(run: Callable[..., None], arrays: Sequence[int]) -> Callable[..., No
         The compiled loop nest.
     arrays : sequence of int
         The positions of the arrays among its arguments.
+    least : int
+        Bytes of the arrays from which it runs on all threads.
     """
     get, set_number = accessors()
 
@@ -51,7 +53,7 @@ def by_work(run: Callable[..., None], arrays: Sequence[int]) -> Callable[..., No
         work = 0
         for i in arrays:
             work += arguments[i].nbytes
-        if work >= PARALLEL_BYTES or (threads := get()) == 1:
+        if work >= least or (threads := get()) == 1:
             run(*arguments)
             return
         set_number(1)

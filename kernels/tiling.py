@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 from numba import prange
 
-from .formats import TILE, Format
+from .formats import PARTS, Format
 from .jit import CpuNest, Free, Kernel, Target, array_type, cached_kernel, check, scalar_type
-
-PARTS = 2 * TILE
 
 copy = Free("copy")
 

@@ -1,92 +1,76 @@
-"""SBGEMV on the CPU: vector and result hold a row of frequencies for each block of each right-hand side.
+"""SBGEMV on the CPU: vectors and results are tiles of frequencies, as the spectrum is.
 
-The rows of the vector are cut into tiles, as the spectrum is, and the tiles of the result are joined to rows. A task
-sums some rows of the result at some tiles. It reads the spectrum a strip of a few block rows at a time: as many streams
-of consecutive memory, which the processor predicts. The products are those of `lanes`. For several right-hand sides a
-piece of the strip stays in cache until all of them are multiplied.
+A task sums some rows of the result at some tiles. It reads the spectrum a strip of a few block rows at a time: as many
+streams of consecutive memory, which the processor predicts. The products are those of `lanes`. For several right-hand
+sides a piece of the strip stays in cache until all of them are multiplied.
 
 The order of the additions depends on the numbers of block rows and columns only, not on tasks and threads.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numba import get_num_threads, prange
 
-from ..formats import LINE, TILE, Format, StoredArrays, aligned
-from ..jit import Called, CpuNest, Free, Kernel, Target, array_type, cached_kernel, ceil_div, scalar_type
-from ..lanes import PARTS, block_product, vector_width
-from .problem import Problem
+from ..formats import PARTS, TILE, Format, StoredArrays, vector_tiles
+from ..jit import Called, CpuNest, Free, Kernel, Target, array_type, cached_kernel, ceil_div, check, scalar_type
+from ..lanes import Block, block_prefetch, block_product, vector_width
+from .problem import Problem, check_runs
 
 PIECE = 64  # block columns of a strip that are multiplied by one vector after the other
 TASK_BYTES = 1 << 20  # tiles of vectors and sums of a task: a core's share of cache
 STREAM = 100  # tiles of the spectrum that are read while a stream of memory begins
 
-cut, join, sum_task = Free("cut"), Free("join"), Free("sum_task")
-add_strip, add_columns = Free("add_strip"), Free("add_columns")
+sum_task, add_strip, add_columns = Free("sum_task"), Free("add_strip"), Free("add_columns")
 add_block, add_row, add_column, add_one = Free("add_block"), Free("add_row"), Free("add_column"), Free("add_one")
-ADJOINT, DOWN, RIGHT = Free("ADJOINT"), Free("DOWN"), Free("RIGHT")
+fetch_block, fetch_row = Free("fetch_block"), Free("fetch_row")
+ADJOINT, DOWN, RIGHT, VECS = Free("ADJOINT"), Free("DOWN"), Free("RIGHT"), Free("VECS")
+
+# Each sum takes two of the processor's vectors, of which AVX-512 has 32 and AVX2 has 16. The sums of a long block are
+# stored less often, and several vectors share the loads of a block of the spectrum.
+ONE = Block(4, 8)
+SEVERAL = {False: (Block(4, 8, 2),), True: (Block(16, 2, 4), Block(8, 2, 4), Block(8, 4, 2), Block(4, 4, 2))}
 
 
-class Strip(NamedTuple):
-    """Block rows and block columns of a block of products."""
-
-    down: int
-    right: int
-
-
-# Each sum of a block takes two vectors; AVX2 has 16. For F a long sum is the cheaper one; for F* a block row is a term.
-STRIPS = {False: Strip(4, 8), True: Strip(4, 4)}
+def choose_block(problem: Problem) -> Block:
+    """Choose the block of products: of several vectors the first that block rows and vectors fill, else the last."""
+    if problem.num_vecs == 1:
+        return ONE
+    vectors, *_ = vector_tiles(problem.num_vecs, 1, 1)
+    *others, last = SEVERAL[problem.adjoint]
+    return next((block for block in others if block.down <= problem.nd and vectors % block.vecs == 0), last)
 
 
-def _cut(tiles, row, vector, frequencies):
-    whole = frequencies // TILE
-    for tile in range(whole):
-        for k in range(TILE):
-            value = vector[tile * TILE + k]
-            tiles[tile, row, 2 * k], tiles[tile, row, 2 * k + 1] = value.real, value.imag
-    for k in range(frequencies - whole * TILE):
-        value = vector[whole * TILE + k]
-        tiles[whole, row, 2 * k], tiles[whole, row, 2 * k + 1] = value.real, value.imag
-
-
-def _join(result, tiles, row, frequencies):
-    sign = -1.0 if ADJOINT else 1.0  # the sums of F* are the complex conjugates
-    whole = frequencies // TILE
-    for tile in range(whole):
-        for k in range(TILE):
-            result[tile * TILE + k] = complex(tiles[tile, row, 2 * k], sign * tiles[tile, row, 2 * k + 1])
-    for k in range(frequencies - whole * TILE):
-        result[whole * TILE + k] = complex(tiles[whole, row, 2 * k], sign * tiles[whole, row, 2 * k + 1])
-
-
-def _add_columns(sums, values, scales, vector, d, whole, tile, begin, end):
-    # Block columns `begin` to `end` of a strip of DOWN block rows, or of one.
+def _add_columns(sums, values, scales, vectors, v, d, whole, tile, begin, end):
+    # Block columns `begin` to `end` of a strip of DOWN block rows, or of one. The first vector's are prefetched.
     last = begin + (end - begin) // RIGHT * RIGHT
     for m in range(begin, last, RIGHT):
         row, term = (m, d) if ADJOINT else (d, m)
         if whole:
-            add_block(sums, row, values, scales, d, tile, m, vector, term)
+            if v == 0:
+                fetch_block(values, d, tile, m)
+            add_block(sums, v, row, values, scales, d, tile, m, vectors, term)
         else:
-            add_row(sums, row, values, scales, d, tile, m, vector, term)
+            if v == 0:
+                fetch_row(values, d, tile, m)
+            add_row(sums, v, row, values, scales, d, tile, m, vectors, term)
     for m in range(last, end):
         row, term = (m, d) if ADJOINT else (d, m)
         if whole:
-            add_column(sums, row, values, scales, d, tile, m, vector, term)
+            add_column(sums, v, row, values, scales, d, tile, m, vectors, term)
         else:
-            add_one(sums, row, values, scales, d, tile, m, vector, term)
+            add_one(sums, v, row, values, scales, d, tile, m, vectors, term)
 
 
 def _add_strip(sums, values, scales, vectors, d, whole, first, last, start, stop):
     for tile in range(start, stop):
         for begin in range(first, last, PIECE):
             end = min(begin + PIECE, last)
-            for v in range(sums.shape[0]):
-                add_columns(sums[v, tile], values, scales, vectors[v, tile], d, whole, tile, begin, end)
+            for v in range(0, sums.shape[0], VECS):
+                add_columns(sums, values, scales, vectors, v, d, whole, tile, begin, end)
 
 
 def _sum_task(sums, values, scales, vectors, first, last, start, stop):
@@ -100,51 +84,44 @@ def _sum_task(sums, values, scales, vectors, first, last, start, stop):
         add_strip(sums, values, scales, vectors, d, False, left, right, start, stop)
 
 
-def _sbgemv_cpu(result, values, scales, vector, sums, vectors, frequencies, rows, width):
-    num_vecs, tiles, results = sums.shape[:3]
-    terms = vector.shape[1]
-    for row in prange(num_vecs * terms):
-        cut(vectors[row // terms], row % terms, vector[row // terms, row % terms], frequencies)
+def _sbgemv_cpu(sums, values, scales, vectors, rows, width):
+    tiles, results = sums.shape[1:3]
     across = (tiles + width - 1) // width
     down = (results + rows - 1) // rows
     for task in prange(down * across):
         first, start = task // across * rows, task % across * width
         last, stop = min(first + rows, results), min(start + width, tiles)
         sum_task(sums, values, scales, vectors, first, last, start, stop)
-    for row in prange(num_vecs * results):
-        join(result[row // results, row % results], sums[row // results], row % results, frequencies)
 
 
 @cached_kernel
-def sbgemv_kernel(format: Format, vector: Any, result: Any, adjoint: bool) -> Kernel:
-    """Return the kernel for a format, complex dtypes and an operation."""
+def sbgemv_kernel(format: Format, adjoint: bool, block: Block) -> Kernel:
+    """Return the kernel for a format, an operation and a block of products."""
     signature = (
-        *(array_type(result, 3), array_type(format.part, 4), array_type(np.float64, 3), array_type(vector, 3)),
-        *[array_type(np.float64, 4)] * 2,
-        *[scalar_type(int)] * 3,
+        *(array_type(np.float64, 4), array_type(format.part, 4), array_type(np.float64, 3), array_type(np.float64, 4)),
+        *[scalar_type(int)] * 2,
     )
-    width, (down, right) = vector_width(), STRIPS[adjoint]
+    width, (down, right, vecs) = vector_width(), block
 
-    def block(down: int, right: int) -> Any:
-        rows, terms = (right, down) if adjoint else (down, right)
-        return block_product(rows, terms, format, adjoint, width)
+    def product(down: int, right: int) -> Any:
+        return block_product(Block(down, right, vecs), format, adjoint, width)
 
     called: dict[str, Callable[..., Any]] = {
-        "cut": _cut,
-        "join": _join,
         "sum_task": _sum_task,
         "add_strip": _add_strip,
         "add_columns": _add_columns,
     }
     bindings = {
-        **{"ADJOINT": adjoint, "DOWN": down, "RIGHT": right},
+        **{"ADJOINT": adjoint, "DOWN": down, "RIGHT": right, "VECS": vecs},
         **{name: Called(formula) for name, formula in called.items()},
-        "add_block": block(down, right),
-        "add_row": block(1, right),
-        "add_column": block(down, 1),
-        "add_one": block(1, 1),
+        "add_block": product(down, right),
+        "add_row": product(1, right),
+        "add_column": product(down, 1),
+        "add_one": product(1, 1),
+        "fetch_block": block_prefetch(down, right, format.part.itemsize),
+        "fetch_row": block_prefetch(1, right, format.part.itemsize),
     }
-    name = f"{'adjoint' if adjoint else 'forward'}_{format.part.char}{vector.char}{result.char}_{64 * width}"
+    name = f"{'adjoint' if adjoint else 'forward'}_{format.part.char}_{64 * width}"
     return Kernel(name, {"cpu": CpuNest(_sbgemv_cpu, signature)}, bindings)
 
 
@@ -163,7 +140,8 @@ def choose_task(problem: Problem, threads: int) -> Task:
     """
     results, terms = problem.results, problem.reduced
     tiles = ceil_div(problem.frequencies, TILE)
-    step = STRIPS[problem.adjoint][problem.adjoint]
+    block = choose_block(problem)
+    step = block.right if problem.adjoint else block.down
     rows = {step * ceil_div(results, step * parts) for parts in range(1, min(threads, results) + 1)}
     widths = {ceil_div(tiles, parts) for parts in range(1, tiles + 1)}
     candidates = [Task(min(count, results), width) for count in rows for width in widths]
@@ -180,26 +158,17 @@ def choose_task(problem: Problem, threads: int) -> Task:
     return min((task for task in candidates if task.width == 1 or bytes_of(task) <= TASK_BYTES), key=time)
 
 
-def launcher(
-    target: Target, problem: Problem, allocate: Callable[..., Any], *_cuda: Any
-) -> Callable[[Any, StoredArrays, Any], None]:
+def launcher(target: Target, problem: Problem, *_cuda: Any) -> Callable[[Any, StoredArrays, Any], None]:
     """Compile and return the launcher; see `sbgemv_launcher`, whose options for CUDA are not used."""
-    dtypes = np.dtype(problem.vector), np.dtype(problem.result)
-    run = sbgemv_kernel(problem.format, *dtypes, problem.adjoint).launcher(target)
-    results, terms, frequencies = problem.results, problem.reduced, problem.frequencies
+    block = choose_block(problem)
+    run = sbgemv_kernel(problem.format, problem.adjoint, block).launcher(target)
     task = choose_task(problem, get_num_threads())
-    shapes = [(problem.num_vecs, ceil_div(frequencies, TILE), blocks, PARTS) for blocks in (results, terms)]
-    count = math.prod(shapes[0])
-    room = aligned(allocate((count + math.prod(shapes[1]) + LINE // 8,), np.float64))
-    room[:] = 0.0
-    sums, vectors = room[:count].reshape(shapes[0]), room[count : count + math.prod(shapes[1])].reshape(shapes[1])
 
     def launch(result: Any, spectrum: StoredArrays, vector: Any) -> None:
-        problem.check(result, spectrum, vector, paired=False)
-        by_vector = [
-            array.reshape(problem.num_vecs, blocks, array.shape[1])
-            for array, blocks in ((result, results), (vector, terms))
-        ]
-        run(by_vector[0], *spectrum, by_vector[1], sums, vectors, frequencies, *task)
+        for tiles, blocks, what in ((result, problem.results, "result's"), (vector, problem.reduced, "vector's")):
+            check(tiles, np.float64, vector_tiles(problem.num_vecs, problem.frequencies, blocks), f"{what} spectrum")
+        problem.check_spectrum(spectrum, (problem.nd, None, problem.nm, PARTS))
+        check_runs("spectrum", spectrum.values.shape[1] * TILE, problem.frequencies)
+        run(result, *spectrum, vector, *task)
 
     return launch

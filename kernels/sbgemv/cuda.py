@@ -114,7 +114,7 @@ def launcher(
     whole = sbgemv_kernel(problem.format, vector, result, sums, problem.adjoint, tile)
     multiply = configure((split if chunks > 1 else whole).compile(target.name), target.stream, grid, block)
     scales = max(1, problem.format.scales(problem.frequencies))
-    rows = problem.rows(problem.results, paired=True)
+    rows = problem.rows(problem.results)
     parts = allocate((chunks, rows, problem.length), sums) if chunks > 1 else None
     if chunks > 1:
         add_grid = ceil_div(problem.length, THREADS), min(rows, MAX_GRID_Y)
@@ -123,7 +123,7 @@ def launcher(
     more = (pairs,) if tile.pairs else ()
 
     def launch(out: Any, spectrum: StoredArrays, operand: Any) -> None:
-        problem.check(out, spectrum, operand, paired=True)
+        problem.check(out, spectrum, operand)
         steps = [(problem.nm * run, run) for run in (spectrum.values.shape[2], scales)]
         (row_step, term_step), (row_scales, term_scales) = (s[::-1] if problem.adjoint else s for s in steps)
         sums_of, pitch = (out, out.shape[1]) if parts is None else (parts, problem.length)

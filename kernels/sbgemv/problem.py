@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..formats import TILE, Format, StoredArrays
+from ..formats import Format, StoredArrays
 from ..jit import ceil_div, check
 
 
@@ -61,30 +61,29 @@ class Problem:
         """Bytes of the stored spectrum."""
         return self.format.nbytes(self.nd, self.nm, self.frequencies)
 
-    def rows(self, blocks: int, *, paired: bool) -> int:
-        """Return the number of rows of a vector's spectrum: blocks of all vectors, or pairs of them (see `pairs`)."""
-        if not paired:
-            return self.num_vecs * blocks
+    def rows(self, blocks: int) -> int:
+        """Return the number of rows of a vector's spectrum on CUDA: pairs of blocks, or of vectors (see `pairs`)."""
         return ceil_div(blocks, 2) if self.num_vecs == 1 else ceil_div(self.num_vecs, 2) * blocks
 
-    def check(self, result: Any, spectrum: StoredArrays, vector: Any, *, paired: bool) -> None:
-        """Raise TypeError or ValueError for an array that does not fit the problem."""
-        least = self.length if paired else self.frequencies
-        scales = self.format.scales(self.frequencies)
-        stored = (self.nd, self.nm, None) if paired else (self.nd, None, self.nm, 2 * TILE)
-        check(spectrum.values, self.format.part, stored, "spectrum")
-        check(vector, np.dtype(self.vector), (self.rows(self.reduced, paired=paired), None), "vector's spectrum")
-        check(result, np.dtype(self.result), (self.rows(self.results, paired=paired), None), "result's spectrum")
-        if scales:
-            check(spectrum.scales, np.float64, (self.nd, self.nm, scales), "spectrum's scales")
-        for name, width, expected in (
-            (
-                "spectrum",
-                spectrum.values.shape[2] // 2 if paired else spectrum.values.shape[1] * TILE,
-                self.frequencies,
-            ),
-            ("vector's spectrum", vector.shape[1], least),
-            ("result's spectrum", result.shape[1], least),
+    def check(self, result: Any, spectrum: StoredArrays, vector: Any) -> None:
+        """Raise TypeError or ValueError for an array on CUDA that does not fit the problem."""
+        self.check_spectrum(spectrum, (self.nd, self.nm, None))
+        check_runs("spectrum", spectrum.values.shape[2] // 2, self.frequencies)
+        for array, dtype, blocks, what in (
+            (vector, self.vector, self.reduced, "vector's spectrum"),
+            (result, self.result, self.results, "result's spectrum"),
         ):
-            if width < expected:
-                raise ValueError(f"{name}: expected runs of at least {expected} frequencies, found {width}")
+            check(array, np.dtype(dtype), (self.rows(blocks), None), what)
+            check_runs(what, array.shape[1], self.length)
+
+    def check_spectrum(self, spectrum: StoredArrays, shape: tuple[int | None, ...]) -> None:
+        """Raise TypeError or ValueError for a stored spectrum of another dtype or shape."""
+        check(spectrum.values, self.format.part, shape, "spectrum")
+        if scales := self.format.scales(self.frequencies):
+            check(spectrum.scales, np.float64, (self.nd, self.nm, scales), "spectrum's scales")
+
+
+def check_runs(what: str, found: int, least: int) -> None:
+    """Raise ValueError for runs with fewer frequencies than `least`."""
+    if found < least:
+        raise ValueError(f"{what}: expected runs of at least {least} frequencies, found {found}")

@@ -114,7 +114,7 @@ def choose_chunks(problem: Problem, tile: Tile, resident: int) -> int:
     most = max(1, min(ceil_div(problem.reduced, 2) // (SHORTEST_CHUNK * summing), MAX_CHUNKS))
     if not tile.pairs and problem.spectrum_bytes <= SMALL_BYTES:
         return 1
-    sums = 4 * problem.rows(problem.results, paired=True) * problem.length * np.dtype(problem.accumulator).itemsize
+    sums = 4 * problem.rows(problem.results) * problem.length * np.dtype(problem.accumulator).itemsize
 
     last_wave = 1.0 if tile.pairs > MEMORY_BOUND_PAIRS else LAST_WAVE[problem.format]
 

@@ -145,7 +145,7 @@ def launch_sbgemv(target: Target, case: Any, chunks: int, rows: int = 11, cols: 
     values, scales = case.format.shapes(rows, cols, problem.frequencies)
     spectrum = StoredArrays(cuda.to_device(np.ones(values, case.format.part)), cuda.to_device(np.ones(scales)))
     vector, result = (
-        random((problem.rows(blocks, paired=True), length), dtype)
+        random((problem.rows(blocks), length), dtype)
         for blocks, dtype in ((problem.reduced, case.vector), (problem.results, case.result))
     )
     launch = sbgemv_launcher(target, problem, cuda.device_array, case.tile, chunks)

@@ -82,28 +82,27 @@ def check(
         spectrum = formats.StoredArrays(np.ascontiguousarray(spectrum.values[..., :used]), spectrum.scales)
     operand = np.random.default_rng(7).standard_normal((problem.num_vecs, problem.reduced, problem.length))
     transforms = np.fft.rfft(operand)
-    on_cpu = machine.name == "cpu"
-    rows = transforms.reshape(-1, problem.frequencies) if on_cpu else paired(operand, problem.length, problem.num_vecs)
+    rows = paired(operand, problem.length, problem.num_vecs)
     launch = sbgemv_launcher(machine.target, problem, machine.allocate, tile, chunks)
     width = rows.shape[1]
-    out = np.full((problem.rows(problem.results, paired=not on_cpu), width + 3 * (not tight)), 9, problem.result)
+    out = np.full((problem.rows(problem.results), width + 3 * (not tight)), 9, problem.result)
     found = machine.run(
         lambda r, v, s, x: launch(r, formats.StoredArrays(v, s), x), out, *spectrum, rows.astype(problem.vector)
     )
     assert (found[:, width:] == 9).all()
     found = found[:, :width].astype(np.complex128)
-    if not on_cpu and problem.num_vecs == 1 and problem.results % 2:  # the last row's partner is zero
+    if problem.num_vecs == 1 and problem.results % 2:  # the last row's partner is zero
         np.testing.assert_array_equal(found[-1, 1:], found[-1, :0:-1].conj())
     factor, letters = (meant.conj(), "dmk,rdk->rmk") if problem.adjoint else (meant, "dmk,rmk->rdk")
     expected = np.einsum(letters, factor, transforms)
     magnitude = np.einsum(letters, abs(meant), abs(transforms)).max()
-    own = found if on_cpu else np.fft.rfft(unpaired(found, problem.results, problem.num_vecs))
+    own = np.fft.rfft(unpaired(found, problem.results, problem.num_vecs))
     kinds = [np.dtype(dtype) for dtype in (problem.vector, problem.result, problem.accumulator)]
     unit = 2.0**-24 if np.dtype(SINGLE) in kinds else 2.0**-53
     assert (abs(own.reshape(expected.shape) - expected) <= 2 * (2 * problem.reduced + 8) * unit * magnitude).all()
 
 
-# The CPU has no tiles; the simulator is slow with large blocks.
+# The simulator is slow with large blocks.
 SMALL = (8,) if SIMULATED else (32, 64)
 ONE = [(Tile(2, n), 1) for n in SMALL] + [
     (Tile(2, SMALL[0], layers=4), 1),
@@ -246,7 +245,7 @@ def test_the_order_of_additions(machine, values, layers, pairs, chunks) -> None:
     operand = np.repeat(np.array(values, DOUBLE)[:, None], 5, axis=1)
     tile = Tile(2, SMALL[0], layers=layers, pairs=pairs, stages=2)
     launch = sbgemv_launcher(machine.target, problem, machine.allocate, tile, chunks)
-    out = np.zeros((problem.rows(2, paired=True), 5), DOUBLE)
+    out = np.zeros((problem.rows(2), 5), DOUBLE)
     found = machine.run(
         lambda r, v, s, x: launch(r, formats.StoredArrays(v, s), x), out, spectrum, np.zeros((1, 1, 1)), operand
     )
@@ -270,7 +269,7 @@ def test_a_block_has_several_scales(machine, adjoint) -> None:
     check(machine, Problem(*sizes, adjoint, formats.FIXED16, *DTYPES[0], num_vecs=2), SEVERAL[0][1])
 
 
-@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)  # the CPU has no tiles: see test_sbgemv_cpu
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
 @pytest.mark.parametrize("num_vecs", [1, 2, 5] if SIMULATED else [1, 2, 3, 5, 16, 17])
@@ -304,6 +303,7 @@ def test_chunks_fill_the_device() -> None:
         assert not 0 < waves % 1 < 0.3
 
 
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
 @pytest.mark.parametrize(
     ("name", "shape", "error", "message"),
     [
@@ -316,13 +316,11 @@ def test_chunks_fill_the_device() -> None:
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(machine, name, shape, error, message) -> None:
-    if machine.name == "cpu" and name == "spectrum":
-        pytest.skip("the CPU stores tiles: see test_spectra_in_tiles_that_do_not_fit_are_refused")
     problem = Problem(2, 3, 4, False, formats.FIXED32, *DTYPES[0])
-    rows = [problem.rows(n, paired=machine.name != "cpu") for n in (2, 3)]
+    rows = [problem.rows(n) for n in (2, 3)]
     shapes = {
         "result": (rows[0], 4),
-        "spectrum": (2, 3, 8) if machine.name != "cpu" else (2, 1, 3, 8),
+        "spectrum": (2, 3, 8),
         "scales": (2, 3, 1),
         "vector": (rows[1], 4),
     }
@@ -343,8 +341,7 @@ def test_runs_that_are_one_frequency_short_are_refused(machine) -> None:
     def run(spectrum: int, vector: int, result: int) -> None:
         values, scales = machine.put(np.zeros((2, 3, 2 * spectrum))), machine.put(np.zeros((1, 1, 1)))
         arrays = [
-            machine.put(np.zeros((problem.rows(rows, paired=True), width), DOUBLE))
-            for rows, width in ((2, result), (3, vector))
+            machine.put(np.zeros((problem.rows(rows), width), DOUBLE)) for rows, width in ((2, result), (3, vector))
         ]
         launch(arrays[0], formats.StoredArrays(values, scales), arrays[1])
 

@@ -18,6 +18,7 @@ from numba_fftmatvec.kernels.lanes import vector_width
 from numba_fftmatvec.kernels.sbgemv import cpu
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
 from numba_fftmatvec.kernels.tiling import tile_launcher
+from numba_fftmatvec.kernels.transforms import transform_launcher
 from support.machines import INTERPRETED, run_kernel_tests
 from support.stored import decode
 
@@ -60,6 +61,30 @@ def stored_spectrum(problem: Problem) -> tuple[formats.StoredArrays, np.ndarray]
     return formats.StoredArrays(values, scales), meant
 
 
+def tiles_of(rows: np.ndarray, num_vecs: int, beyond: float = 0.0) -> np.ndarray:
+    """Return the tiles of complex rows (num_vecs blocks, frequencies), with a value beyond the last frequency."""
+    blocks, frequencies = rows.shape[0] // num_vecs, rows.shape[1]
+    vectors, tiles, *_ = shape = formats.vector_tiles(num_vecs, frequencies, blocks)
+    padded = np.full((vectors, blocks, tiles * TILE), beyond, DOUBLE)
+    padded[:num_vecs, :, :frequencies] = rows.reshape(num_vecs, blocks, frequencies)
+    return padded.reshape(vectors, blocks, tiles, TILE).transpose(0, 2, 1, 3).copy().view(np.float64).reshape(shape)
+
+
+def rows_of(tiles: np.ndarray, num_vecs: int, frequencies: int) -> np.ndarray:
+    """Return the complex rows (num_vecs blocks, frequencies) of tiles."""
+    vectors, _, blocks, _ = tiles.shape
+    rows = tiles.view(DOUBLE).transpose(0, 2, 1, 3).reshape(vectors, blocks, -1)
+    return rows[:num_vecs, :, :frequencies].reshape(-1, frequencies)
+
+
+def multiply(problem: Problem, spectrum: formats.StoredArrays, operand: np.ndarray) -> np.ndarray:
+    """Return the rows of the result for rows of the operand. What memory held before has no effect."""
+    shape = formats.vector_tiles(problem.num_vecs, problem.frequencies, problem.results)
+    result = np.full(shape, np.nan)
+    cpu.launcher(Target("cpu"), problem)(result, spectrum, tiles_of(operand, problem.num_vecs, np.nan))
+    return rows_of(result, problem.num_vecs, problem.frequencies)
+
+
 def check(problem: Problem) -> None:
     """Compare with einsum in complex128.
 
@@ -67,17 +92,12 @@ def check(problem: Problem) -> None:
     the sum of magnitudes.
     """
     spectrum, meant = stored_spectrum(problem)
-    frequencies = problem.frequencies
-    vectors = random((problem.num_vecs, problem.reduced, frequencies), 1)
-    operand = np.full((problem.num_vecs * problem.reduced, frequencies + 2), np.nan, DOUBLE)
-    operand[:, :frequencies] = vectors.reshape(-1, frequencies)
-    found = np.full((problem.num_vecs * problem.results, frequencies + 3), 9, DOUBLE)
-    cpu.launcher(Target("cpu"), problem, np.empty)(found, spectrum, operand)
-    assert (found[:, frequencies:] == 9).all()
+    vectors = random((problem.num_vecs, problem.reduced, problem.frequencies), 1)
+    found = multiply(problem, spectrum, vectors.reshape(-1, problem.frequencies))
     factor, letters = (meant.conj(), "dmk,rdk->rmk") if problem.adjoint else (meant, "dmk,rmk->rdk")
     expected = np.einsum(letters, factor, vectors)
     magnitude = np.einsum(letters, abs(meant), abs(vectors))
-    error = abs(found[:, :frequencies].reshape(expected.shape) - expected)
+    error = abs(found.reshape(expected.shape) - expected)
     assert (error <= 2 * (2 * problem.reduced + 4) * 2.0**-53 * magnitude).all()
 
 
@@ -104,31 +124,13 @@ def test_tasks_that_cut_rows_and_runs_of_a_scale(monkeypatch, task, format, adjo
 
 
 @pytest.mark.parametrize("adjoint", [False, True])
-@pytest.mark.parametrize("vector", [np.complex64, DOUBLE])
-@pytest.mark.parametrize("result", [np.complex64, DOUBLE])
-def test_dtypes(result, vector, adjoint) -> None:
-    """Vectors of small integers, so that single precision represents them and the sums."""
-    sizes = Problem(5, 9, 21, adjoint, formats.COMPLEX64, vector, result, DOUBLE)
-    values = np.arange(5 * 12 // TILE * 9 * 2 * TILE).reshape(5, -1, 9, 2 * TILE) % 7 - 3.0
-    values = np.concatenate([values, np.zeros((5, 1, 9, 2 * TILE))], axis=1).astype(np.float32)
-    operand = ((np.arange(sizes.reduced * 11) % 5 - 2) * (1 + 2j)).reshape(-1, 11).astype(vector)
-    found = np.zeros((sizes.results, 11), result)
-    stored = formats.StoredArrays(values, np.zeros((1, 1, 1)))
-    cpu.launcher(Target("cpu"), sizes, np.empty)(found, stored, operand)
-    dense = values.astype(float).view(DOUBLE).transpose(0, 2, 1, 3).reshape(5, 9, -1)[..., :11]
-    expected = np.einsum("dmk,dk->mk", dense.conj(), operand) if adjoint else np.einsum("dmk,mk->dk", dense, operand)
-    np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("num_vecs", [1, 2])
 def test_a_value_that_is_not_finite_stays_in_its_row_and_frequency(num_vecs, adjoint) -> None:
     """Values read beyond the last term or row are multiplied by zero or dropped, and must not come from another row."""
     where = problem((5, 7, 9), adjoint, formats.COMPLEX128, num_vecs)
     spectrum, _ = stored_spectrum(where)
     spectrum.values[-1, 1, -1, 0] = np.nan  # frequency 4
-    found = np.zeros((num_vecs * where.results, 9), DOUBLE)
-    cpu.launcher(Target("cpu"), where, np.empty)(found, spectrum, random((num_vecs * where.reduced, 9), 1))
+    found = multiply(where, spectrum, random((num_vecs * where.reduced, 9), 1))
     expected = np.zeros((num_vecs, where.results, 9), bool)
     expected[:, -1, 4] = True
     np.testing.assert_array_equal(np.isnan(found).reshape(expected.shape), expected)
@@ -140,11 +142,11 @@ def test_results_are_the_same_for_each_number_of_threads() -> None:
         wanted = problem((9, 13, 70), adjoint, formats.FIXED32, num_vecs)
         spectrum, _ = stored_spectrum(wanted)
         operand = random((num_vecs * wanted.reduced, 70), 1)
-        found = [np.zeros((num_vecs * wanted.results, 70), DOUBLE) for _ in range(2)]
-        for result, threads in zip(found, (1, 7), strict=True):
+        found = []
+        for threads in (1, 7):
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(cpu, "get_num_threads", lambda count=threads: count)
-                cpu.launcher(Target("cpu"), wanted, np.empty)(result, spectrum, operand)
+                found.append(multiply(wanted, spectrum, operand))
         np.testing.assert_array_equal(*found)
 
 
@@ -181,9 +183,10 @@ def test_a_launch_compiles_nothing(monkeypatch, num_vecs) -> None:
     spectrum, _ = stored_spectrum(where)  # encoded
     decode = encoding.decode_launcher(target, formats.FIXED16)
     decode(np.zeros((3, 8)), np.zeros((3, 64), np.int16), spectrum.scales[0])
-    vectors = random((num_vecs * 3, 4), 1)
-    cpu.launcher(target, where, np.empty)(np.zeros((num_vecs * 2, 4), DOUBLE), spectrum, vectors)
-    assert len(compiled) == 9  # a reduction has two stages
+    multiply(where, spectrum, random((num_vecs * 3, 4), 1))
+    launch = transform_launcher(target, "rfft", num_vecs, 3, 6, (float, float, float))
+    launch(np.zeros(formats.vector_tiles(num_vecs, 4, 3)), np.ones((num_vecs * 3, 3)))
+    assert len(compiled) == 10  # a reduction has two stages
     assert all(len(each.signatures) == 1 for each in compiled)
 
 
@@ -194,7 +197,7 @@ def test_the_inner_loop_has_packed_multiply_adds_and_no_scalar_ones(format, adjo
     """A block has as many fused multiply-adds as its products need, and fewer permutations."""
     width = vector_width()
     register = "zmm" if width == 8 else "ymm"
-    kernel = cpu.sbgemv_kernel(format, np.dtype(DOUBLE), np.dtype(DOUBLE), adjoint)
+    kernel = cpu.sbgemv_kernel(format, adjoint, cpu.ONE)
     compiled = njit(parallel=True, nogil=True)(kernel.function("cpu"))  # cached code has no assembly
     compiled.compile(tuple(kernel.nests["cpu"].signature))
     assembly = "\n".join(compiled.inspect_asm().values())
@@ -202,8 +205,7 @@ def test_the_inner_loop_has_packed_multiply_adds_and_no_scalar_ones(format, adjo
     if packed == 0 and "vfmadd" not in assembly:
         pytest.skip("the processor has no fused multiply-add")
     assert not re.search(r"\tvfn?m(?:add|sub)\d+sd\t", assembly)
-    strip = cpu.STRIPS[adjoint]
-    assert packed >= 2 * strip.down * strip.right * cpu.PARTS // width
+    assert packed >= 2 * cpu.ONE.down * cpu.ONE.right * cpu.PARTS // width
     assert "prefetch" in assembly
     permuted = len(re.findall(rf"\tv(?:movddup|shufpd|permilpd|permpd|unpck\w+)\t.*{register}", assembly))
     assert permuted <= packed
@@ -215,7 +217,7 @@ AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": ""}
 @pytest.mark.skipif(INTERPRETED or os.environ.get("NUMBA_CPU_NAME") == "haswell", reason="this is the other process")
 @pytest.mark.skipif(vector_width() < 8, reason="the processor has no AVX-512 to do without")
 def test_kernels_for_avx2() -> None:
-    assert run_kernel_tests(["test_sbgemv_cpu.py"], **AVX2, PYTEST_ADDOPTS="-k 'multiply_adds or dtypes'") > 0
+    assert run_kernel_tests(["test_sbgemv_cpu.py"], **AVX2, PYTEST_ADDOPTS="-k 'multiply_adds or not_finite'") > 0
 
 
 @pytest.mark.parametrize(
@@ -229,9 +231,26 @@ def test_kernels_for_avx2() -> None:
 def test_spectra_in_tiles_that_do_not_fit_are_refused(shape, message) -> None:
     wanted = problem((2, 3, 5), False, formats.COMPLEX128, 1)
     stored = formats.StoredArrays(np.zeros(shape), np.zeros((1, 1, 1)))
-    launch = cpu.launcher(Target("cpu"), wanted, np.empty)
     with pytest.raises(ValueError, match=message):
-        launch(np.zeros((2, 5), DOUBLE), stored, np.zeros((3, 5), DOUBLE))
+        cpu.launcher(Target("cpu"), wanted)(np.zeros((1, 2, 2, 8)), stored, np.zeros((1, 2, 3, 8)))
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "error", "message"),
+    [
+        ("result", (1, 2, 4, 8), ValueError, r"result's spectrum: expected shape \(1, 2, 2, 8\), found \(1, 2, 4, 8\)"),
+        ("vector", (1, 1, 3, 8), ValueError, "vector's spectrum: expected shape"),
+        ("vector", (2, 2, 3, 8), ValueError, "vector's spectrum: expected shape"),
+        ("scales", (2, 3, 2), ValueError, "spectrum's scales: expected shape"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(name, shape, error, message) -> None:
+    shapes = {"result": (1, 2, 2, 8), "vector": (1, 2, 3, 8), "spectrum": (2, 2, 3, 8), "scales": (2, 3, 1)}
+    dtypes = {"spectrum": np.int32}
+    arrays = {key: np.zeros(size, dtypes.get(key)) for key, size in (shapes | {name: shape}).items()}
+    launch = cpu.launcher(Target("cpu"), problem((2, 3, 5), False, formats.FIXED32, 1))
+    with pytest.raises(error, match=message):
+        launch(arrays["result"], formats.StoredArrays(arrays["spectrum"], arrays["scales"]), arrays["vector"])
 
 
 @pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)

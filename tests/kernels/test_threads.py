@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from numba_fftmatvec.kernels import threads
 from numba_fftmatvec.kernels.threads import accessors, by_work, pool_size
 
 
@@ -19,8 +18,8 @@ def test_small_launches_take_one_thread() -> None:
         if number:
             raise ZeroDivisionError
 
-    launch = by_work(run, [0, 2])
-    half = np.empty(threads.PARALLEL_BYTES // 2, np.int8)
+    launch = by_work(run, [0, 2], least=1000)
+    half = np.empty(500, np.int8)
     try:
         for caller in (2, 1):
             set_number(caller)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from numba_fftmatvec.kernels import Target, elementwise, encoding, padding, pairs, reductions
-from numba_fftmatvec.kernels.formats import FIXED16, RUN, TILE, StoredArrays
+from numba_fftmatvec.kernels.formats import FIXED16, PARTS, RUN, StoredArrays, vector_tiles
 from numba_fftmatvec.kernels.jit import require_cuda
 from numba_fftmatvec.kernels.sbgemv import sbgemv_launcher
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
@@ -174,50 +174,71 @@ def check_reductions(machine: Machine) -> None:
         assert float(machine.get(partials, slice(-1, None))[0]) == expected, name
 
 
+def marked_blocks() -> tuple[list[int], np.ndarray]:
+    """Return block columns, and the factors of their blocks in two block rows."""
+    blocks = [0, ROWS // 4, ROWS // 2, ROWS - 2, ROWS - 1]
+    return blocks, np.array([[3 * i + d + 1 for i in range(len(blocks))] for d in range(2)])
+
+
 def check_sbgemv(machine: Machine, adjoint: bool, num_vecs: int) -> None:
     """Multiply by a spectrum of which three frequencies of each long run are used; operand or result are long too."""
-    paired = machine.name != "cpu"
+    if machine.name == "cpu":
+        return check_sbgemv_in_tiles(machine, adjoint, num_vecs)
     double: Any = np.complex128
-    single: Any = np.complex64 if paired else double
+    single: Any = np.complex64
     problem = Problem(2, ROWS, 4, adjoint, FIXED16, single, single, double, num_vecs)
-    shape = (2, ROWS, COLUMNS) if paired else (2, COLUMNS // (2 * TILE), ROWS, 2 * TILE)
-    values = machine.zeros(shape, FIXED16.part)
+    values = machine.zeros((2, ROWS, COLUMNS), FIXED16.part)
     scales = machine.zeros((2, ROWS, 1), np.float64)
     scales.array[:] = 1
-    blocks = [0, ROWS // 4, ROWS // 2, ROWS - 2, ROWS - 1]
-    factors = np.array([[3 * i + d + 1 for i in range(len(blocks))] for d in range(2)])
+    blocks, factors = marked_blocks()
     for d in range(2):
         for m, factor in zip(blocks, factors[d], strict=True):
-            run = (d, m) if paired else (d, 0, m)
-            values.array[(*run, slice(0, 6, 2))] = int(factor)  # real parts
+            values.array[d, m, slice(0, 6, 2)] = int(factor)  # real parts
     # The operand is an impulse at time 0 of the marked blocks, of 1 in the first vector and of 2 in the second.
-    columns = COLUMNS if problem.rows(ROWS, paired=paired) < ROWS else COLUMNS // 2 + 1
-    many = problem.rows(ROWS, paired=paired), columns
-    few = problem.rows(2, paired=paired), problem.length
+    columns = COLUMNS if problem.rows(ROWS) < ROWS else COLUMNS // 2 + 1
+    many, few = (problem.rows(ROWS), columns), (problem.rows(2), problem.length)
     operand, result = (machine.zeros(shape, single) for shape in ((few, many) if adjoint else (many, few)))
-    width = problem.length if paired else problem.frequencies
+    width = problem.length
     for block in range(2) if adjoint else blocks:
         for v in range(num_vecs):
-            row, unit = place(problem, problem.reduced, block, v, paired)
+            row, unit = place(problem, problem.reduced, block, v)
             operand.array[row, slice(0, width)] += (v + 1) * unit
     launch = sbgemv_launcher(machine.target, problem, machine.allocate)
     launch(result.view, StoredArrays(values.view, scales.view), operand.view)
     expected = factors.sum(axis=0) if adjoint else factors.sum(axis=1)
     for block, total in zip(blocks if adjoint else range(2), expected, strict=True):
         for v in range(num_vecs):
-            row, unit = place(problem, problem.results, block, v, paired)
+            row, unit = place(problem, problem.results, block, v)
             transform = machine.get(result, row, slice(0, width))
             part = transform.imag if unit == 1j else transform.real
             np.testing.assert_array_equal(part, np.full(width, (v + 1) * total))
 
 
-def place(problem: Problem, blocks: int, block: int, v: int, paired: bool) -> tuple[int, complex]:
+def place(problem: Problem, blocks: int, block: int, v: int) -> tuple[int, complex]:
     """Return the row of a block of a vector, and the unit by which it is a part of a pair."""
-    if not paired:
-        return v * blocks + block, 1
     if problem.num_vecs == 1:
         return block // 2, 1j if block % 2 else 1
     return v // 2 * blocks + block, 1j if v % 2 else 1
+
+
+def check_sbgemv_in_tiles(machine: Machine, adjoint: bool, num_vecs: int) -> None:
+    """Multiply by a spectrum of which the first tile of frequencies is used, by the CPU's kernel."""
+    double: Any = np.complex128
+    problem = Problem(2, ROWS, 4, adjoint, FIXED16, double, double, double, num_vecs)
+    values = machine.zeros((2, COLUMNS // PARTS, ROWS, PARTS), FIXED16.part).array
+    scales = np.ones((2, ROWS, 1))
+    blocks, factors = marked_blocks()
+    values[:, 0, blocks, :6:2] = factors[..., None]  # real parts of three frequencies
+    operand, result = (
+        np.zeros(vector_tiles(num_vecs, problem.frequencies, count)) for count in (problem.reduced, problem.results)
+    )
+    for v in range(num_vecs):
+        operand[v, 0, slice(2) if adjoint else blocks, :6:2] = v + 1
+    sbgemv_launcher(machine.target, problem, machine.allocate)(result, StoredArrays(values, scales), operand)
+    expected = factors.sum(axis=0) if adjoint else factors.sum(axis=1)
+    for v in range(num_vecs):
+        found = result[v, 0, blocks if adjoint else slice(2), :6:2]
+        np.testing.assert_array_equal(found, np.repeat((v + 1) * expected[:, None], 3, axis=1))
 
 
 CHECKS = {

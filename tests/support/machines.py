@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from numba_fftmatvec.kernels import Target
+from numba_fftmatvec.kernels import Target, pocketfft, transforms
 from numba_fftmatvec.kernels.formats import RUN, TILE, Format
 from numba_fftmatvec.kernels.jit import CpuNest, clear, require_cuda
+from numba_fftmatvec.kernels.lanes import Block
 from numba_fftmatvec.kernels.sbgemv import cpu
 
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") == "1"
@@ -54,19 +55,45 @@ class Machine:
         return self.get(result)
 
 
-def block_product(rows: int, terms: int, format: Format, adjoint: bool, width: int) -> Callable[..., None]:
+def block_product(block: Block, format: Format, adjoint: bool, width: int) -> Callable[..., None]:
     """Return the Python function for the intrinsic of the same name."""
+    rows, terms = (block.right, block.down) if adjoint else (block.down, block.right)
 
-    def add(sums: Any, row: int, values: Any, scales: Any, d: int, tile: int, m: int, vector: Any, term: int) -> None:
-        assert row >= 0 <= term and row + rows <= len(sums) and term + terms <= len(vector)
+    def add(
+        sums: Any, v: int, row: int, values: Any, scales: Any, d: int, tile: int, m: int, vectors: Any, term: int
+    ) -> None:
+        assert min(v, row, term) >= 0 and v + block.vecs <= len(sums) == len(vectors)
+        assert row + rows <= sums.shape[2] and term + terms <= vectors.shape[2]
         for i, j in np.ndindex(rows, terms):
             place = (d + j, m + i) if adjoint else (d + i, m + j)
             scale = scales[(*place, tile * TILE // RUN)] if format.is_fixed else 1.0
             factor = (values[place[0], tile, place[1]] * np.float64(scale)).view(np.complex128)
-            value = vector[term + j].view(np.complex128)
-            sums[row + i] += (factor * (value.conj() if adjoint else value)).view(np.float64)
+            for each in range(v, v + block.vecs):
+                value = vectors[each, tile, term + j].view(np.complex128)
+                sums[each, tile, row + i] += ((factor.conj() if adjoint else factor) * value).view(np.float64)
 
     return add
+
+
+def block_prefetch(down: int, right: int, itemsize: int) -> Callable[..., None]:
+    """Return the Python function for the intrinsic of the same name, which checks the block."""
+
+    def prefetch(values: Any, d: int, tile: int, m: int) -> None:
+        assert 0 <= d <= len(values) - down and tile < values.shape[1] and m + right <= values.shape[2]
+
+    return prefetch
+
+
+def rows_transform(kind: str) -> Callable[..., None]:
+    """Return the Python function for the intrinsic of the same name."""
+
+    def transform(address: int, data: int, source: Any, width: int, destination: Any, result: int, rows: int) -> None:
+        reals = (width, 2 * result) if kind == "rfft" else (2 * width, result)
+        assert rows <= min(len(source), len(destination))
+        assert reals[0] <= source.shape[1] and reals[1] <= destination.shape[1]
+        pocketfft.run_loop(kind, pocketfft.Loop(address, data), source, width, destination, result, rows)
+
+    return transform
 
 
 def interpret(patch: pytest.MonkeyPatch) -> None:
@@ -74,6 +101,8 @@ def interpret(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CpuNest, "compile_formula", staticmethod(lambda formula, called: formula))
     patch.setattr(CpuNest, "compile", lambda nest, function: function)
     patch.setattr(cpu, "block_product", block_product)
+    patch.setattr(cpu, "block_prefetch", block_prefetch)
+    patch.setattr(transforms, "rows_transform", rows_transform)
     clear()
 
 

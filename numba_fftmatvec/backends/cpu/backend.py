@@ -24,7 +24,7 @@ from ..arrays import ArrayLibrary
 from ..base import Buffer, Launchers, Program, Transform, Workspace
 from ..cores import Place, default_threads
 from .memory import available_bytes
-from .transforms import Pieces, RealTransforms
+from .transforms import RealTransforms
 
 
 def cpu_model() -> str:
@@ -153,7 +153,7 @@ class CpuBackend:
 
     def transforms(self, workspace: Workspace, layout: MatrixLayout, num_vecs: int) -> RealTransforms:
         """Return the planner of real transforms."""
-        return RealTransforms(self._pieces, self.target, workspace, layout, num_vecs)
+        return RealTransforms(self.target, workspace, layout, num_vecs)
 
     @cached_property
     def arrays(self) -> ArrayLibrary:
@@ -161,10 +161,6 @@ class CpuBackend:
         from .arrays import CpuArrays  # scipy.sparse.linalg takes 0.3 s to import, and products do not need it
 
         return CpuArrays(self.threads)
-
-    @cached_property
-    def _pieces(self) -> Pieces:
-        return Pieces(self.threads)
 
     def accumulator(self, format: Format) -> np.dtype[Any]:
         """Accumulate in double: a CPU core runs it at half the speed of single, and memory is slower than both."""
