@@ -3,14 +3,18 @@
 ``python bench/inversion.py --backend cuda --json bench/results/h100/inversion.json``. ``hessian`` is F Gamma F* from
 the blocks, with the spectrum's inverse transforms (``blocks_ms``) apart; ``by_columns_ms`` is the same matrix column by
 column through `matmat` of 16, of which a few products are timed. The online steps wait for their results.
+
+A small problem runs first, which compiles and loads everything. With ``--repetitions 1`` the offline parts then run
+once each; otherwise a run that is not timed precedes the others. Rank 0 reports each part on the error output.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,28 +30,56 @@ from numba_fftmatvec.inversion.source import SourceMap
 SHAPES = {"cpu": [(2500, 50, 100)], "cuda": [(5000, 100, 100)]}  # Nm, Nd, Nt
 QUANTITIES = 10
 RIGHT_HAND_SIDES = 16
+START = time.perf_counter()
+
+Record = dict[str, Any]
 
 
-def decaying(rows: int, cols: int, steps: int, seed: int) -> Any:
-    """Return a function that makes the blocks of a row of a decaying, oscillating causal map."""
+def decaying(arrays: Any, rows: int, cols: int, steps: int, seed: int) -> Callable[[int], Any]:
+    """Return a function that makes the blocks of a row of a decaying, oscillating causal map.
 
-    def row(d: int) -> np.ndarray:
-        rng, t = np.random.default_rng([seed, d]), np.arange(steps)
-        return rng.standard_normal((cols, 1)) * np.exp(-0.05 * t) * np.sin(0.3 * t + rng.uniform(0, 6, (cols, 1)))
+    The blocks are ``a exp(-t / 20) sin(0.3 t + p)`` with random a and p. The values of a row are the product of a
+    (cols, 2) and a (2, steps) matrix, so that a GPU makes them itself, and a host takes no sine of each.
+
+    Parameters
+    ----------
+    arrays : ArrayLibrary
+        The backend's array library, which makes the values.
+    rows, cols, steps, seed : int
+        The sizes of the map, and the seed of its random numbers.
+    """
+    t = np.arange(steps)
+    waves = arrays.numpy.asarray(np.exp(-0.05 * t) * np.stack([np.sin(0.3 * t), np.cos(0.3 * t)]))
+
+    def row(d: int) -> Any:
+        if not 0 <= d < rows:
+            raise IndexError(f"row: expected one of {rows}, found {d}")
+        rng = np.random.default_rng([seed, d])
+        amplitudes, phases = rng.standard_normal((cols, 1)), rng.uniform(0, 6, (cols, 1))
+        return arrays.numpy.asarray(amplitudes * np.hstack([np.cos(phases), np.sin(phases)])) @ waves
 
     return row
 
 
-def milliseconds(comm: fm.Comm, run: Callable[[], Any], repetitions: int) -> float:
-    """Return the median time of a run, with its end on the device, after one that is not timed."""
-    times = []
-    for _ in range(1 + repetitions):
-        comm.synchronize()
-        start = time.perf_counter()
-        run()
-        comm.synchronize()
-        times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[1:])
+def report(comm: fm.Comm, text: str) -> None:
+    """Print on rank 0 the seconds since the start and a text, at once."""
+    if comm.world_rank == 0:
+        print(f"{time.perf_counter() - START:7.1f} s  {text}", file=sys.stderr, flush=True)
+
+
+def elapsed(comm: fm.Comm, run: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the time of a run in ms, with its end on the device, and its result."""
+    comm.synchronize()
+    start = time.perf_counter()
+    result = run()
+    comm.synchronize()
+    return 1e3 * (time.perf_counter() - start), result
+
+
+def milliseconds(comm: fm.Comm, run: Callable[[], Any], repetitions: int, *, warmed: bool = False) -> float:
+    """Return the median time of a run, after one that is not timed unless the work is warmed up."""
+    times = [elapsed(comm, run)[0] for _ in range(repetitions + (not warmed))]
+    return statistics.median(times[-repetitions:])
 
 
 def by_columns(F: fm.Matrix, prior: inversion.Prior, repetitions: int) -> float:
@@ -65,85 +97,82 @@ def by_columns(F: fm.Matrix, prior: inversion.Prior, repetitions: int) -> float:
     return milliseconds(F.comm, columns, repetitions) * F.layout.Nd * F.layout.Nt / RIGHT_HAND_SIDES
 
 
-Record = dict[str, Any]
-
-
 def offline(
     F: fm.Matrix, prior: inversion.Prior, noise: inversion.Noise, repetitions: int, *, columns: bool
-) -> list[Record]:
-    """Return the records of the data-space Hessian and of its factor."""
-    comm = F.comm
-    blocks_ms = milliseconds(comm, lambda: RootBlocks(SourceMap(F), prior), repetitions)
-    blocks = RootBlocks(SourceMap(F), prior)
-    hessian_ms = milliseconds(comm, lambda: block_covariance(blocks), repetitions)
-    formed: Record = {"benchmark": "hessian", "median_ms": hessian_ms, "blocks_ms": blocks_ms}
+) -> Iterator[Record]:
+    """Yield the records of the data-space Hessian and of its factor. Each Hessian that is formed is factorised."""
+    comm, runs = F.comm, repetitions + (repetitions > 1)
+    times: dict[str, list[float]] = {"blocks": [], "hessian": [], "cholesky": []}
+    for _ in range(runs):
+        spent, blocks = elapsed(comm, lambda: RootBlocks(SourceMap(F), prior))
+        times["blocks"].append(spent)
+        spent, hessian = elapsed(comm, lambda blocks=blocks: block_covariance(blocks))
+        times["hessian"].append(spent)
+        report(comm, f"the Hessian took {spent:.0f} ms")
+        add_noise(hessian, noise)
+        spent, _ = elapsed(comm, lambda hessian=hessian: factorise(hessian))
+        times["cholesky"].append(spent)
+        report(comm, f"its factor took {spent:.0f} ms")
+        nbytes = hessian.nbytes
+        del blocks, hessian  # before the next ones take as much memory
+    medians = {name: statistics.median(found[-repetitions:]) for name, found in times.items()}
+    formed: Record = {"benchmark": "hessian", "median_ms": medians["hessian"], "blocks_ms": medians["blocks"]}
     if columns:
         columns_ms = by_columns(F, prior, repetitions)
-        formed |= {"by_columns_ms": columns_ms, "by_columns_over_blocks": columns_ms / (blocks_ms + hessian_ms)}
-    times = []
-    for _ in range(1 + repetitions):
-        hessian = block_covariance(blocks)
-        add_noise(hessian, noise)
-        comm.synchronize()
-        start = time.perf_counter()
-        factorise(hessian)
-        comm.synchronize()
-        times.append(1e3 * (time.perf_counter() - start))
-    return [formed, {"benchmark": "cholesky", "median_ms": statistics.median(times[1:]), "bytes": hessian.nbytes}]
+        ratio = columns_ms / (medians["blocks"] + medians["hessian"])
+        formed |= {"by_columns_ms": columns_ms, "by_columns_over_blocks": ratio}
+        report(comm, f"the Hessian by columns takes {columns_ms:.0f} ms")
+    yield formed
+    yield {"benchmark": "cholesky", "median_ms": medians["cholesky"], "bytes": nbytes}
 
 
 def streamed(inverse: inversion.RealTimeInversion, data: np.ndarray) -> list[Record]:
     """Return the records of the steps of a stream, with a forecast after each."""
     stream = inverse.stream()
-
-    def forecast(_: np.ndarray) -> Any:
-        return stream.forecast
-
     times: dict[str, list[float]] = {"assimilate": [], "stream forecast": []}
     for values in data.T:
-        for found, step in zip(times.values(), (stream.assimilate, forecast), strict=True):
-            inverse.comm.synchronize()
-            start = time.perf_counter()
-            step(values)
-            inverse.comm.synchronize()
-            found.append(1e3 * (time.perf_counter() - start))
+        steps = (lambda values=values: stream.assimilate(values)), (lambda: stream.forecast)
+        for found, step in zip(times.values(), steps, strict=True):
+            found.append(elapsed(inverse.comm, step)[0])
     return [
         {"benchmark": name, "median_ms": statistics.median(found), "last_ms": found[-1], "max_ms": max(found)}
         for name, found in times.items()
     ]
 
 
-def online(inverse: inversion.RealTimeInversion, repetitions: int) -> list[Record]:
-    """Return the records of a whole factorisation, and of the online steps."""
+def online(inverse: inversion.RealTimeInversion, repetitions: int) -> Iterator[Record]:
+    """Yield the records of a whole factorisation, and of the online steps."""
     comm, layout = inverse.comm, inverse.F.layout
-    offline_ms = milliseconds(comm, inverse.factorise, 1)
+    offline_ms = milliseconds(comm, inverse.factorise, 1, warmed=repetitions == 1)
+    yield {"benchmark": "offline", "median_ms": offline_ms, "quantities": QUANTITIES}
     data = np.random.default_rng(3).standard_normal((layout.Nd, layout.Nt))
-    infer_ms = milliseconds(comm, lambda: inverse.infer(data), repetitions)
+    yield {"benchmark": "infer", "median_ms": milliseconds(comm, lambda: inverse.infer(data), repetitions)}
     forecast_ms = milliseconds(comm, lambda: inverse.forecast(data), repetitions)
+    yield {"benchmark": "forecast", "median_ms": forecast_ms, "quantities": QUANTITIES}
     streamed(inverse, data)  # warms up
-    return [
-        {"benchmark": "offline", "median_ms": offline_ms, "quantities": QUANTITIES},
-        {"benchmark": "infer", "median_ms": infer_ms},
-        {"benchmark": "forecast", "median_ms": forecast_ms, "quantities": QUANTITIES},
-        *streamed(inverse, data),
-    ]
+    report(comm, "a stream is warmed up")
+    yield from streamed(inverse, data)
 
 
-def measured(comm: fm.Comm, shape: tuple[int, int, int], repetitions: int, *, columns: bool) -> list[Record]:
-    """Return the records of one shape."""
+def measured(comm: fm.Comm, shape: tuple[int, int, int], repetitions: int, *, columns: bool) -> Iterator[Record]:
+    """Yield the records of one shape."""
     Nm, Nd, Nt = shape
-    F, G = (fm.Matrix(comm, Nm, rows, Nt, global_sizes=True) for rows in (Nd, QUANTITIES))
-    F.init_mat_from_array(decaying(Nd, Nm, Nt, 0))
-    G.init_mat_from_array(decaying(QUANTITIES, Nm, Nt, 1))
+    common = {"shape": list(shape), "ranks": comm.world_size, "backend": comm.backend.name}
+    matrices = []
+    for seed, rows in enumerate((Nd, QUANTITIES)):
+        matrix = fm.Matrix(comm, Nm, rows, Nt, global_sizes=True)
+        matrix.init_mat_from_array(decaying(comm.backend.arrays, rows, Nm, Nt, seed))
+        matrices.append(matrix)
+        comm.synchronize()
+        report(comm, f"{rows} x {Nm} blocks of {Nt} steps are set up")
+    F, G = matrices
     prior = inversion.DiagonalPrior(np.random.default_rng(2).uniform(0.5, 2.0, Nm))
     noise = inversion.WhiteNoise(0.3)
-    found = offline(F, prior, noise, repetitions, columns=columns)
-    found += online(inversion.RealTimeInversion(F, prior, noise, G), repetitions)
-    common = {"shape": list(shape), "ranks": comm.world_size, "backend": comm.backend.name}
-    for record in found:
-        record |= common
-        print(record, flush=True)
-    return found
+    for record in offline(F, prior, noise, repetitions, columns=columns):
+        yield record | common
+    for record in online(inversion.RealTimeInversion(F, prior, noise, G), repetitions):
+        report(comm, f"{record['benchmark']} took {record['median_ms']:.3g} ms")
+        yield record | common
 
 
 def main() -> None:
@@ -153,13 +182,20 @@ def main() -> None:
     parser.add_argument("--shape", type=int, nargs=3, action="append", metavar=("Nm", "Nd", "Nt"))
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--no-columns", action="store_true", help="do not time the Hessian column by column")
-    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--json", type=Path, help="the file of the results")
     options = parser.parse_args()
+    columns = not options.no_columns
     with fm.Comm(backend=options.backend) as comm:
-        records = []
+        report(comm, f"{comm.world_size} ranks on {comm.backend.device_name()}")
+        records, small = [], (max(64, comm.world_size), 8, 16)
+        for _ in measured(comm, small, 1, columns=columns):
+            pass
         for shape in options.shape or SHAPES[comm.backend.name]:
-            records += measured(comm, tuple(shape), options.repetitions, columns=not options.no_columns)
-        if comm.world_rank == 0:
+            for record in measured(comm, tuple(shape), options.repetitions, columns=columns):
+                records.append(record)
+                if comm.world_rank == 0:
+                    print(record, flush=True)
+        if comm.world_rank == 0 and options.json is not None:
             write_results(options.json, records, comm.backend.device_name())
 
 
