@@ -31,7 +31,7 @@ def save_arrays(
             path = file_path(path)
         phase = f"writing {path}"
         first = comm.world_rank == 0
-        with archive_writer(path, kind, shapes, content) if first else nullcontext() as writer:
+        with archive_writer(path, kind, shapes, content, comm.threads) if first else nullcontext() as writer:
             for name, values in arrays:
                 array = values()
                 with comm.agreement(phase):
@@ -46,7 +46,7 @@ def read_arrays(comm: Comm, path: FilePath, kind: str) -> Iterator[Archive]:
         with comm.agreement(f"reading a {kind}"):
             path = file_path(path)
         phase = f"reading {path}"
-        with comm.agreement(phase), open_archive(path, kind) as archive:
+        with comm.agreement(phase), open_archive(path, kind, comm.threads) as archive:
             with comm.agreement(phase, {"version of the file": archive.version}):
                 pass
             yield archive

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ..errors import ArgumentError, ChecksumError, FileFormatError, ShapeError
 from .atomic import FilePath, file_path
 from .dataset import integer_attribute, open_file, values_dataset
-from .digests import SPAN, stored_digests
+from .digests import SPAN, Digests, stored_digests
 from .storage import Storage, check_layout
 from .values import ValuesWriter, written_file
 
@@ -77,7 +77,7 @@ class ArchiveWriter:
 
 @contextmanager
 def archive_writer(
-    path: FilePath, kind: str, shapes: Shapes, description: Mapping[str, Any]
+    path: FilePath, kind: str, shapes: Shapes, description: Mapping[str, Any], threads: int | None = None
 ) -> Iterator[ArchiveWriter]:
     """Write named float64 arrays; an existing file is replaced in one step when the body ends.
 
@@ -91,6 +91,8 @@ def archive_writer(
         The shapes of the arrays by name; all of them must be written.
     description : mapping
         Plain values that describe the content, for JSON.
+    threads : int, optional
+        The largest number of threads; by default one for each core that this process may use.
 
     Raises
     ------
@@ -104,7 +106,7 @@ def archive_writer(
         raise ArgumentError(f"{path}: expected a description of at most {LARGEST_CONTENT} bytes, found {len(content)}")
     size = sum(math.prod(shape) for shape in shapes.values())
     with written_file(path) as descriptor:
-        values = ValuesWriter(path, descriptor, size, {"content_digest": _digest(content)}, content)
+        values = ValuesWriter(path, descriptor, size, {"content_digest": _digest(content)}, content, threads)
         writer = ArchiveWriter(path, shapes, values)
         yield writer
         writer.finish()
@@ -121,10 +123,13 @@ class Archive:
         The shapes of the arrays by name.
     """
 
-    def __init__(self, path: Path, description: dict[str, Any], storage: Storage, digests: Any) -> None:
+    def __init__(
+        self, path: Path, description: dict[str, Any], storage: Storage, digests: Digests, threads: int | None
+    ) -> None:
         self._path = path
         self._storage = storage
         self._digests = digests
+        self._threads = threads
         self.description = description
         self.shapes = {str(name): tuple(map(int, shape)) for name, shape in description["arrays"].items()}
         self._places = _places(self.shapes)
@@ -154,11 +159,11 @@ class Archive:
         if out.size:
             starts = [self._places[name].start + first for first in firsts]
             parts = [slice(start, start + out.shape[1]) for start in starts]
-            self._digests.read(self._path, self._storage.read, parts, list(out), self._storage.unit)
+            self._digests.read(self._path, self._storage.read, parts, list(out), self._storage.unit, self._threads)
 
 
 @contextmanager
-def open_archive(path: FilePath, kind: str) -> Iterator[Archive]:
+def open_archive(path: FilePath, kind: str, threads: int | None = None) -> Iterator[Archive]:
     """Yield a file of `archive_writer` after checking everything except the values.
 
     Parameters
@@ -167,6 +172,8 @@ def open_archive(path: FilePath, kind: str) -> Iterator[Archive]:
         The file.
     kind : str
         The kind that its content must have.
+    threads : int, optional
+        The largest number of threads; by default one for each core that this process may use.
 
     Raises
     ------
@@ -188,7 +195,7 @@ def open_archive(path: FilePath, kind: str) -> Iterator[Archive]:
         digests = stored_digests(path, dataset.size, dataset.attrs, bound)
         if digests is None:
             raise ChecksumError(f"{path}: expected SHA-256 digests, found none")
-        archive = Archive(path, description, Storage(path, dataset, file.id.get_vfd_handle()), digests)
+        archive = Archive(path, description, Storage(path, dataset, file.id.get_vfd_handle()), digests, threads)
         if (size := sum(map(math.prod, archive.shapes.values()))) != dataset.size:
             raise FileFormatError(f"{path}, vec: expected {size} values, as described, found {dataset.size}")
         yield archive

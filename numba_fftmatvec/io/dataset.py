@@ -98,11 +98,12 @@ class Content:
     digests: Digests | None
     version: bytes  # differs between versions of a file that were written in its place
     root: bytes | None  # the digest of the file, which its manifest has too
+    threads: int | None = None  # the most that verify values; by default one for each core of this process
 
     def read(self, parts: list[slice], out: list[NDArray[np.float64]]) -> None:
         """Read parts of the values, in ascending order, each into a contiguous array; verify those with digests."""
         if self.digests is not None:
-            self.digests.read(self.path, self.storage.read, parts, out, self.storage.unit)
+            self.digests.read(self.path, self.storage.read, parts, out, self.storage.unit, self.threads)
             return
         for part, values in zip(parts, out, strict=True):
             if values.size:
@@ -139,8 +140,8 @@ def open_file(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def opened(description: Description) -> Iterator[Content]:
-    """Yield the content of a file after checking everything except the values."""
+def opened(description: Description, threads: int | None = None) -> Iterator[Content]:
+    """Yield the content of a file, for at most `threads` threads, after checking everything except the values."""
     path = description.path
     with open_file(path) as file:
         dataset = values_dataset(path, file)
@@ -157,7 +158,8 @@ def opened(description: Description) -> Iterator[Content]:
         digests, root = _digests(description, dataset)
         status = os.fstat(descriptor)
         version = b"" if digests is None else hashlib.sha256(digests.spans).digest()
-        yield Content(path, storage, digests, version or f"{status.st_mtime_ns} {status.st_size}".encode(), root)
+        version = version or f"{status.st_mtime_ns} {status.st_size}".encode()
+        yield Content(path, storage, digests, version, root, threads)
 
 
 def values_dataset(path: Path, file: Any) -> Any:

@@ -70,12 +70,12 @@ class Digests:
         return cls(size, span, bytes(BYTES * -(-size // span)))
 
     @classmethod
-    def of(cls, size: int, read: Read) -> Digests:
-        """Return the digests of values that ``read(first, out)`` reads."""
+    def of(cls, size: int, read: Read, threads: int | None = None) -> Digests:
+        """Return the digests of values that ``read(first, out)`` reads, by at most `threads` threads; see `read`."""
         unknown = cls.unknown(size)
         found: list[bytes] = []
         step = max(1, _PIECE // unknown.span) * unknown.span
-        with _Hashing(size) as digests_of:
+        with _Hashing(size, threads) as digests_of:
             for first in range(0, size, step):
                 values = np.empty(min(size, first + step) - first)
                 read(first, values)
@@ -95,7 +95,13 @@ class Digests:
         return stored
 
     def read(
-        self, path: Path, read: Read, wanted: Sequence[slice], out: Sequence[NDArray[np.float64]], unit: int
+        self,
+        path: Path,
+        read: Read,
+        wanted: Sequence[slice],
+        out: Sequence[NDArray[np.float64]],
+        unit: int,
+        threads: int | None = None,
     ) -> None:
         """Read parts of the values, and verify the spans that contain them.
 
@@ -111,6 +117,8 @@ class Digests:
             An array for each part.
         unit : int
             Number of values that are read together, such as those of a chunk.
+        threads : int, optional
+            The largest number of threads; by default one for each core that this process may use.
 
         Raises
         ------
@@ -118,7 +126,7 @@ class Digests:
             Values are not those of their digest.
         """
         starts = [part.start for part in wanted]
-        with _Hashing(sum(part.stop - part.start for part in wanted)) as digests_of:
+        with _Hashing(sum(part.stop - part.start for part in wanted), threads) as digests_of:
             for first, stop in self._pieces(wanted, unit):
                 index = max(0, bisect_right(starts, first) - 1)
                 part = wanted[index]
@@ -211,8 +219,9 @@ def _bytes(path: Path, attributes: Any, name: str, shape: tuple[int, ...]) -> by
 class _Hashing:
     """A context with a function that returns the digests of the spans of values, with several threads if it helps."""
 
-    def __init__(self, values: int) -> None:
-        self._threads = min(_MOST_THREADS, len(os.sched_getaffinity(0))) if values >= _THREADED else 1
+    def __init__(self, values: int, threads: int | None) -> None:
+        most = len(os.sched_getaffinity(0)) if threads is None else threads
+        self._threads = min(_MOST_THREADS, most) if values >= _THREADED else 1
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Callable[[NDArray[np.float64], int], Iterable[bytes]]:

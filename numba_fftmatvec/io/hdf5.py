@@ -31,6 +31,7 @@ def read_block_row(
     out: NDArray[np.float64],
     *,
     allow_nonfinite: bool = False,
+    threads: int | None = None,
 ) -> None:
     """Read some block columns of one block row of a matrix: ``out[i, t] = F[row, cols[i], t]``.
 
@@ -48,6 +49,8 @@ def read_block_row(
         The caller's array, to be filled. Its content is undefined after an error.
     allow_nonfinite : bool
         Whether NaN and infinities are accepted.
+    threads : int, optional
+        The largest number of threads; by default one for each core that this process may use.
 
     Raises
     ------
@@ -58,7 +61,7 @@ def read_block_row(
     ChecksumError
         The metadata has a checksum, and the file has none or a different one.
     """
-    _read(stored_block_row(directory, meta, row, cols), out, allow_nonfinite)
+    _read(stored_block_row(directory, meta, row, cols), out, allow_nonfinite, threads)
 
 
 def check_block_row(directory: FilePath, meta: MatrixMeta, row: int) -> bool:
@@ -102,15 +105,15 @@ def write_block_row(directory: FilePath, meta: MatrixMeta, row: int, values: NDA
 
 @contextmanager
 def block_row_writer(
-    directory: FilePath, meta: MatrixMeta, row: int, like: Path | None = None
+    directory: FilePath, meta: MatrixMeta, row: int, like: Path | None = None, *, threads: int | None = None
 ) -> Iterator[VectorWriter]:
     """Write one block row in parts, as `vector_writer` does, with the permissions of a file `like`.
 
-    The other parameters are those of `write_block_row`.
+    The other parameters are those of `write_block_row` and of `vector_writer`.
     """
     description = block_row(directory, meta, row, range(meta.Nm))
     make_directory(description.path.parent)
-    with _writer(description, like) as writer:
+    with _writer(description, like, threads) as writer:
         yield writer
 
 
@@ -127,6 +130,7 @@ def read_vector(
     checksum: int = 0,
     qoi: bool = False,
     allow_nonfinite: bool = False,
+    threads: int | None = None,
 ) -> bytes:
     """Read a rank's blocks of a vector: ``out[i, t] = vec[blocks[i], t]``, or ``out[v, i, t]`` for several vectors.
 
@@ -146,6 +150,8 @@ def read_vector(
         not be marked: quantities of interest have the shape of observations, but are not observations.
     allow_nonfinite : bool
         Whether NaN and infinities are accepted.
+    threads : int, optional
+        The largest number of threads; by default one for each core that this process may use.
 
     Returns
     -------
@@ -161,18 +167,19 @@ def read_vector(
     ChecksumError
         `checksum` is not 0, and the file has no checksum or a different one.
     """
-    return _read(Description(file_path(path), layout, checksum, qoi), out, allow_nonfinite)
+    return _read(Description(file_path(path), layout, checksum, qoi), out, allow_nonfinite, threads)
 
 
 class VectorWriter:
     """The open file of a `vector_writer`."""
 
-    def __init__(self, description: Description, descriptor: int) -> None:
+    def __init__(self, description: Description, descriptor: int, threads: int | None = None) -> None:
         self._description = description
         self._written = np.zeros(description.layout.num_blocks, dtype=bool)
         #: SHA-256 of the file's attributes and values, when it is finished.
         self.digest = b""
-        self._values = ValuesWriter(description.path, descriptor, description.layout.size, description.stored)
+        size, stored = description.layout.size, description.stored
+        self._values = ValuesWriter(description.path, descriptor, size, stored, threads=threads)
 
     def write(self, blocks: range, values: NDArray[np.float64]) -> None:
         """Write consecutive blocks of all vectors. Calls may come in any order.
@@ -206,7 +213,7 @@ class VectorWriter:
 
 @contextmanager
 def vector_writer(
-    path: FilePath, layout: VectorLayout, *, checksum: int = 0, qoi: bool = False
+    path: FilePath, layout: VectorLayout, *, checksum: int = 0, qoi: bool = False, threads: int | None = None
 ) -> Iterator[VectorWriter]:
     """Write a vector in parts; an existing file is replaced in one step when the body ends.
 
@@ -222,6 +229,8 @@ def vector_writer(
         The checksum to store; 0 stores none.
     qoi : bool
         Whether the file is marked as a vector of quantities of interest.
+    threads : int, optional
+        The largest number of threads; by default one for each core that this process may use.
 
     Yields
     ------
@@ -244,7 +253,7 @@ def vector_writer(
     ...     writer.write(range(0, 2), np.ones((2, 2)))
     ...     writer.write(range(2, 3), np.zeros((1, 2)))
     """
-    with _writer(Description(file_path(path), layout, checksum, qoi)) as writer:
+    with _writer(Description(file_path(path), layout, checksum, qoi), threads=threads) as writer:
         yield writer
 
 
@@ -260,9 +269,9 @@ def stored_block_row(directory: FilePath, meta: MatrixMeta, row: int, cols: rang
 
 
 @contextmanager
-def _writer(description: Description, like: Path | None = None) -> Iterator[VectorWriter]:
+def _writer(description: Description, like: Path | None = None, threads: int | None = None) -> Iterator[VectorWriter]:
     with written_file(description.path, like) as descriptor:
-        writer = VectorWriter(description, descriptor)
+        writer = VectorWriter(description, descriptor, threads)
         yield writer
         writer.finish()
 
@@ -273,13 +282,13 @@ def _check(description: Description) -> bool:
         return content.digests is not None
 
 
-def _read(description: Description, out: NDArray[np.float64], allow_nonfinite: bool) -> bytes:
+def _read(description: Description, out: NDArray[np.float64], allow_nonfinite: bool, threads: int | None) -> bytes:
     layout, blocks = description.layout, description.layout.blocks
     spans = description.spans(blocks)
     description.check_array(out, blocks)
     if not (out.flags.c_contiguous and out.flags.writeable):
         raise ArgumentError(f"{description.path}: out: expected a writeable C-contiguous array, found {out.flags}")
-    with opened(description) as content:
+    with opened(description, threads) as content:
         content.read(spans, list(out.reshape(len(spans), -1)))
         version = content.version
     if allow_nonfinite or (finite := np.isfinite(out)).all():

@@ -47,16 +47,25 @@ class ValuesWriter:
         The integer attributes of the dataset, besides its digests.
     content : bytes
         The attribute that describes the values; none if it is empty.
+    threads : int, optional
+        The largest number of threads; by default one for each core that this process may use.
     """
 
     def __init__(
-        self, path: Path, descriptor: int, size: int, attributes: Mapping[str, int], content: bytes = b""
+        self,
+        path: Path,
+        descriptor: int,
+        size: int,
+        attributes: Mapping[str, int],
+        content: bytes = b"",
+        threads: int | None = None,
     ) -> None:
         self._path = path
         self._descriptor = descriptor
         self._size = size
         self._attributes = attributes
         self._content = content
+        self._threads = threads
         self._image = self._image_with(Digests.unknown(size))
         with os_errors(path, "write the file"):
             os.ftruncate(descriptor, self._image.size)
@@ -70,7 +79,7 @@ class ValuesWriter:
     def finish(self) -> bytes:
         """Write the metadata; return the SHA-256 of the file's attributes and values."""
         with os_errors(self._path, "write the file"):
-            digests = Digests.of(self._size, self._read)
+            digests = Digests.of(self._size, self._read, self._threads)
             self._image_with(digests).write(self._descriptor)
         return digests.root({**self._attributes, SPAN: digests.span})
 

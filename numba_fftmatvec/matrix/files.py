@@ -61,9 +61,10 @@ class MatrixFiles(MatrixDescription):
         """Write all block rows of a matrix; return their digests on every rank. Collective."""
         layout, spectrum = self._layout, self._spectra["F"]
         mine: dict[int, bytes] = {}
+        threads = self.comm.threads
 
         def write(row: int, parts: Parts) -> None:
-            with block_row_writer(new.directory, new.meta, row, new.like(row)) as writer:
+            with block_row_writer(new.directory, new.meta, row, new.like(row), threads=threads) as writer:
                 for cols, values in parts:
                     writer.write(cols, values)
             mine[row] = writer.digest

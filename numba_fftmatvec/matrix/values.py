@@ -166,7 +166,7 @@ class MatrixValues(MatrixProducts):
         with self.comm.agreement(phase):
             self._check_meta(directory, meta, name)
             check_block_row(directory, meta, self._layout.block_rows.start)
-        source = from_directory(directory, meta, allow_nonfinite=allow_nonfinite)
+        source = from_directory(self.comm.backend, directory, meta, allow_nonfinite=allow_nonfinite)
         self._load(source, name, phase, allow_nonfinite=allow_nonfinite)
 
     def _newer_meta(self, directory: Path, meta: MatrixMeta) -> MatrixMeta | None:

@@ -83,7 +83,7 @@ class Restart:
         description = {"problem": self._problem, "rule": measure.rule}
         with comm.agreement(phase), ExitStack() as stack:
             if comm.world_rank == 0:
-                writer = stack.enter_context(archive_writer(self._path, KIND, shapes, description))
+                writer = stack.enter_context(archive_writer(self._path, KIND, shapes, description, comm.threads))
                 for name, array in arrays.items():
                     writer.write(name, array)
             for name, vector in vectors.items():
@@ -100,7 +100,7 @@ class Restart:
         """Set the state of the method from the file; return the arguments of `write`."""
         method, comm, phase = self._method, self._comm, f"reading {self._path}"
         with comm.agreement(phase):
-            with comm.agreement(phase), open_archive(self._path, KIND) as file:
+            with comm.agreement(phase), open_archive(self._path, KIND, comm.threads) as file:
                 self._check(file)
                 names = (*method.arrays, _ITERATION, _HISTORY, _MEASURE)
                 arrays = {name: file.read(name) for name in names}

@@ -69,12 +69,16 @@ def from_rows(backend: Backend, layout: MatrixLayout, rows: Callable[[int], Any]
     return source
 
 
-def from_directory(directory: Path, meta: MatrixMeta, *, allow_nonfinite: bool = False) -> BlockRowSource:
+def from_directory(
+    backend: Backend, directory: Path, meta: MatrixMeta, *, allow_nonfinite: bool = False
+) -> BlockRowSource:
     """Return the source that reads this rank's columns from the files of a matrix directory."""
 
     def source(row: int, cols: range, staging: Staging) -> Buffer:
-        read = partial(read_block_row, directory, meta, row, cols, allow_nonfinite=allow_nonfinite)
-        return staging.from_host(len(cols), lambda host: read(host))
+        def read(host: npt.NDArray[np.float64]) -> None:
+            read_block_row(directory, meta, row, cols, host, allow_nonfinite=allow_nonfinite, threads=backend.threads)
+
+        return staging.from_host(len(cols), read)
 
     return source
 

@@ -44,8 +44,9 @@ class VectorFiles(VectorData):
             The file cannot be read, is malformed, or has other sizes (including `num_vecs`) than the vector.
         """
         arguments = {**self.layout.description, "checksum": checksum, "QoI": bool(QoI)}
-        options: dict[str, Any] = {"checksum": checksum, "qoi": QoI, "allow_nonfinite": allow_nonfinite}
         comm, version, what = self.comm, None, "reading a vector"
+        options: dict[str, Any] = {"checksum": checksum, "qoi": QoI, "allow_nonfinite": allow_nonfinite}
+        options["threads"] = comm.threads
         with comm.agreement(what):
             with comm.agreement(what, arguments | {"allow_nonfinite": bool(allow_nonfinite)}):
                 self.check_open()
@@ -86,7 +87,8 @@ class VectorFiles(VectorData):
         """
 
         def write(vector: VectorData, parts: Parts) -> None:
-            with vector_writer(path, vector.layout, checksum=checksum, qoi=QoI) as writer:
+            threads = vector.comm.threads
+            with vector_writer(path, vector.layout, checksum=checksum, qoi=QoI, threads=threads) as writer:
                 for blocks, values in parts:
                     writer.write(blocks, values)
 
