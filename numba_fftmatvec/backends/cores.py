@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from fractions import Fraction
-from operator import itemgetter
+from operator import attrgetter, itemgetter
+from typing import NamedTuple
 
 from ..arguments import bounded_int
-from ..kernels.threads import pool_size
+from ..kernels.threads import accessors, pool_size
 
 ENVIRONMENT_VARIABLE = "NUMBA_FFTMATVEC_THREADS"
 
@@ -100,7 +101,37 @@ def requested_threads(threads: object) -> int | None:
     return bounded_int(threads, most, what, bound)
 
 
-def default_threads(place: Place) -> int:
-    """Return the cores of a rank's share, or the number of OMP_NUM_THREADS if that is smaller."""
-    limit = re.match(r"\s*0*([1-9]\d{0,8})\s*(,|$)", os.environ.get("OMP_NUM_THREADS", ""))
-    return min(place.cores, int(limit[1])) if limit else place.cores
+class Threads(NamedTuple):
+    """A number of threads, and its origin in words: a variable, or the share of the cores."""
+
+    number: int
+    origin: str
+
+
+def default_threads(place: Place, backend: str) -> Threads:
+    """Return the number of threads of a rank without a request: the smallest limit, and of equal ones the first.
+
+    The limits are the cores of the rank's share and OMP_NUM_THREADS; on the backend ``"cpu"``, which runs kernels on
+    numba's threads, also the size of their pool and the calling thread's number in numba.
+    """
+    limits = [Threads(place.cores, "the rank's share of the cores")]
+    if openmp := re.match(r"\s*0*([1-9]\d{0,8})\s*(,|$)", os.environ.get("OMP_NUM_THREADS", "")):
+        limits.append(Threads(int(openmp[1]), "OMP_NUM_THREADS"))
+    if backend == "cpu":
+        get_threads, _ = accessors()
+        limits += [Threads(pool_size(), "NUMBA_NUM_THREADS"), Threads(get_threads(), "numba.set_num_threads")]
+    return min(limits, key=attrgetter("number"))
+
+
+def present_threads(backend: str) -> Threads:
+    """Return the number of threads that a Comm of one rank, without the argument `threads`, would have now.
+
+    Raises
+    ------
+    ArgumentError
+        The environment variable has no valid number.
+    """
+    requested = requested_threads(None)
+    if requested is not None:
+        return Threads(requested, ENVIRONMENT_VARIABLE)
+    return default_threads(Place.alone(), backend)

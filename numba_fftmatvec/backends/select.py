@@ -59,5 +59,5 @@ def select_backend(name: str, place: Place, stream: Any = None, threads: int | N
     cuda = importlib.import_module(f"{__package__}.cuda")
     device = place.rank % devices
     sharing = len(range(device, place.size, devices))
-    threads = threads or default_threads(place)
+    threads = threads or default_threads(place, name).number
     return cuda.CudaBackend(device, stream, sharing=sharing, threads=threads)  # type: ignore[no-any-return]

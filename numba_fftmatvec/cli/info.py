@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..backends.cores import Place
+from ..backends.cores import Place, present_threads
 from ..backends.select import cuda_devices, requested_backend, select_backend
 from ..errors import FFTMatvecError, ShapeError
 from ..io import MatrixMeta, check_block_row, manifest_path, read_meta
@@ -27,20 +27,35 @@ _NAMES = {"d": "double", "s": "single", "i": "fixed point, 32 bits", "h": "fixed
 
 @dataclass(frozen=True)
 class Device:
-    """The device of the memory: its backend, its name, and its free bytes, None if they are unknown."""
+    """The device that a Comm of one rank would use.
+
+    Parameters
+    ----------
+    backend, name : str
+        The backend, and the name of the device.
+    free : int or None
+        The free bytes of its memory, None if they are unknown.
+    threads : int
+        The number of threads of the Comm.
+    threads_origin : str
+        The origin of this number: a variable, or the share of the cores.
+    """
 
     backend: str
     name: str
     free: int | None
+    threads: int
+    threads_origin: str
 
     @classmethod
     def of(cls, backend: str) -> Device:
-        """Return the device that a Comm of one rank would use; raise a BackendError if it does not work."""
+        """Return the device of a backend; raise an error if it does not work, or if a variable has no valid number."""
         chosen = requested_backend(backend)
         if chosen == "auto":
             chosen = "cuda" if cuda_devices()[0] else "cpu"
-        made = select_backend(chosen, Place.alone())
-        return cls(chosen, made.device_name(), made.free_bytes())
+        threads = present_threads(chosen)
+        made = select_backend(chosen, Place.alone(), threads=threads.number)
+        return cls(chosen, made.device_name(), made.free_bytes(), *threads)
 
 
 @dataclass(frozen=True)
@@ -176,7 +191,14 @@ def _print(found: dict[str, Directory], device: Device, totals: dict[str, int], 
             ("block rows that cannot be used", str(len(directory.damaged))),
         ]
         print_table(table(f"{name}: {directory.path}", ("matrix", "value"), rows))
-    print_table(table(*_memory(found, device, totals, fits), left=2))
+    free = "unknown" if device.free is None else megabytes(device.free)
+    rows = [
+        ("backend", device.backend),
+        ("free memory [MB]", free),
+        ("threads", f"{device.threads}, by {device.threads_origin}"),
+    ]
+    print_table(table(f"One rank on {device.name}", ("device", "value"), rows))
+    print_table(table(*_memory(found, totals, fits), left=2))
     damaged = [line for directory in found.values() for line in directory.damaged]
     for line in damaged[:_MOST_LINES]:
         print(line)
@@ -185,16 +207,14 @@ def _print(found: dict[str, Directory], device: Device, totals: dict[str, int], 
 
 
 def _memory(
-    found: dict[str, Directory], device: Device, totals: dict[str, int], fits: dict[str, bool | None]
+    found: dict[str, Directory], totals: dict[str, int], fits: dict[str, bool | None]
 ) -> tuple[str, list[str], list[list[str]]]:
     """Return the title, the headings and the cells of the table of storage formats."""
     answers = {None: "unknown", True: "yes", False: "no"}
-    free = "unknown" if device.free is None else megabytes(device.free)
-    title = f"One rank on {device.name} ({device.backend}), free memory {free} MB"
     spectra = [f"spectrum of {name} [MB]" for name in found]
     rows = []
     for letter, name in _NAMES.items():
         needs = [directory.needs()[letter] for directory in found.values()]
         sizes = [megabytes(need.spectrum(need.precision)) for need in needs]
         rows.append([letter, name, *sizes, megabytes(totals[letter]), answers[fits[letter]]])
-    return title, ["code", "storage", *spectra, "with set-up and buffers [MB]", "fits"], rows
+    return "Memory of one rank", ["code", "storage", *spectra, "with set-up and buffers [MB]", "fits"], rows

@@ -1,6 +1,6 @@
 """Starts the command-line runner on several ranks, and finds out whether a launcher already did.
 
-It reads environment variables only, so it works before MPI is initialised.
+It reads environment variables and the cores of this process only, so it works before MPI is initialised.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..backends.cores import available_cores
 from ..errors import BackendError
 
 # Set for the re-executed processes, so that they are recognised under an mpiexec with unknown variables.
@@ -51,8 +52,8 @@ _LOCAL = {
     **dict.fromkeys(("OMPI_MCA_plm_rsh_agent", "PRTE_MCA_plm_ssh_agent"), "sh"),
 }
 
-# Each rank gets one thread, since the thread pools of several ranks would compete for the cores.
-_THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# A Comm takes the rank's share of the cores. The pools of BLAS do not: without a number each takes all cores.
+_BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 # Open MPI (4, then 5) refuses more ranks than cores unless a variable allows them.
 _OVERSUBSCRIBE = {"OMPI_MCA_rmaps_base_oversubscribe": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
@@ -119,14 +120,16 @@ def launch_command(mpiexec: str, executable: str, ranks: int, argv: Sequence[str
     return [mpiexec, "-n", str(ranks), executable, "-m", "mpi4py", "-m", "numba_fftmatvec", *argv]
 
 
-def launch_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the ranks' environment: this machine, one thread per rank, more ranks than cores.
+def launch_environment(environ: Mapping[str, str], ranks: int) -> dict[str, str]:
+    """Return the environment of a number of ranks: this machine, a share of the cores each, more ranks than cores.
 
     The variables of batch systems and of other launchers are left out. Other values of `environ` have precedence over
-    the defaults.
+    the defaults; OMP_NUM_THREADS is a number for BLAS too.
     """
     kept = {name: value for name, value in environ.items() if not _PLACES.match(name)}
-    return dict.fromkeys(_THREADS, "1") | _OVERSUBSCRIBE | kept | _LOCAL | {_MARK: "1"}
+    share = str(max(1, available_cores() // ranks))
+    blas = {} if "OMP_NUM_THREADS" in kept else dict.fromkeys(_BLAS_THREADS, share)
+    return blas | _OVERSUBSCRIBE | kept | _LOCAL | {_MARK: "1"}
 
 
 def finalize() -> None:
@@ -163,4 +166,4 @@ def relaunch(ranks: int, argv: Sequence[str]) -> NoReturn:
     command = launch_command(find_mpiexec(sys.executable), sys.executable, ranks, argv)
     finalize()  # under `python -m mpi4py`, for example, this process is an MPI program
     flush()
-    os.execve(command[0], command, launch_environment(os.environ))
+    os.execve(command[0], command, launch_environment(os.environ, ranks))

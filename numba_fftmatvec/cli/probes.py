@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from importlib import metadata, util
 from pathlib import Path
 
-from ..backends.cores import Place, available_cores
+from ..backends.cores import ENVIRONMENT_VARIABLE, Place, available_cores, present_threads
 from ..backends.select import select_backend
-from ..errors import FFTMatvecError
+from ..errors import ArgumentError, FFTMatvecError
 from ..kernels.jit import cache_folder
 from . import launcher
 
@@ -27,7 +27,6 @@ OK, MISSING, BROKEN = "ok", "missing", "broken"
 _SECONDS = 120.0  # for a process; the first product compiles its kernels
 _LONGEST = 300  # characters of an error
 
-_THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS")
 _CORE = ("numpy", "scipy", "numba", "h5py", "mpi4py", "rich")
 _CUPY = ("cupy-cuda13x", "cupy-cuda12x", "cupy")
 # The distribution of each optional package, its module, its use, and its installation.
@@ -102,6 +101,7 @@ def probes(folder: Path) -> list[Probe]:
     return [
         *(Probe(name, lambda name=name: _package(name), needed=True) for name in _CORE),  # type: ignore[misc]
         Probe("cores", _cores),
+        Probe("threads", _threads),
         Probe("memory", _memory),
         Probe("numba's cache", _cache),
         Probe("file locks", lambda: _locks(folder)),
@@ -149,14 +149,23 @@ def _package(name: str) -> State:
 
 
 def _cores() -> State:
-    cores, total = available_cores(), os.cpu_count() or 1
-    values = [f"{name}={os.environ[name]}" for name in _THREADS if name in os.environ]
-    found = ", ".join([f"{cores} of {total} cores", *values])
-    limited = [value for value in values if (count := value.partition("=")[2]).isdecimal() and int(count) < cores]
-    if limited:
-        meaning = "kernels use fewer threads than there are cores: right for several ranks, slow for one"
-        return State(OK, found, meaning, f"for one rank, unset {limited[0].partition('=')[0]}")
-    return State(OK, found, "one rank uses all of them; the ranks of a node share them")
+    found = f"{available_cores()} of {os.cpu_count() or 1} cores"
+    return State(OK, found, "this process may use them; the ranks of a node share them")
+
+
+def _threads() -> State:
+    """Return the number of threads of a Comm of one rank on the CPU, and its origin."""
+    try:
+        number, origin = present_threads("cpu")
+    except ArgumentError as error:
+        return State(
+            BROKEN, str(error), "no Comm can be made without threads=", f"correct or unset {ENVIRONMENT_VARIABLE}"
+        )
+    found = f"{number}, by {origin}"
+    if number < available_cores() and origin in os.environ:
+        meaning = "a Comm has fewer threads than cores: right for several ranks, slow for one"
+        return State(OK, found, meaning, f"for one rank, unset {origin}")
+    return State(OK, found, "the threads of a Comm of one rank, for kernels, transforms and files")
 
 
 def _memory() -> State:
@@ -189,7 +198,7 @@ def _locks(folder: Path) -> State:
 
 
 def _mpi() -> State:
-    works, text = _run([sys.executable, "-c", _MPI], launcher.launch_environment(os.environ))
+    works, text = _run([sys.executable, "-c", _MPI], launcher.launch_environment(os.environ, 1))
     if works:
         return State(OK, text, "a Comm can be made")
     return State(BROKEN, text, "no Comm can be made", "pip install 'numba-fftmatvec[mpich]', or load the site's MPI")
@@ -203,7 +212,7 @@ def _mpiexec() -> State:
             MISSING, "no mpiexec", "-n starts no ranks; a scheduler may", "pip install 'numba-fftmatvec[mpich]'"
         )
     command = [mpiexec, "-n", "2", sys.executable, "-m", "mpi4py", "-c", _TWO_RANKS]
-    works, text = _run(command, launcher.launch_environment(os.environ))
+    works, text = _run(command, launcher.launch_environment(os.environ, 2))
     if works and text == "ranks 2":
         return State(OK, f"{mpiexec}: two ranks", "-n starts ranks on this machine")
     advice = "use the mpiexec of the MPI library that mpi4py is built for"
@@ -215,7 +224,7 @@ def _products(backend: str) -> State:
     if backend == "cuda" and not _has_device():
         return State(MISSING, "no device", "backend 'cuda' is refused; 'auto' takes the CPU", "see the rows above")
     line = ["run", "--backend", backend, "-N", "1", "-raw", "-t"]
-    works, text = _run([sys.executable, "-m", "numba_fftmatvec", *line], launcher.launch_environment(os.environ))
+    works, text = _run([sys.executable, "-m", "numba_fftmatvec", *line], launcher.launch_environment(os.environ, 1))
     if works:
         return State(OK, "F and F* checked", f"backend '{backend}' computes right results")
     return State(BROKEN, text, f"backend '{backend}' does not work", "report the error with this table")

@@ -18,7 +18,7 @@ import scipy.fft
 
 from ...kernels import Target
 from ...kernels.formats import Format
-from ...kernels.threads import accessors, pool_size
+from ...kernels.threads import accessors
 from ...layout import MatrixLayout
 from ..arrays import ArrayLibrary
 from ..base import Buffer, Launchers, Program, Transform, Workspace
@@ -97,8 +97,7 @@ class CpuBackend:
     def __init__(self, place: Place, threads: int | None = None) -> None:
         self._place = place
         self.launcher = Launchers(self.target)
-        get_threads, _ = accessors()
-        self.threads = threads or min(default_threads(place), pool_size(), get_threads())
+        self.threads = threads or default_threads(place, self.name).number
         self.calling_thread: AbstractContextManager[Any] = CallingThread(self.threads)
 
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Buffer:

@@ -22,6 +22,7 @@ from numba_fftmatvec.backends.cores import (
     available_cores,
     default_threads,
     from_mask,
+    present_threads,
     requested_threads,
     to_mask,
     usable_cores,
@@ -76,9 +77,44 @@ def test_a_process_alone_takes_all_cores() -> None:
 def test_openmp_bounds_the_default(monkeypatch: pytest.MonkeyPatch, variable: str, expected: int) -> None:
     """The first number of the list bounds the share; OpenMP ignores other texts too."""
     monkeypatch.setenv("OMP_NUM_THREADS", variable)
-    assert default_threads(place([range(8)], 0)) == expected
+    assert default_threads(place([range(8)], 0), "cuda").number == expected
     monkeypatch.delenv("OMP_NUM_THREADS")
-    assert default_threads(place([range(8)], 0)) == 8
+    assert default_threads(place([range(8)], 0), "cuda").number == 8
+
+
+@pytest.mark.parametrize(
+    ("environment", "pool", "caller", "expected"),
+    [
+        ({}, 8, 8, (8, "the rank's share of the cores")),
+        ({"OMP_NUM_THREADS": "8"}, 8, 8, (8, "the rank's share of the cores")),
+        ({"OMP_NUM_THREADS": "5,2"}, 8, 8, (5, "OMP_NUM_THREADS")),
+        ({"OMP_NUM_THREADS": "5"}, 4, 4, (4, "NUMBA_NUM_THREADS")),
+        ({"OMP_NUM_THREADS": "5"}, 4, 2, (2, "numba.set_num_threads")),
+        ({"OMP_NUM_THREADS": "2", ENVIRONMENT_VARIABLE: "3"}, 4, 1, (3, ENVIRONMENT_VARIABLE)),
+    ],
+)
+def test_the_number_has_an_origin(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], pool: int, caller: int, expected: tuple[int, str]
+) -> None:
+    for name in ("OMP_NUM_THREADS", ENVIRONMENT_VARIABLE):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    openmp = environment.get("OMP_NUM_THREADS", "8")
+    monkeypatch.setattr(module, "usable_cores", lambda: frozenset(range(8)))
+    monkeypatch.setattr(module, "pool_size", lambda: pool)
+    monkeypatch.setattr(module, "accessors", lambda: (lambda: caller, None))
+    assert present_threads("cpu") == expected
+    assert present_threads("cuda").number == int(environment.get(ENVIRONMENT_VARIABLE, openmp)[0])
+
+
+def test_the_number_is_that_of_a_comm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in (("OMP_NUM_THREADS", "1"), (ENVIRONMENT_VARIABLE, str(pool_size()))):
+        with fm.Comm(backend="cpu") as comm:
+            assert present_threads("cpu").number == comm.threads
+        monkeypatch.setenv(variable, value)
+    with fm.Comm(backend="cpu") as comm:
+        assert present_threads("cpu") == (comm.threads, ENVIRONMENT_VARIABLE)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from numba_fftmatvec import cli
+from numba_fftmatvec.backends.cores import ENVIRONMENT_VARIABLE, Threads
 from numba_fftmatvec.cli import probes
 from numba_fftmatvec.cli.probes import BROKEN, MISSING, OK, Probe, State
 from numba_fftmatvec.errors import BackendError
@@ -35,7 +36,7 @@ def test_this_installation(tmp_path: Path, capsys: pytest.CaptureFixture[str], m
     parts = {part.pop("part"): part for part in found["parts"]}
     assert (found["works"], output.err, list(tmp_path.iterdir())) == (True, "", [])
     assert {part["state"] for part in parts.values()} <= {OK, MISSING, BROKEN}
-    for name in ("numpy", "MPI library", "mpiexec", "products on the CPU", "file locks", "cores"):
+    for name in ("numpy", "MPI library", "mpiexec", "products on the CPU", "file locks", "cores", "threads"):
         assert parts[name]["state"] == OK, parts[name]
     assert all(part["meaning"] and (part["advice"] or part["state"] == OK) for part in parts.values())
 
@@ -150,12 +151,30 @@ def test_a_machine_without_mpiexec_locks_or_caches(monkeypatch: pytest.MonkeyPat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_threads_that_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("threads", "advice"),
+    [
+        (Threads(2, "OMP_NUM_THREADS"), "for one rank, unset OMP_NUM_THREADS"),
+        (Threads(8, "OMP_NUM_THREADS"), ""),
+        (Threads(8, "the rank's share of the cores"), ""),
+    ],
+)
+def test_threads_and_their_origin(monkeypatch: pytest.MonkeyPatch, threads: Threads, advice: str) -> None:
+    """Fewer threads than cores are no fault, but one rank could have more."""
     monkeypatch.setattr(probes, "available_cores", lambda: 8)
+    monkeypatch.setattr(probes, "present_threads", lambda backend: threads)
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
-    looked = probes._cores()
-    assert "OMP_NUM_THREADS=2" in looked.found and looked.advice == "for one rank, unset OMP_NUM_THREADS"
+    looked = probes._threads()
+    assert (looked.state, looked.found, looked.advice) == (OK, f"{threads.number}, by {threads.origin}", advice)
+
+
+def test_threads_that_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "1")
+    assert probes._threads().found == f"1, by {ENVIRONMENT_VARIABLE}"
+    monkeypatch.setenv(ENVIRONMENT_VARIABLE, "none")
+    looked = probes._threads()
+    assert looked.state == BROKEN and looked.advice == f"correct or unset {ENVIRONMENT_VARIABLE}"
+    assert f"{ENVIRONMENT_VARIABLE}: expected an integer" in looked.found and "found 'none'" in looked.found
 
 
 def test_processes_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

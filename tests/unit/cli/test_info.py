@@ -35,12 +35,16 @@ def record(capsys: pytest.CaptureFixture[str], *arguments: Path | str) -> tuple[
     return status, json.loads(output.out)
 
 
-def test_sizes_memory_and_files(matrix: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sizes_memory_and_files(
+    matrix: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("NUMBA_FFTMATVEC_THREADS", "1")
     assert cli.main([*LAUNCH, str(matrix)]) == 0
     text = capsys.readouterr().out
     for words in ("Nd, block rows 3", "Nm, block columns 4", "Nt, time steps 50", "manifest present"):
         assert words in " ".join(text.split())
     assert "spectrum of F [MB]" in text and "with set-up and buffers [MB]" in text
+    assert "threads 1, by NUMBA_FFTMATVEC_THREADS" in " ".join(text.split())
     assert "block rows with digests 3 of 3" in " ".join(text.split())
 
 

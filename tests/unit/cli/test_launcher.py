@@ -57,14 +57,23 @@ def test_a_shell_and_a_process_alone_may_start_ranks(environ: dict[str, str]) ->
 
 
 def test_a_relaunched_rank_never_relaunches() -> None:
-    assert launcher.is_launched(launcher.launch_environment({}))
+    assert launcher.is_launched(launcher.launch_environment({}, 1))
 
 
-def test_one_thread_a_rank_unless_told() -> None:
-    environ = launcher.launch_environment({"OMP_NUM_THREADS": "4", "HOME": "/root"})
-    assert environ["OMP_NUM_THREADS"] == "4"
+def test_ranks_share_the_cores_unless_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Comm takes the rank's share by itself, so the launcher sets the numbers of BLAS alone."""
+    monkeypatch.setattr(launcher, "available_cores", lambda: 8)
+    environ = launcher.launch_environment({"HOME": "/root"}, 3)
+    assert {name: value for name, value in environ.items() if name.endswith("_THREADS")} == {
+        "OPENBLAS_NUM_THREADS": "2",
+        "MKL_NUM_THREADS": "2",
+    }
+    assert launcher.launch_environment({}, 9)["OPENBLAS_NUM_THREADS"] == "1"
     assert environ["HOME"] == "/root"
-    assert {environ[name] for name in ("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")} == {"1"}
+    for given in ({"OMP_NUM_THREADS": "4"}, {"OPENBLAS_NUM_THREADS": "4", "MKL_NUM_THREADS": "3"}):
+        kept = launcher.launch_environment(given | {"NUMBA_NUM_THREADS": "5"}, 3)
+        threads = {name: value for name, value in kept.items() if name.endswith("_THREADS")}
+        assert threads == given | {"NUMBA_NUM_THREADS": "5"}
     assert environ["OMPI_MCA_rmaps_base_oversubscribe"] == "1"
     assert environ["PRTE_MCA_rmaps_default_mapping_policy"] == ":oversubscribe"
 
@@ -73,7 +82,7 @@ def test_ranks_start_on_this_machine() -> None:
     ours = {"SLURMD_NODENAME", "SLURM_JOB_ID", "SRUN_DEBUG", "PBS_NODEFILE", "LSB_HOSTS", "PE_HOSTFILE", "PMI_FD"}
     ours |= {"PMIX_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_SIZE", "OMPI_MCA_ess", "HYDRA_HOST_FILE", "HYDRA_RMK"}
     others = {"HOME", "PATH", "OMPI_ALLOW_RUN_AS_ROOT", "OMPI_MCA_btl", "PRTE_MCA_rmaps_default_mapping_policy"}
-    environ = launcher.launch_environment(dict.fromkeys(ours | others, "x") | {"HYDRA_LAUNCHER": "slurm"})
+    environ = launcher.launch_environment(dict.fromkeys(ours | others, "x") | {"HYDRA_LAUNCHER": "slurm"}, 2)
     assert not ours & environ.keys()
     assert all(environ[name] == "x" for name in others)
     assert environ["HYDRA_LAUNCHER"] == environ["I_MPI_HYDRA_BOOTSTRAP"] == "fork"
@@ -128,4 +137,4 @@ def test_relaunch_executes_the_same_arguments(tmp_path: Path, monkeypatch: pytes
     ((path, command, environ),) = calls
     assert path == str(mpiexec)
     assert command == [path, "-n", "4", python, "-m", "mpi4py", "-m", "numba_fftmatvec", "-n", "4", "-t"]
-    assert environ["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
+    assert environ.get("OMP_NUM_THREADS") == os.environ.get("OMP_NUM_THREADS")
