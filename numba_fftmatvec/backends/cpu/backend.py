@@ -5,12 +5,14 @@ from __future__ import annotations
 import platform
 import re
 import resource
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from threading import local
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -36,29 +38,77 @@ def cpu_model() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
-class CallingThread(local):
+class _Entered(local):
+    """The calls that set the number of threads of this thread, the outermost first.
+
+    Each is the frame of its with statement, the number that it found, and the number that it set.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[FrameType, int, int]] = []
+
+
+_entered = _Entered()
+
+
+class CallingThread:
     """Sets the number of threads of kernels for the calling thread, and the caller's number afterwards.
 
-    Numba has a number for each thread, so each has an object of its own here too.
+    Python raises a KeyboardInterrupt between any two instructions. One in `__enter__` or `__exit__` restores the
+    number at once, but for one at the start of `__exit__`. The next call of any Comm then restores it: the frame of the
+    interrupted call no longer runs. With statements of these objects are therefore in the frame of their function, not
+    in a generator or an ExitStack.
     """
 
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._get, self._set = accessors()
-        self._callers: list[int] = []
 
     def __enter__(self) -> None:
         """Set the number."""
-        found = self._get()
-        self._callers.append(found)
-        if found != self._threads:
-            self._set(self._threads)
+        frame, calls = sys._getframe(1), _entered.calls
+        if calls:
+            self._end_interrupted(calls, frame)
+        depth, found = len(calls), self._get()
+        try:
+            calls.append((frame, found, self._threads))
+            if found != self._threads:
+                self._set(self._threads)
+        except BaseException:
+            self._set(found)
+            del calls[depth:]
+            raise
 
     def __exit__(self, *error: object) -> None:
         """Restore the number."""
-        found = self._callers.pop()
-        if found != self._threads:
+        frame, calls = sys._getframe(1), _entered.calls
+        if calls[-1][0] is not frame:
+            self._end_interrupted(calls, frame)
+        depth = len(calls) - 1
+        found = calls[depth][1]
+        try:
+            if found != self._threads:
+                self._set(found)
+            del calls[depth:]
+        except BaseException:
             self._set(found)
+            del calls[depth:]
+            raise
+
+    def _end_interrupted(self, calls: list[tuple[FrameType, int, int]], frame: FrameType) -> None:
+        """Restore the numbers of the innermost calls whose frames no longer run, unless the caller set another one."""
+        while calls and not _runs_in(calls[-1][0], frame):
+            _, found, number = calls[-1]
+            if self._get() == number:
+                self._set(found)
+            calls.pop()
+
+
+def _runs_in(outer: FrameType, frame: FrameType | None) -> bool:
+    """Return whether a frame is `outer` or was called from it."""
+    while frame is not None and frame is not outer:
+        frame = frame.f_back
+    return frame is not None
 
 
 class CpuStaging:
