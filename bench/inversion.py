@@ -35,28 +35,32 @@ START = time.perf_counter()
 Record = dict[str, Any]
 
 
-def decaying(arrays: Any, rows: int, cols: int, steps: int, seed: int) -> Callable[[int], Any]:
+def decaying(backend: Any, rows: int, cols: int, steps: int, seed: int) -> Callable[[int], Any]:
     """Return a function that makes the blocks of a row of a decaying, oscillating causal map.
 
     The blocks are ``a exp(-t / 20) sin(0.3 t + p)`` with random a and p. The values of a row are the product of a
-    (cols, 2) and a (2, steps) matrix, so that a GPU makes them itself, and a host takes no sine of each.
+    (cols, 2) and a (2, steps) matrix, so that a GPU makes them itself, and a host takes no sine of each. The work is on
+    the backend's stream, which also reads the values.
 
     Parameters
     ----------
-    arrays : ArrayLibrary
-        The backend's array library, which makes the values.
+    backend : Backend
+        The backend that makes the values.
     rows, cols, steps, seed : int
         The sizes of the map, and the seed of its random numbers.
     """
-    t = np.arange(steps)
-    waves = arrays.numpy.asarray(np.exp(-0.05 * t) * np.stack([np.sin(0.3 * t), np.cos(0.3 * t)]))
+    numpy, t = backend.arrays.numpy, np.arange(steps)
+    with backend.active():
+        waves = numpy.asarray(np.exp(-0.05 * t) * np.stack([np.sin(0.3 * t), np.cos(0.3 * t)]))
 
     def row(d: int) -> Any:
         if not 0 <= d < rows:
             raise IndexError(f"row: expected one of {rows}, found {d}")
         rng = np.random.default_rng([seed, d])
         amplitudes, phases = rng.standard_normal((cols, 1)), rng.uniform(0, 6, (cols, 1))
-        return arrays.numpy.asarray(amplitudes * np.hstack([np.cos(phases), np.sin(phases)])) @ waves
+        weights = amplitudes * np.hstack([np.cos(phases), np.sin(phases)])
+        with backend.active():
+            return numpy.asarray(weights) @ waves
 
     return row
 
@@ -161,7 +165,7 @@ def measured(comm: fm.Comm, shape: tuple[int, int, int], repetitions: int, *, co
     matrices = []
     for seed, rows in enumerate((Nd, QUANTITIES)):
         matrix = fm.Matrix(comm, Nm, rows, Nt, global_sizes=True)
-        matrix.init_mat_from_array(decaying(comm.backend.arrays, rows, Nm, Nt, seed))
+        matrix.init_mat_from_array(decaying(comm.backend, rows, Nm, Nt, seed))
         matrices.append(matrix)
         comm.synchronize()
         report(comm, f"{rows} x {Nm} blocks of {Nt} steps are set up")

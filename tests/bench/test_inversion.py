@@ -21,7 +21,7 @@ def test_blocks_are_the_decaying_waves_of_their_formula() -> None:
     """A row depends on its index and the seed alone, and the rows are independent at each step."""
     rows, cols, steps = 6, 9, 30
     with fm.Comm(backend="cpu") as comm:
-        row = inversion.decaying(comm.backend.arrays, rows, cols, steps, seed=4)
+        row = inversion.decaying(comm.backend, rows, cols, steps, seed=4)
     t = np.arange(steps)
     for d in (5, 0):
         rng = np.random.default_rng([4, d])
