@@ -10,6 +10,7 @@ The order of the additions depends on the numbers of block rows and columns only
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ from numba import get_num_threads, prange
 from ..formats import PARTS, TILE, Format, StoredArrays, vector_tiles
 from ..jit import Called, CpuNest, Free, Kernel, Target, array_type, cached_kernel, ceil_div, check, scalar_type
 from ..lanes import Block, block_prefetch, block_product, vector_width
+from .blocks import Multiply, choose_block
 from .problem import Problem, check_runs
 
 PIECE = 64  # block columns of a strip that are multiplied by one vector after the other
@@ -28,20 +30,6 @@ sum_task, add_strip, add_columns = Free("sum_task"), Free("add_strip"), Free("ad
 add_block, add_row, add_column, add_one = Free("add_block"), Free("add_row"), Free("add_column"), Free("add_one")
 fetch_block, fetch_row = Free("fetch_block"), Free("fetch_row")
 ADJOINT, DOWN, RIGHT, VECS = Free("ADJOINT"), Free("DOWN"), Free("RIGHT"), Free("VECS")
-
-# Each sum takes two of the processor's vectors, of which AVX-512 has 32 and AVX2 has 16. The sums of a long block are
-# stored less often, and several vectors share the loads of a block of the spectrum.
-ONE = Block(4, 8)
-SEVERAL = {False: (Block(4, 8, 2),), True: (Block(16, 2, 4), Block(8, 2, 4), Block(8, 4, 2), Block(4, 4, 2))}
-
-
-def choose_block(problem: Problem) -> Block:
-    """Choose the block of products: of several vectors the first that block rows and vectors fill, else the last."""
-    if problem.num_vecs == 1:
-        return ONE
-    vectors, *_ = vector_tiles(problem.num_vecs, 1, 1)
-    *others, last = SEVERAL[problem.adjoint]
-    return next((block for block in others if block.down <= problem.nd and vectors % block.vecs == 0), last)
 
 
 def _add_columns(sums, values, scales, vectors, v, d, whole, tile, begin, end):
@@ -132,7 +120,7 @@ class Task(NamedTuple):
     width: int
 
 
-def choose_task(problem: Problem, threads: int) -> Task:
+def choose_task(problem: Problem, block: Block, threads: int) -> Task:
     """Choose the tasks that all threads finish soonest, and of these the largest.
 
     Its strips should be long, and its tiles of vectors and sums fit a core's share of cache, unless one tile of
@@ -140,7 +128,6 @@ def choose_task(problem: Problem, threads: int) -> Task:
     """
     results, terms = problem.results, problem.reduced
     tiles = ceil_div(problem.frequencies, TILE)
-    block = choose_block(problem)
     step = block.right if problem.adjoint else block.down
     rows = {step * ceil_div(results, step * parts) for parts in range(1, min(threads, results) + 1)}
     widths = {ceil_div(tiles, parts) for parts in range(1, tiles + 1)}
@@ -158,11 +145,10 @@ def choose_task(problem: Problem, threads: int) -> Task:
     return min((task for task in candidates if task.width == 1 or bytes_of(task) <= TASK_BYTES), key=time)
 
 
-def launcher(target: Target, problem: Problem, *_cuda: Any) -> Callable[[Any, StoredArrays, Any], None]:
-    """Compile and return the launcher; see `sbgemv_launcher`, whose options for CUDA are not used."""
-    block = choose_block(problem)
+def block_launcher(target: Target, problem: Problem, block: Block) -> Multiply:
+    """Compile the SBGEMV of a block of products and return its launcher."""
     run = sbgemv_kernel(problem.format, problem.adjoint, block).launcher(target)
-    task = choose_task(problem, get_num_threads())
+    task = choose_task(problem, block, get_num_threads())
 
     def launch(result: Any, spectrum: StoredArrays, vector: Any) -> None:
         for tiles, blocks, what in ((result, problem.results, "result's"), (vector, problem.reduced, "vector's")):
@@ -172,3 +158,8 @@ def launcher(target: Target, problem: Problem, *_cuda: Any) -> Callable[[Any, St
         run(result, *spectrum, vector, *task)
 
     return launch
+
+
+def launcher(target: Target, problem: Problem, *_cuda: Any) -> Multiply:
+    """Compile and return the launcher; see `sbgemv_launcher`, whose options for CUDA are not used."""
+    return block_launcher(target, problem, choose_block(problem, partial(block_launcher, target)))

@@ -15,7 +15,7 @@ from numba_fftmatvec.kernels import Target, elementwise, encoding, formats, padd
 from numba_fftmatvec.kernels.formats import TILE
 from numba_fftmatvec.kernels.jit import CpuNest, clear
 from numba_fftmatvec.kernels.lanes import vector_width
-from numba_fftmatvec.kernels.sbgemv import cpu
+from numba_fftmatvec.kernels.sbgemv import blocks, cpu
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
 from numba_fftmatvec.kernels.tiling import tile_launcher
 from numba_fftmatvec.kernels.transforms import transform_launcher
@@ -153,9 +153,9 @@ def test_results_are_the_same_for_each_number_of_threads() -> None:
 def test_tasks_fit_the_cache_and_share_the_work_fairly() -> None:
     sizes = product((1, 3, 500, 100_000), (1, 201, 4097), (1, 2, 16), (1, 2, 64), (False, True))
     for results, frequencies, num_vecs, threads, adjoint in sizes:
-        blocks = (20, results) if adjoint else (results, 20)
-        wanted = problem((*blocks, frequencies), adjoint, formats.COMPLEX128, num_vecs)
-        rows, width = cpu.choose_task(wanted, threads)
+        sizes_of = (20, results) if adjoint else (results, 20)
+        wanted = problem((*sizes_of, frequencies), adjoint, formats.COMPLEX128, num_vecs)
+        rows, width = cpu.choose_task(wanted, blocks.candidates(wanted)[0], threads)
         tiles = -(-frequencies // TILE)
         assert 1 <= rows <= results and 1 <= width <= tiles
         assert width == 1 or 64 * num_vecs * width * (rows + 20) <= cpu.TASK_BYTES
@@ -197,7 +197,7 @@ def test_the_inner_loop_has_packed_multiply_adds_and_no_scalar_ones(format, adjo
     """A block has as many fused multiply-adds as its products need, and fewer permutations."""
     width = vector_width()
     register = "zmm" if width == 8 else "ymm"
-    kernel = cpu.sbgemv_kernel(format, adjoint, cpu.ONE)
+    kernel = cpu.sbgemv_kernel(format, adjoint, blocks.ONE[adjoint][0])
     compiled = njit(parallel=True, nogil=True)(kernel.function("cpu"))  # cached code has no assembly
     compiled.compile(tuple(kernel.nests["cpu"].signature))
     assembly = "\n".join(compiled.inspect_asm().values())
@@ -205,7 +205,8 @@ def test_the_inner_loop_has_packed_multiply_adds_and_no_scalar_ones(format, adjo
     if packed == 0 and "vfmadd" not in assembly:
         pytest.skip("the processor has no fused multiply-add")
     assert not re.search(r"\tvfn?m(?:add|sub)\d+sd\t", assembly)
-    assert packed >= 2 * cpu.ONE.down * cpu.ONE.right * cpu.PARTS // width
+    block = blocks.ONE[adjoint][0]
+    assert packed >= 2 * block.down * block.right * cpu.PARTS // width
     assert "prefetch" in assembly
     permuted = len(re.findall(rf"\tv(?:movddup|shufpd|permilpd|permpd|unpck\w+)\t.*{register}", assembly))
     assert permuted <= packed

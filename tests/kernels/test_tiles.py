@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from numba_fftmatvec.kernels.formats import COMPLEX64, COMPLEX128, FIXED16, FIXED32, Format
+from numba_fftmatvec.kernels.lanes import Block
 from numba_fftmatvec.kernels.sbgemv import cpu, tiles
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
 from numba_fftmatvec.kernels.sbgemv.tiles import Tile
@@ -61,7 +62,7 @@ def test_cpu(sizes: tuple[int, int, int, bool, int, int], task: tuple[int, int])
     rows, cols, frequencies, adjoint, num_vecs, threads = sizes
     length = 2 * frequencies - 1
     problem = Problem(rows, cols, length, adjoint, COMPLEX128, DOUBLE, DOUBLE, DOUBLE, num_vecs)
-    assert cpu.choose_task(problem, threads) == task
+    assert cpu.choose_task(problem, Block(4, 4), threads) == task
 
 
 @pytest.mark.parametrize(("sizes", "tile", "blocks", "chunks"), CUDA)

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import scipy.fft
 
+from ...errors import ArgumentError
 from ...kernels import Target
 from ...kernels.formats import Format
+from ...kernels.sbgemv.blocks import measures
 from ...kernels.threads import accessors
 from ...layout import MatrixLayout
 from ..arrays import ArrayLibrary
@@ -137,6 +139,11 @@ class CpuBackend:
     threads : int, optional
         The number of threads. By default it is the smallest of the rank's share of the cores, OMP_NUM_THREADS, the size
         of numba's pool and the calling thread's number in numba.
+
+    Raises
+    ------
+    ArgumentError
+        NUMBA_FFTMATVEC_MEASURE is neither 0 nor 1.
     """
 
     name = "cpu"
@@ -145,6 +152,10 @@ class CpuBackend:
     stream = None
 
     def __init__(self, place: Place, threads: int | None = None) -> None:
+        try:
+            measures()  # a wrong setting is refused here, before a plan needs it
+        except ValueError as error:
+            raise ArgumentError(str(error)) from None
         self._place = place
         self.launcher = Launchers(self.target)
         self.threads = threads or default_threads(place, self.name).number

