@@ -71,6 +71,8 @@ class Machine:
         Memory that is read by as many threads as the products have.
     effort : Effort
         Rounds and seconds.
+    idle : float
+        Unmeasured seconds of a product after a peer's: OpenBLAS's idle threads keep their cores busy for 0.1 s.
     shapes : sequence
         Shapes instead of those of each part.
     num_vecs : sequence
@@ -82,6 +84,7 @@ class Machine:
     comm: fm.Comm
     memory: Memory
     effort: Effort
+    idle: float
     shapes: Sequence[Shape] | None
     num_vecs: Sequence[int]
     largest: float
@@ -162,7 +165,8 @@ def compare(machine: Machine, operation: Operation, forward: np.ndarray, names: 
             programs[peer.name] = checked_run(peer, operand, expected)
         except Exception as error:  # one peer's failure is recorded; the others are compared
             others[peer.name] = failure(error)
-    times = {name: milliseconds(seconds) for name, seconds in alternate(programs, machine.effort).items()}
+    measured = alternate(programs, machine.effort._replace(warm_up=machine.idle))
+    times = {name: milliseconds(seconds) for name, seconds in measured.items()}
     return times.pop(OURS) | {"peers": times | others}
 
 
@@ -324,6 +328,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=0.04, help="of a program in each round, and as many unmeasured"
     )
+    parser.add_argument("--idle", type=float, default=0.2, help="seconds, unmeasured, after a peer's product")
     parser.add_argument("--largest", type=float, default=2.2e9, help="bytes of the largest spectrum of the part growth")
     parser.add_argument("--json", type=Path, required=True)
     return parser.parse_args()
@@ -335,7 +340,7 @@ def main() -> None:
     with fm.Comm(backend="cpu") as comm:
         effort = Effort(chosen.rounds, chosen.seconds, chosen.seconds)
         memory = Memory(comm.backend.threads)
-        machine = Machine(comm, memory, effort, chosen.shapes, chosen.num_vecs, chosen.largest)
+        machine = Machine(comm, memory, effort, chosen.idle, chosen.shapes, chosen.num_vecs, chosen.largest)
         where = {"instructions": settings()["instructions"], "threads": memory.threads}
         records = []
         for name in chosen.parts:

@@ -214,10 +214,10 @@ class Memory:
         if self._values.nbytes < self.threads * share:
             self._values = np.zeros(0)  # before its successor is allocated
             self._values = np.ones(self.threads * share // 8 + LINE // 8)
-        address = -(-self._values.ctypes.data // LINE) * LINE
         run, threads = _reading(), self.threads
 
         def read() -> object:
+            address = -(-self._values.ctypes.data // LINE) * LINE  # another reader may have made the memory grow
             with limited(threads):
                 return run(address, share // group, share, threads, passes)
 
