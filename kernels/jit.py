@@ -242,9 +242,12 @@ class CpuNest(Nest):
     ----------
     parallel_bytes : int
         Bytes of its arrays from which it runs on all threads.
+    counted : int, optional
+        The number of its first arrays whose bytes count; by default all do.
     """
 
     parallel_bytes: int = PARALLEL_BYTES
+    counted: int | None = None
 
     @staticmethod
     def compile_formula(formula: Any, called: bool) -> Any:
@@ -268,7 +271,7 @@ class CpuNest(Nest):
         accessors()  # numba's threads are started, so that their layer is known
         run = partial(_in_turn, compiled) if threading_layer() == "workqueue" else compiled
         arrays = [i for i, kind in enumerate(self.signature) if isinstance(kind, nbtypes.Array)]
-        return by_work(run, arrays, self.parallel_bytes)
+        return by_work(run, arrays[: self.counted], self.parallel_bytes)
 
 
 @dataclass(frozen=True)

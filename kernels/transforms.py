@@ -17,8 +17,8 @@ from .formats import PARTS, vector_tiles
 from .jit import Called, CpuNest, Free, Kernel, Target, array_type, cached_kernel, ceil_div, check, scalar_type
 from .pocketfft import loop, rows_transform
 
-MOST_ROWS = 8  # their tiles are 512 consecutive bytes
-PIECE_BYTES = 1 << 17  # of rows in time; their spectra take as many
+MOST_ROWS = 64  # the tiles of neighbouring rows are consecutive
+PIECE_BYTES = 1 << 17  # of rows in time; their spectra take as many, and a core's second-level cache holds both
 # Bytes of vectors and spectra from which a second thread takes less time to wake up than it saves.
 PARALLEL_BYTES = 1 << 19
 
@@ -90,7 +90,7 @@ def transform_kernel(kind: str, blocks: Any, rounding: Any, real: Any) -> Kernel
         "MISSING": real.type(np.nan),
     }
     name = f"{kind}_{blocks.char}{rounding.char}{real.char}"
-    return Kernel(name, {"cpu": CpuNest(_transform_cpu, signature, parallel_bytes=PARALLEL_BYTES)}, bindings)
+    return Kernel(name, {"cpu": CpuNest(_transform_cpu, signature, parallel_bytes=PARALLEL_BYTES, counted=2)}, bindings)
 
 
 def rows_together(rows: int, length: int, real: np.dtype[Any], threads: int) -> int:

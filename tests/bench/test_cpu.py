@@ -194,7 +194,7 @@ def test_the_size_from_which_the_library_pays(ratios: tuple[float, ...], words: 
 
 def test_a_reader_follows_memory_that_grows() -> None:
     """Reading the released memory would end the process, or read another's values."""
-    memory = Memory(1)
+    memory = machine.Memory(1)
     read, nbytes = memory.reader(1 << 16)
     memory.reader(1 << 28)
     memory._values[:] = 2.0
