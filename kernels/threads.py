@@ -26,7 +26,7 @@ def accessors() -> tuple[Callable[[], int], Callable[[int], None]]:
 
     They are those behind numba's public functions, which take as long as a small kernel.
     """
-    # Numba's pool reads this when it starts. By default its idle threads spin and slow transforms down.
+    # Numba's pool reads this when it starts. By default its idle threads spin and slow other libraries' threads down.
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     get_num_threads()
     return (
