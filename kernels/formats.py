@@ -30,7 +30,7 @@ class StoredArrays(NamedTuple):
     values : array
         Real and imaginary parts, (nd, nm, 2 pitch), or on the CPU (nd, pitch / TILE, nm, 2 TILE).
     scales : array
-        float64 scales, (nd, nm, scales), or a single zero if the format has none.
+        float64 scales, (nd, nm, scales), or on the CPU (nd, scales, nm); a single zero if the format has none.
     """
 
     values: Any
@@ -91,9 +91,13 @@ class Format:
         scales = (nd, nm, runs) if runs else (1, 1, 1)
         return (nd, nm, 2 * self.pitch(frequencies)), scales
 
-    def tiled(self, nd: int, nm: int, frequencies: int) -> tuple[int, int, int, int]:
-        """Return the shape of the values of a spectrum that is stored in tiles."""
-        return nd, self.pitch(frequencies) // TILE, nm, 2 * TILE
+    def tiled(self, nd: int, nm: int, frequencies: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the shapes of the values and of the scales of a spectrum that is stored in tiles.
+
+        Neighbouring columns have neighbouring scales, since a tile is multiplied by those of all columns.
+        """
+        runs = self.scales(frequencies)
+        return (nd, self.pitch(frequencies) // TILE, nm, PARTS), (nd, runs, nm) if runs else (1, 1, 1)
 
     def nbytes(self, nd: int, nm: int, frequencies: int) -> int:
         """Return the bytes of a stored spectrum."""

@@ -153,7 +153,7 @@ def block_product(block: Block, format: Format, adjoint: bool, width: int) -> Ca
         v, row, d, tile, m, term = (arguments[i] for i in (1, 2, 5, 6, 7, 9))
         values = memory.at(values, (d, pitch[0]), (tile, pitch[1]), (m, pitch[2]))
         run = builder.udiv(tile, INDEX(RUN // TILE))
-        scales = memory.at(scales, (d, scale_pitch[0]), (m, scale_pitch[1]), (run, 8))
+        scales = memory.at(scales, (d, scale_pitch[0]), (run, scale_pitch[1]), (m, 8))
         sums = memory.at(sums, (v, to_sums[0]), (tile, to_sums[1]), (row, 8 * PARTS))
         vectors = memory.at(vectors, (v, to_vectors[0]), (tile, to_vectors[1]), (term, 8 * PARTS))
 
@@ -164,7 +164,7 @@ def block_product(block: Block, format: Format, adjoint: bool, width: int) -> Ca
             value = memory.load(place, element)
             if not format.is_fixed:
                 return value
-            return builder.fmul(value, memory.spread(memory.at(scales, (d, scale_pitch[0]), (m, scale_pitch[1]))))
+            return builder.fmul(value, memory.spread(memory.at(scales, (d, scale_pitch[0]), (m, 8))))
 
         def parts(term: int, half: int) -> list[tuple[Any, Any]]:
             """Return the real and imaginary parts of a term of each vector, each spread over its pair of elements."""

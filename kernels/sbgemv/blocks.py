@@ -102,8 +102,8 @@ def sample_of(problem: Problem) -> Problem:
 
 def _fastest(problem: Problem, blocks: Sequence[Block], launcher: Callable[[Problem, Block], Multiply]) -> Block:
     sizes = problem.nd, problem.nm, problem.frequencies
-    _, scales = problem.format.shapes(*sizes)
-    spectrum = StoredArrays(_zeros(problem.format.tiled(*sizes), problem.format.part), np.zeros(scales))
+    values, scales = problem.format.tiled(*sizes)
+    spectrum = StoredArrays(_zeros(values, problem.format.part), np.zeros(scales))
     result, vector = (
         _zeros(vector_tiles(problem.num_vecs, problem.frequencies, count), np.float64)
         for count in (problem.results, problem.reduced)

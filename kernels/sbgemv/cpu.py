@@ -153,7 +153,9 @@ def block_launcher(target: Target, problem: Problem, block: Block) -> Multiply:
     def launch(result: Any, spectrum: StoredArrays, vector: Any) -> None:
         for tiles, blocks, what in ((result, problem.results, "result's"), (vector, problem.reduced, "vector's")):
             check(tiles, np.float64, vector_tiles(problem.num_vecs, problem.frequencies, blocks), f"{what} spectrum")
-        problem.check_spectrum(spectrum, (problem.nd, None, problem.nm, PARTS))
+        runs = problem.format.scales(problem.frequencies)
+        shapes = (problem.nd, None, problem.nm, PARTS), (problem.nd, runs, problem.nm)
+        problem.check_spectrum(spectrum, *shapes)
         check_runs("spectrum", spectrum.values.shape[1] * TILE, problem.frequencies)
         run(result, *spectrum, vector, *task)
 

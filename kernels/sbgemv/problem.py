@@ -67,7 +67,8 @@ class Problem:
 
     def check(self, result: Any, spectrum: StoredArrays, vector: Any) -> None:
         """Raise TypeError or ValueError for an array on CUDA that does not fit the problem."""
-        self.check_spectrum(spectrum, (self.nd, self.nm, None))
+        runs = self.format.scales(self.frequencies)
+        self.check_spectrum(spectrum, (self.nd, self.nm, None), (self.nd, self.nm, runs))
         check_runs("spectrum", spectrum.values.shape[2] // 2, self.frequencies)
         for array, dtype, blocks, what in (
             (vector, self.vector, self.reduced, "vector's spectrum"),
@@ -76,11 +77,13 @@ class Problem:
             check(array, np.dtype(dtype), (self.rows(blocks), None), what)
             check_runs(what, array.shape[1], self.length)
 
-    def check_spectrum(self, spectrum: StoredArrays, shape: tuple[int | None, ...]) -> None:
-        """Raise TypeError or ValueError for a stored spectrum of another dtype or shape."""
-        check(spectrum.values, self.format.part, shape, "spectrum")
-        if scales := self.format.scales(self.frequencies):
-            check(spectrum.scales, np.float64, (self.nd, self.nm, scales), "spectrum's scales")
+    def check_spectrum(
+        self, spectrum: StoredArrays, values: tuple[int | None, ...], scales: tuple[int | None, ...]
+    ) -> None:
+        """Raise TypeError or ValueError for a stored spectrum of another dtype or of other shapes."""
+        check(spectrum.values, self.format.part, values, "spectrum")
+        if self.format.is_fixed:
+            check(spectrum.scales, np.float64, scales, "spectrum's scales")
 
 
 def check_runs(what: str, found: int, least: int) -> None:

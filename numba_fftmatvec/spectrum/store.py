@@ -35,9 +35,12 @@ class RunStore:
 
     def __init__(self, backend: Backend, layout: MatrixLayout, format: Format) -> None:
         self._backend, self._layout, self._format = backend, layout, format
-        values, scales = format.shapes(layout.nd, layout.nm, layout.frequencies)
+        values, scales = self._shapes(layout.nd, layout.nm, layout.frequencies)
         self.values: Buffer = self._allocate(values)
         self.scales: Buffer = backend.zeros(scales, DOUBLE)
+
+    def _shapes(self, *sizes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self._format.shapes(*sizes)
 
     def _allocate(self, shape: tuple[int, ...]) -> Buffer:
         return self._backend.zeros(shape, self._format.part)
@@ -50,7 +53,7 @@ class RunStore:
     @property
     def bounds(self) -> Any:
         """An array (nd, groups, nm, width) of whose magnitudes each block's are multiples: its scales or its values."""
-        return self.scales.array[:, None] if self._format.is_fixed else self._grouped(self.values.array)
+        return self._grouped(self.scales.array if self._format.is_fixed else self.values.array)
 
     def encoder(self, scale: float, largest: int) -> Copy:
         """Return the function that stores the transforms of at most `largest` columns, multiplied by a factor."""
@@ -88,8 +91,8 @@ class RunStore:
             read(row, cols, self._backend.wrap(values))
         return parts
 
-    def _grouped(self, values: Any) -> Any:
-        return values[:, None]
+    def _grouped(self, array: Any) -> Any:
+        return array[:, None]
 
     def _view(self, buffer: Buffer, row: int, cols: slice) -> Any:
         return self._backend.wrap(buffer.array[row, cols]).view
@@ -102,21 +105,26 @@ class RunStore:
 class TileStore(RunStore):
     """A spectrum in tiles of frequencies. The encoder and the decoder of runs work on a piece of memory between."""
 
+    def _shapes(self, *sizes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return self._format.tiled(*sizes)
+
     def _allocate(self, shape: tuple[int, ...]) -> Buffer:
-        part, count, layout = self._format.part, math.prod(shape), self._layout
+        part, count = self._format.part, math.prod(shape)
         flat = aligned(self._backend.zeros((count + LINE // part.itemsize,), part).array)[:count]
-        return self._backend.wrap(flat.reshape(self._format.tiled(layout.nd, layout.nm, layout.frequencies)))
+        return self._backend.wrap(flat.reshape(shape))
 
     def encoder(self, scale: float, largest: int) -> Copy:
         """Return the function that stores the transforms of at most `largest` columns, multiplied by a factor."""
         target, format = self._backend.target, self._format
         encode, copy = encode_launcher(target, format, scale), tile_launcher(target, "to", format, format.part)
-        runs = self._runs(largest)
+        runs, scales = self._runs(largest)
 
         def write(row: int, cols: slice, transforms: Buffer) -> None:
-            piece = runs[: cols.stop - cols.start]
-            encode(piece, self._scales(row, cols), transforms.view)
-            copy(self.values.array[row], cols.start, piece)
+            count = cols.stop - cols.start
+            encode(runs[:count], scales[:count] if format.is_fixed else None, transforms.view)
+            copy(self.values.array[row], cols.start, runs[:count])
+            if format.is_fixed:
+                self.scales.array[row, :, cols] = scales[:count].T
 
         return write
 
@@ -127,12 +135,13 @@ class TileStore(RunStore):
             copy = tile_launcher(target, "from", format, DOUBLE)
             return lambda row, cols, transforms: copy(self.values.array[row], cols.start, transforms.view)
         decode, copy = decode_launcher(target, format), tile_launcher(target, "from", format, format.part)
-        runs = self._runs(largest)
+        runs, scales = self._runs(largest)
 
         def read(row: int, cols: slice, transforms: Buffer) -> None:
-            piece = runs[: cols.stop - cols.start]
-            copy(self.values.array[row], cols.start, piece)
-            decode(transforms.view, piece, self._scales(row, cols))
+            count = cols.stop - cols.start
+            copy(self.values.array[row], cols.start, runs[:count])
+            scales[:count] = self.scales.array[row, :, cols].T
+            decode(transforms.view, runs[:count], scales[:count])
 
         return read
 
@@ -140,11 +149,13 @@ class TileStore(RunStore):
         """Return the (rows, cols, frequencies) values of some blocks as complex128."""
         return self._decoded(rows, cols).view(np.complex128)[..., : self._layout.frequencies]
 
-    def _runs(self, largest: int) -> Any:
-        return np.zeros((largest, 2 * self._format.pitch(self._layout.frequencies)), self._format.part)
+    def _runs(self, largest: int) -> tuple[Any, Any]:
+        frequencies = self._layout.frequencies
+        runs = np.zeros((largest, 2 * self._format.pitch(frequencies)), self._format.part)
+        return runs, np.zeros((largest, self._format.scales(frequencies)))
 
-    def _grouped(self, values: Any) -> Any:
-        return values
+    def _grouped(self, array: Any) -> Any:
+        return array[..., None] if array.ndim == 3 else array
 
 
 STORES: dict[str, type[RunStore]] = {"cpu": TileStore, "cuda": RunStore}

@@ -32,7 +32,7 @@ class Stub:
         self.problems.append(problem)
 
         def multiply(result: Any, spectrum: Any, vector: Any) -> None:
-            assert spectrum.values.shape == problem.format.tiled(problem.nd, problem.nm, problem.frequencies)
+            assert spectrum.values.shape == problem.format.tiled(problem.nd, problem.nm, problem.frequencies)[0]
             self.now += self.seconds[block]
             self.runs += 1
 

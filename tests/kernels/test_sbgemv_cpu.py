@@ -45,7 +45,7 @@ def stored_spectrum(problem: Problem) -> tuple[formats.StoredArrays, np.ndarray]
     format, frequencies = problem.format, problem.frequencies
     sizes = problem.nd, problem.nm, frequencies
     (*_, parts), scales_shape = format.shapes(*sizes)
-    values, scales = np.zeros(format.tiled(*sizes), format.part), np.zeros(scales_shape)
+    values, scales = np.zeros(format.tiled(*sizes)[0], format.part), np.zeros(scales_shape)
     runs = np.zeros((problem.nd, problem.nm, parts), format.part)
     blocks = random((problem.nd, problem.nm, frequencies), frequencies)
     blocks *= 10.0 ** (np.arange(problem.nd * problem.nm) % 10).reshape(*blocks.shape[:2], 1)
@@ -58,7 +58,7 @@ def stored_spectrum(problem: Problem) -> tuple[formats.StoredArrays, np.ndarray]
         runs[..., 2 * frequencies :] = np.nan
     for tiles, row in zip(values, runs, strict=True):
         copy(tiles, 0, row)
-    return formats.StoredArrays(values, scales), meant
+    return formats.StoredArrays(values, scales.transpose(0, 2, 1).copy()), meant
 
 
 def tiles_of(rows: np.ndarray, num_vecs: int, beyond: float = 0.0) -> np.ndarray:
@@ -182,7 +182,7 @@ def test_a_launch_compiles_nothing(monkeypatch, num_vecs) -> None:
     where = problem((2, 3, 4), False, formats.FIXED16, num_vecs)
     spectrum, _ = stored_spectrum(where)  # encoded
     decode = encoding.decode_launcher(target, formats.FIXED16)
-    decode(np.zeros((3, 8)), np.zeros((3, 64), np.int16), spectrum.scales[0])
+    decode(np.zeros((3, 8)), np.zeros((3, 64), np.int16), spectrum.scales[0].T.copy())
     multiply(where, spectrum, random((num_vecs * 3, 4), 1))
     launch = transform_launcher(target, "rfft", num_vecs, 3, 6, (float, float, float))
     launch(np.zeros(formats.vector_tiles(num_vecs, 4, 3)), np.ones((num_vecs * 3, 3)))
@@ -242,11 +242,11 @@ def test_spectra_in_tiles_that_do_not_fit_are_refused(shape, message) -> None:
         ("result", (1, 2, 4, 8), ValueError, r"result's spectrum: expected shape \(1, 2, 2, 8\), found \(1, 2, 4, 8\)"),
         ("vector", (1, 1, 3, 8), ValueError, "vector's spectrum: expected shape"),
         ("vector", (2, 2, 3, 8), ValueError, "vector's spectrum: expected shape"),
-        ("scales", (2, 3, 2), ValueError, "spectrum's scales: expected shape"),
+        ("scales", (2, 2, 3), ValueError, "spectrum's scales: expected shape"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(name, shape, error, message) -> None:
-    shapes = {"result": (1, 2, 2, 8), "vector": (1, 2, 3, 8), "spectrum": (2, 2, 3, 8), "scales": (2, 3, 1)}
+    shapes = {"result": (1, 2, 2, 8), "vector": (1, 2, 3, 8), "spectrum": (2, 2, 3, 8), "scales": (2, 1, 3)}
     dtypes = {"spectrum": np.int32}
     arrays = {key: np.zeros(size, dtypes.get(key)) for key, size in (shapes | {name: shape}).items()}
     launch = cpu.launcher(Target("cpu"), problem((2, 3, 5), False, formats.FIXED32, 1))

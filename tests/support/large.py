@@ -226,7 +226,7 @@ def check_sbgemv_in_tiles(machine: Machine, adjoint: bool, num_vecs: int) -> Non
     double: Any = np.complex128
     problem = Problem(2, ROWS, 4, adjoint, FIXED16, double, double, double, num_vecs)
     values = machine.zeros((2, COLUMNS // PARTS, ROWS, PARTS), FIXED16.part).array
-    scales = np.ones((2, ROWS, 1))
+    scales = np.ones((2, 1, ROWS))
     blocks, factors = marked_blocks()
     values[:, 0, blocks, :6:2] = factors[..., None]  # real parts of three frequencies
     operand, result = (

@@ -66,7 +66,7 @@ def block_product(block: Block, format: Format, adjoint: bool, width: int) -> Ca
         assert row + rows <= sums.shape[2] and term + terms <= vectors.shape[2]
         for i, j in np.ndindex(rows, terms):
             place = (d + j, m + i) if adjoint else (d + i, m + j)
-            scale = scales[(*place, tile * TILE // RUN)] if format.is_fixed else 1.0
+            scale = scales[place[0], tile * TILE // RUN, place[1]] if format.is_fixed else 1.0
             factor = (values[place[0], tile, place[1]] * np.float64(scale)).view(np.complex128)
             for each in range(v, v + block.vecs):
                 value = vectors[each, tile, term + j].view(np.complex128)

@@ -307,10 +307,10 @@ def test_a_save_that_fails_leaves_the_old_matrix(comm: Any, tmp_path: Any, monke
     files = sorted(path.name for path in (tmp_path / "binary").iterdir())
     write = fm.matrix.files.block_row_writer
 
-    def stop_at_the_third(directory: Any, meta: Any, row: int, like: Any) -> Any:
+    def stop_at_the_third(directory: Any, meta: Any, row: int, like: Any, **options: Any) -> Any:
         if row == 2:
             raise fm.FileError("disk full")
-        return write(directory, meta, row, like)
+        return write(directory, meta, row, like, **options)
 
     monkeypatch.setattr(fm.matrix.files, "block_row_writer", stop_at_the_third)
     with pytest.raises(fm.FileError, match="disk full"):
