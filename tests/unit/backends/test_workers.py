@@ -34,6 +34,27 @@ def test_the_first_error_is_raised_after_all_functions_ended() -> None:
     assert ended.is_set()
 
 
+@pytest.mark.parametrize("interrupts", [1, 2])
+def test_interrupts_of_the_wait_leave_no_function_running(monkeypatch: pytest.MonkeyPatch, interrupts: int) -> None:
+    """The caller waits for all threads, in spite of further interrupts, before it raises."""
+    pending = [KeyboardInterrupt() for _ in range(interrupts)]
+    wait, ended = _Job.wait, threading.Event()
+
+    def interrupted(job: _Job) -> None:
+        if pending:
+            raise pending.pop()
+        wait(job)
+
+    def slow() -> None:
+        time.sleep(0.2)
+        ended.set()
+
+    monkeypatch.setattr(_Job, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Workers(2).run([lambda: None, slow])
+    assert ended.is_set()
+
+
 def test_a_job_that_is_queued_twice_runs_once() -> None:
     ran: list[int] = []
     job = _Job(partial(ran.append, 1))
