@@ -34,6 +34,7 @@ SHAPES = ((200, 20, 100), (500, 20, 500), (2000, 50, 200), (5000, 100, 1000))
 _COPY = 1 << 26  # values: larger than caches
 _HOST_BYTES = 400 << 20  # the largest spectrum on the CPU, and the largest that NumPy multiplies
 _SECONDS, _MOST_RUNS, _WARM_UP = 1.0, 50, 3  # of the repetitions of one product
+_IDLE = 0.2  # seconds of the warm-up: OpenBLAS's idle threads keep their cores busy for 0.1 s after NumPy's products
 _CODE = "ddddd"
 
 
@@ -188,7 +189,10 @@ def _measurement(comm: Comm, matrix: Matrix, product: Product, x: Vector, y: Vec
 
 def _repeat(run: Callable[[int], list[float]]) -> list[float]:
     """Return the seconds of as many runs as take about a second, after a warm-up."""
+    end = time.perf_counter() + _IDLE
     expected = max(statistics.median(run(_WARM_UP)), 1e-9)
+    while time.perf_counter() < end:
+        run(1)
     return run(max(3, min(_MOST_RUNS, int(_SECONDS / expected))))
 
 
