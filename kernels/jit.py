@@ -5,7 +5,6 @@ This is the one module that imports numba.cuda.
 
 from __future__ import annotations
 
-import dis
 import types
 import warnings
 from abc import ABC, abstractmethod
@@ -20,6 +19,9 @@ import numpy as np
 from numba import config, from_dtype, njit, threading_layer
 from numba import types as nbtypes
 
+from .free import Called as Called
+from .free import Free as Free
+from .free import constants, identity, specialise
 from .threads import PARALLEL_BYTES, accessors, by_work
 
 try:
@@ -66,107 +68,6 @@ def cache_folder() -> str:
     """Return the folder of numba's disk cache of this module; a RuntimeError says that no folder can hold it."""
     folder: str = njit(cache=True)(ceil_div).stats.cache_path
     return folder
-
-
-# Free names and their bindings
-
-
-@dataclass(frozen=True)
-class Free:
-    """A name that loop nests and formulas of a module leave free: ``formula = Free("formula")`` at module level."""
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Called:
-    """A formula that a CPU kernel calls; other formulas are inlined."""
-
-    formula: Callable[..., Any]
-
-
-@cache
-def _globals_of(code: types.CodeType) -> frozenset[str]:
-    """Return the names of the globals that code reads, that of nested functions included.
-
-    `co_names` would not do: it also has attributes, such as the ``zeros`` of ``np.zeros``.
-    """
-    names = frozenset(step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL")
-    return names.union(*(_globals_of(inner) for inner in code.co_consts if isinstance(inner, types.CodeType)))
-
-
-def free_names(function: Any) -> set[str]:
-    """Return the free names that a function reads."""
-    return {name for name in _globals_of(function.__code__) if isinstance(function.__globals__.get(name), Free)}
-
-
-def specialise(
-    nest: Any, name: str, bindings: Mapping[str, Any], compile_formula: Callable[[Any, bool], Any]
-) -> types.FunctionType:
-    """Return a copy of a loop nest whose free names are bound.
-
-    Bound names are globals, not a closure: numba's disk cache hashes closures, and no two processes pickle a jitted
-    function alike.
-
-    Parameters
-    ----------
-    nest : function
-        The loop nest.
-    name : str
-        Suffix of the copy's name.
-    bindings : mapping
-        Values of the free names of the loop nest and of its formulas: constants, intrinsics and formulas.
-    compile_formula : callable
-        ``compile_formula(function, called)`` compiles a formula whose free names are bound.
-
-    Raises
-    ------
-    NameError
-        A free name has no binding, or a binding is not used.
-    """
-    bound: dict[str, Any] = {}
-    # Functions of one module share their globals: the simulator replaces `cuda` only in those of the loop nest.
-    namespaces: dict[int, dict[str, Any]] = {}
-
-    def copy(function: Any) -> types.FunctionType:
-        namespace = namespaces.setdefault(id(function.__globals__), dict(function.__globals__))
-        for key in sorted(free_names(function)):
-            if key not in bindings:
-                raise NameError(f"{function.__name__}: expected a binding of the free name {key!r}, found none")
-            if key not in bound:
-                bound[key] = compiled(bindings[key])
-            namespace[key] = bound[key]
-        unique = f"{function.__name__}_{name}"
-        result = types.FunctionType(function.__code__, namespace, unique, function.__defaults__, function.__closure__)
-        result.__qualname__, result.__module__ = unique, function.__module__
-        return result
-
-    def compiled(value: Any) -> Any:
-        if isinstance(value, Called):
-            return compile_formula(copy(value.formula), True)
-        return compile_formula(copy(value), False) if isinstance(value, types.FunctionType) else value
-
-    result = copy(nest)
-    if unused := sorted(bindings.keys() - bound.keys()):
-        raise NameError(f"{nest.__name__}: expected bindings of free names only, found {', '.join(unused)}")
-    return result
-
-
-def _identity(value: Any) -> Any:
-    """Return a value that identifies a binding in every process: for a formula its code, for an intrinsic its type.
-
-    Parameters that distinguish two intrinsics must therefore be bound too.
-    """
-    if isinstance(value, Called):
-        return "called", _identity(value.formula)
-    if isinstance(value, types.FunctionType):
-        return _identity(value.__code__)
-    if isinstance(value, types.CodeType):
-        return value.co_code, [_identity(constant) for constant in value.co_consts], value.co_names
-    if isinstance(value, frozenset):
-        return sorted(map(repr, value))
-    plain = value is None or isinstance(value, int | float | complex | str | bytes | tuple | type | np.generic)
-    return value if plain else type(value).__name__
 
 
 # Kernels
@@ -323,12 +224,13 @@ class Kernel:
     def function(self, target: str) -> types.FunctionType:
         """Return the loop nest for a target with all names bound, before its compilation.
 
-        Numba's disk cache ignores globals. The function's name therefore ends with a digest of the bindings; the name
-        is part of the cache file's name, so each specialisation has its own file.
+        Numba's disk cache ignores globals and other modules. The function's name therefore ends with a digest of the
+        bindings and of constants; the name is part of the cache file's name, so each specialisation has its own file.
         """
         nest = self.nests[target]
         bindings = {**self.bindings, **nest.bindings}
-        parts = [str(each) for each in nest.signature], [(key, _identity(bindings[key])) for key in sorted(bindings)]
+        bound = [(key, identity(bindings[key])) for key in sorted(bindings)]
+        parts = [str(each) for each in nest.signature], bound, constants(nest.template)
         digest = blake2s(repr(parts).encode(), digest_size=4).hexdigest()
         return specialise(nest.template, f"{self.name}_{digest}", bindings, nest.compile_formula)
 

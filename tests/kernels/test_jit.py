@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import runpy
+import types
+from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -13,7 +16,8 @@ from numba import float64, int64, prange
 from numba.core import caching
 
 from numba_fftmatvec.kernels import elementwise, encoding, jit, padding, pairs, reductions, sbgemv
-from numba_fftmatvec.kernels.jit import Called, CpuNest, Free, Kernel, Target, array_type, free_names, specialise
+from numba_fftmatvec.kernels.free import constants, free_names, identity, specialise
+from numba_fftmatvec.kernels.jit import Called, CpuNest, Free, Kernel, Target, array_type
 from support.machines import INTERPRETED, SIMULATED
 
 formula, FACTOR, zeros = Free("formula"), Free("FACTOR"), Free("zeros")
@@ -31,6 +35,13 @@ def _multiply(value):
 
 def _negate(value):
     return -value
+
+
+CONSTANT = 1.0
+
+
+def _scaled(value):
+    return CONSTANT * value
 
 
 def _nested(out, value):
@@ -95,8 +106,42 @@ def test_names_tell_specialisations_apart() -> None:
 
 def test_names_have_no_addresses() -> None:
     """Each process has other addresses, so it would not find the files of another."""
-    assert jit._identity(SimpleNamespace()) == "SimpleNamespace"
-    assert jit._identity(None) is None
+    assert identity(SimpleNamespace()) == ("SimpleNamespace", None)
+    assert identity(None) is None
+
+
+INTRINSIC = """
+from numba.extending import intrinsic
+from numba import types
+
+@intrinsic
+def add(context, x):
+    return types.float64(x), lambda context, builder, signature, arguments: builder.{}(arguments[0], arguments[0])
+"""
+
+
+def test_names_follow_the_source_of_intrinsics(tmp_path: Path) -> None:
+    """An intrinsic is in another module than the loop nest, whose file alone numba's disk cache compares."""
+    names = []
+    for number, instruction in enumerate(("fadd", "fmul", "fadd")):
+        file = tmp_path / f"intrinsic{number}.py"
+        file.write_text(INTRINSIC.format(instruction))
+        module = runpy.run_path(str(file))
+        names.append(kernel(formula=module["add"]).function("cpu").__name__)
+    assert names[0] == names[2] != names[1]
+
+
+@pytest.mark.parametrize("called", [False, True])
+def test_names_follow_the_constants_of_other_modules(called: bool) -> None:
+    """A loop nest or a formula may read a constant of a third module, which the compiler copies."""
+
+    def name(value: float) -> str:
+        formula = types.FunctionType(_scaled.__code__, {**_scaled.__globals__, "CONSTANT": value}, "_scaled")
+        return kernel(formula=Called(formula) if called else formula).function("cpu").__name__
+
+    assert name(1.0) == name(1.0) != name(2.0)
+    assert constants(_scaled) == [("CONSTANT", 1.0)]
+    assert constants(_fill) == []
 
 
 def test_limits_of_a_launch() -> None:
