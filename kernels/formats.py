@@ -10,6 +10,8 @@ keep their precision beside strong ones.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -46,9 +48,11 @@ def vector_tiles(num_vecs: int, frequencies: int, blocks: int) -> tuple[int, int
     return vectors, -(-frequencies // TILE), blocks, PARTS
 
 
-def aligned(flat: Any) -> Any:
-    """Return the part of a flat array in host memory that begins with a line of cache."""
-    return flat[-flat.ctypes.data % LINE // flat.itemsize :]
+def aligned(allocate: Callable[..., Any], shape: tuple[int, ...], dtype: Any) -> Any:
+    """Return an array that begins with a line of cache, in host memory that ``allocate((count,), dtype)`` returns."""
+    count = math.prod(shape)
+    flat = allocate((count + LINE // np.dtype(dtype).itemsize,), dtype)
+    return flat[-flat.ctypes.data % LINE // flat.itemsize :][:count].reshape(shape)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numba.core.registry import cpu_target
 
-from ..formats import LINE, PARTS, StoredArrays, aligned, vector_tiles
+from ..formats import PARTS, StoredArrays, aligned, vector_tiles
 from ..jit import cache_folder, ceil_div
 from ..lanes import NARROWER, WIDEST, Block, vector_width
 from .problem import Problem
@@ -103,9 +103,9 @@ def sample_of(problem: Problem) -> Problem:
 def _fastest(problem: Problem, blocks: Sequence[Block], launcher: Callable[[Problem, Block], Multiply]) -> Block:
     sizes = problem.nd, problem.nm, problem.frequencies
     values, scales = problem.format.tiled(*sizes)
-    spectrum = StoredArrays(_zeros(values, problem.format.part), np.zeros(scales))
+    spectrum = StoredArrays(aligned(np.zeros, values, problem.format.part), np.zeros(scales))
     result, vector = (
-        _zeros(vector_tiles(problem.num_vecs, problem.frequencies, count), np.float64)
+        aligned(np.zeros, vector_tiles(problem.num_vecs, problem.frequencies, count), np.float64)
         for count in (problem.results, problem.reduced)
     )
     programs = {block: launcher(problem, block) for block in blocks}
@@ -119,12 +119,6 @@ def _fastest(problem: Problem, blocks: Sequence[Block], launcher: Callable[[Prob
         if time.perf_counter() > end:
             break
     return min(best, key=lambda block: best[block])
-
-
-def _zeros(shape: tuple[int, ...], dtype: Any) -> Any:
-    """Return zeros that begin with a line of cache, as those of products do."""
-    count = math.prod(shape)
-    return aligned(np.zeros(count + LINE, dtype))[:count].reshape(shape)
 
 
 # Choices by key, of this process and of the file.

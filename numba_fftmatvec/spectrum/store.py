@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from ..backends import Backend, Buffer
 from ..backends.base import DOUBLE
 from ..kernels.encoding import decode_launcher, encode_launcher
-from ..kernels.formats import LINE, Format, StoredArrays, aligned
+from ..kernels.formats import Format, StoredArrays, aligned
 from ..kernels.tiling import tile_launcher
 from ..layout import MatrixLayout
 
@@ -109,9 +108,7 @@ class TileStore(RunStore):
         return self._format.tiled(*sizes)
 
     def _allocate(self, shape: tuple[int, ...]) -> Buffer:
-        part, count = self._format.part, math.prod(shape)
-        flat = aligned(self._backend.zeros((count + LINE // part.itemsize,), part).array)[:count]
-        return self._backend.wrap(flat.reshape(shape))
+        return self._backend.wrap(aligned(lambda *about: self._backend.zeros(*about).array, shape, self._format.part))
 
     def encoder(self, scale: float, largest: int) -> Copy:
         """Return the function that stores the transforms of at most `largest` columns, multiplied by a factor."""

@@ -5,14 +5,13 @@ With a timer, padding and unpadding are separate passes over all blocks, so that
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ...kernels import Target
-from ...kernels.formats import LINE, aligned, vector_tiles
+from ...kernels.formats import aligned, vector_tiles
 from ...kernels.transforms import transform_launcher
 from ...layout import MatrixLayout, Space
 from ...precision import Precision
@@ -68,10 +67,9 @@ class RealTransforms:
     def spectrum(self, space: Space, precision: Precision) -> Buffer:
         """Return tiles (vectors, tiles, blocks, 2 TILE) in double, whose values have the precision of the transform."""
         shape = vector_tiles(self._num_vecs, self._layout.frequencies, self._blocks(space))
-        count = math.prod(shape)
-        room = self._workspace.get(f"spectrum.{space}", (count + LINE // DOUBLE.itemsize,), DOUBLE)
-        array = aligned(room.array)[:count].reshape(shape)
-        return Buffer(array, array, f"{room.name} {precision.complex} in tiles")
+        name = f"spectrum.{space}"
+        array = aligned(lambda *about: self._workspace.get(name, *about).array, shape, DOUBLE)
+        return Buffer(array, array, f"{name} {precision.complex} in tiles")
 
     def forward(
         self, space: Space, source: End, rounding: np.dtype[Any], precision: Precision, *, timed: bool
