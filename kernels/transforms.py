@@ -54,6 +54,8 @@ def _inverse_piece(tiles, first, rows, blocks, row, values, spectra, address, da
         values[i, 0] = MISSING
     transform(address, data, spectra, length // 2 + 1, values, length, rows)
     for i in range(rows):
+        if np.isnan(values[i, 0]):
+            values[i, :width] = MISSING
         for t in range(width):
             blocks[row + i, t] = rounded(values[i, t])
 

@@ -134,7 +134,7 @@ def test_rows_that_cannot_be_transformed_become_nan(monkeypatch) -> None:
     assert np.isnan(complex_rows(tiles)[:, 0].real).all()
     found = np.ones((3, 4))
     transform_launcher(Target("cpu"), "irfft", 1, 3, 8, (float, float, float))(np.ones((1, 2, 3, 8)), found)
-    assert np.isnan(found[:, 0]).all()
+    assert np.isnan(found).all()
 
 
 def test_this_numpy_has_the_compiled_loops() -> None:
