@@ -34,6 +34,7 @@ P = ParamSpec("P")
 
 THREADS = 256
 MAX_GRID_Y = 65535
+RESERVED_SHARED = 1024  # bytes of shared memory that the system takes for each block
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,11 @@ class Nest(ABC):
     template: Callable[..., None]
     signature: Sequence[Any]
     bindings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """Numbers that the compiled code depends on, beside the bindings."""
+        return ()
 
     @staticmethod
     @abstractmethod
@@ -184,9 +190,22 @@ class CudaNest(Nest):
     launch : callable, optional
         ``launch(shaped, *arguments)`` launches the kernel by ``shaped(grid, threads)(values)``, where `values` is the
         tuple of the loop nest's arguments. The `arguments` are those of the CPU's loop nest.
+    bounds : tuple of int, optional
+        Threads of a block, and blocks that a multiprocessor holds at a time; they bound a thread's registers.
     """
 
     launch: Any = None
+    bounds: tuple[int, int] | None = None
+
+    @property
+    def limits(self) -> tuple[int, ...]:
+        """The bounds."""
+        return self.bounds or ()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options of the compiler, which the simulator does not take."""
+        return {} if self.bounds is None or config.ENABLE_CUDASIM else {"launch_bounds": self.bounds}
 
     @staticmethod
     def compile_formula(formula: Any, called: bool) -> Any:
@@ -195,7 +214,8 @@ class CudaNest(Nest):
 
     def compile(self, function: Any) -> Any:
         """Compile for the current device."""
-        return _cached_on_disk(lambda cache: require_cuda().jit(nbtypes.void(*self.signature), cache=cache)(function))
+        jit = require_cuda().jit
+        return _cached_on_disk(lambda cache: jit(nbtypes.void(*self.signature), cache=cache, **self.options)(function))
 
     def launcher(self, compiled: Any, stream: Any) -> Callable[..., None]:
         """Return `launch` with the compiled loop nest as its first argument."""
@@ -230,7 +250,7 @@ class Kernel:
         nest = self.nests[target]
         bindings = {**self.bindings, **nest.bindings}
         bound = [(key, identity(bindings[key])) for key in sorted(bindings)]
-        parts = [str(each) for each in nest.signature], bound, constants(nest.template)
+        parts = [str(each) for each in nest.signature], bound, constants(nest.template), *nest.limits
         digest = blake2s(repr(parts).encode(), digest_size=4).hexdigest()
         return specialise(nest.template, f"{self.name}_{digest}", bindings, nest.compile_formula)
 
@@ -246,8 +266,9 @@ class Kernel:
 
     def ptx(self, compute_capability: tuple[int, int]) -> str:
         """Return the CUDA kernel's PTX; needs no GPU, but NVVM (numba-cuda[cu13])."""
-        signature = tuple(self.nests["cuda"].signature)
-        text, _ = require_cuda().compile_ptx(self.function("cuda"), signature, cc=compute_capability)
+        nest: Any = self.nests["cuda"]
+        compile_ptx = require_cuda().compile_ptx
+        text, _ = compile_ptx(self.function("cuda"), tuple(nest.signature), cc=compute_capability, **nest.options)
         return str(text)
 
 
@@ -269,21 +290,48 @@ def clear() -> None:
 
 
 @lru_cache(maxsize=1024)
-def configure(kernel: Any, stream: Any, grid: tuple[int, ...], threads: int | tuple[int, ...]) -> Callable[..., None]:
+def configure(
+    kernel: Any, stream: Any, grid: tuple[int, ...], threads: int | tuple[int, ...], shared: int = 0
+) -> Callable[..., None]:
     """Return ``launch(values)`` of a compiled CUDA kernel, for the tuple of its arguments.
+
+    A block has `shared` bytes of dynamic shared memory.
 
     The kernel has one signature and its launcher has checked the arguments, so the launch goes to the compiled code
     directly. Numba would infer the arguments' types again, which takes longer than all the rest.
     """
     if config.ENABLE_CUDASIM:  # a simulated kernel keeps only the last shape
-        return lambda values: kernel[grid, threads, stream](*values)
+        return lambda values: kernel[grid, threads, stream, shared](*values)
     blocks = tuple(map(int, grid))  # the compiled code takes no NumPy integers
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*Grid size")  # small problems have small grids
-        shape = kernel[blocks, threads, stream]
+        shape = kernel[blocks, threads, stream, shared]
     (compiled,) = kernel.overloads.values()
+    allow_shared(compiled, shared)
     launch, blocks, block, queue = compiled.launch, shape.griddim, shape.blockdim, shape.stream
-    return lambda values: launch(values, blocks, block, queue)
+    return lambda values: launch(values, blocks, block, queue, shared)
+
+
+def allow_shared(compiled: Any, shared: int) -> None:
+    """Let the blocks of a compiled kernel have `shared` bytes of dynamic shared memory on the current device.
+
+    A kernel may use 48 KiB unless it asks for more.
+    """
+    if not shared:
+        return
+    from cuda.bindings import driver  # numba-cuda's own
+
+    function = compiled._codelibrary.get_cufunc()
+    attributes = driver.CUfunction_attribute
+    for attribute, value in (
+        (attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared),
+        (attributes.CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100),
+    ):
+        (error,) = driver.cuKernelSetAttribute(attribute, value, function.handle, function.device.id)
+        if error != driver.CUresult.CUDA_SUCCESS:
+            raise RuntimeError(
+                f"dynamic shared memory: expected room for {shared} bytes in a block, found {error.name}"
+            )
 
 
 # Types, pointers and checks of arguments
@@ -312,10 +360,18 @@ def pointer(array: Any, dtype: Any = None) -> Any:
     return flat if values is array else type(array)(flat)
 
 
-def resident_blocks(kernel: Any, threads: int) -> int:
+def compute_capability() -> tuple[int, int]:
+    """Return the compute capability of the current device; (0, 0) in the simulator."""
+    if config.ENABLE_CUDASIM:
+        return 0, 0
+    major, minor = require_cuda().get_current_device().compute_capability
+    return int(major), int(minor)
+
+
+def resident_blocks(kernel: Any, threads: int, shared: int = 0) -> int:
     """Return the number of blocks of a compiled kernel that the current device holds at a time.
 
-    Registers and threads limit the number; shared memory is not considered.
+    Registers, threads and dynamic shared memory limit the number; other shared memory is not considered.
     """
     if config.ENABLE_CUDASIM:
         return 1
@@ -325,6 +381,7 @@ def resident_blocks(kernel: Any, threads: int) -> int:
         device.MAX_REGISTERS_PER_MULTIPROCESSOR // (registers * ceil_div(threads, 32) * 32),
         device.MAX_THREADS_PER_MULTIPROCESSOR // threads,
         device.MAX_BLOCKS_PER_MULTIPROCESSOR,
+        device.MAX_SHARED_MEMORY_PER_MULTIPROCESSOR // (shared + RESERVED_SHARED),
     )
     return int(device.MULTIPROCESSOR_COUNT * max(1, min(limits)))
 

@@ -101,12 +101,14 @@ def store_two() -> Callable[..., Any]:
 
 
 @cache
-def copy_async(count: int) -> Callable[..., Any]:
+def copy_async(count: int, streamed: bool = False, small: bool = False) -> Callable[..., Any]:
     """Return ``copy(shared, index, pointer, offset, wanted)``, which starts to copy `count` values.
 
     Together the values have 4, 8 or 16 bytes. They go from global memory to ``shared[index:]`` of a flat array, and
     not through registers. The thread that started a copy may read them after `wait_for`. If `wanted` is false the copy
-    reads nothing and writes zeros, which is cheaper than a branch around it.
+    reads nothing and writes zeros, which is cheaper than a branch around it. A `streamed` copy of 16 bytes bypasses
+    the first-level cache, and its line of 128 bytes is fetched to the second-level cache. A `small` index is computed
+    in 32 bits, which takes fewer registers.
     """
     if config.ENABLE_CUDASIM:
 
@@ -117,22 +119,30 @@ def copy_async(count: int) -> Callable[..., Any]:
     from llvmlite import ir
     from numba.cuda.extending import intrinsic
 
+    cached, line = ("cg", ".L2::128B") if streamed else ("ca", "")
+
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         _align_shared(builder.module)
         shared, index, pointer, offset, wanted = arguments
         array = context.make_array(signature.args[0])(context, builder, shared)
-        size = count * context.get_abi_sizeof(context.get_data_type(signature.args[2].dtype))
+        item = context.get_abi_sizeof(context.get_data_type(signature.args[2].dtype))
+        size = count * item
         i32, i64 = ir.IntType(32), ir.IntType(64)
-        addresses = [
-            builder.ptrtoint(builder.gep(base, [at]), i64) for base, at in ((array.data, index), (pointer, offset))
-        ]
-        text = (
-            "{ .reg .u64 wide; .reg .u32 to; cvta.to.shared.u64 wide, $0; cvt.u32.u64 to, wide; "
-            f"cp.async.ca.shared.global [to], [$1], {size}, $2; }}"
-        )
-        kind = ir.FunctionType(ir.VoidType(), [i64, i64, i32])
-        assembly = ir.InlineAsm(kind, text, "l,l,r,~{memory}", side_effect=True)
-        builder.call(assembly, [*addresses, builder.select(wanted, i32(size), i32(0))])
+        source = builder.ptrtoint(builder.gep(pointer, [offset]), i64)
+        wanted_size = builder.select(wanted, i32(size), i32(0))
+        if small:
+            base = builder.ptrtoint(builder.addrspacecast(array.data, ir.IntType(8).as_pointer(SHARED_SPACE)), i32)
+            to = builder.add(base, builder.mul(builder.trunc(index, i32), i32(item)))
+            text = f"cp.async.{cached}.shared.global{line} [$0], [$1], {size}, $2;"
+        else:
+            to = builder.ptrtoint(builder.gep(array.data, [index]), i64)
+            text = (
+                "{ .reg .u64 wide; .reg .u32 to; cvta.to.shared.u64 wide, $0; cvt.u32.u64 to, wide; "
+                f"cp.async.{cached}.shared.global{line} [to], [$1], {size}, $2; }}"
+            )
+        kind = ir.FunctionType(ir.VoidType(), [to.type, i64, i32])
+        constraints = f"{'r' if small else 'l'},l,r,~{{memory}}"
+        builder.call(ir.InlineAsm(kind, text, constraints, side_effect=True), [to, source, wanted_size])
         return context.get_dummy_value()
 
     @intrinsic

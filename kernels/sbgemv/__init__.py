@@ -18,7 +18,7 @@ from ..formats import StoredArrays
 from ..jit import Kernel, Target
 from . import cpu, cuda
 from .problem import Problem
-from .tiles import Tile
+from .tiles import TensorTile, Tile
 
 Sbgemv = Callable[[Any, StoredArrays, Any], None]
 
@@ -29,7 +29,7 @@ def sbgemv_launcher(
     target: Target,
     problem: Problem,
     allocate: Callable[..., Any] = np.empty,
-    tile: Tile | None = None,
+    tile: Tile | TensorTile | None = None,
     chunks: int | None = None,
 ) -> Sbgemv:
     """Compile an SBGEMV and return its launcher.
@@ -42,8 +42,8 @@ def sbgemv_launcher(
         Sizes and dtypes.
     allocate : callable
         ``allocate(shape, dtype)`` returns workspace for partial sums, as an array that the target's kernels take.
-    tile : Tile, optional
-        Shape of a block on CUDA; the default follows from the problem.
+    tile : Tile or TensorTile, optional
+        Shape of a block on CUDA; the default follows from the problem and the device.
     chunks : int, optional
         Number of parts of each sum on CUDA; the default follows from the problem and the device.
 
@@ -54,6 +54,11 @@ def sbgemv_launcher(
         read and written.
     """
     return LAUNCHERS[target.name](target, problem, allocate, tile, chunks)
+
+
+def provider(target: Target, problem: Problem) -> str:
+    """Return the units that multiply several right-hand sides on CUDA, to print; an empty text for other problems."""
+    return cuda.provider(problem) if target.name == "cuda" else ""
 
 
 def specialisations() -> dict[str, Kernel]:

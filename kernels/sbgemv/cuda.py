@@ -25,6 +25,7 @@ from ..jit import (
     Target,
     cached_kernel,
     ceil_div,
+    compute_capability,
     configure,
     cuda,
     pointer,
@@ -33,10 +34,23 @@ from ..jit import (
     scalar_type,
 )
 from ..memory import load, store_two
+from ..tensor import HEIGHTS
 from .gemm import gemm_nest
 from .gemv import gemv_nest
+from .mma import mma_nest
 from .problem import Problem
-from .tiles import FEW_ROWS, MAX_GROUPS, MAX_PAIRS, TILES, Tile, choose_chunks, choose_tile, few_rows_tile
+from .tiles import (
+    FEW_ROWS,
+    MAX_GROUPS,
+    MAX_PAIRS,
+    TENSOR_TILES,
+    TILES,
+    TensorTile,
+    Tile,
+    choose_chunks,
+    choose_tile,
+    few_rows_tile,
+)
 
 OUT, ZERO = Free("OUT"), Free("ZERO")
 load_two, store = Free("load_two"), Free("store")
@@ -62,13 +76,12 @@ def _real(dtype: Any) -> Any:
 
 
 @cached_kernel
-def sbgemv_kernel(format: Format, vector: Any, result: Any, accumulator: Any, adjoint: bool, tile: Tile) -> Kernel:
+def sbgemv_kernel(
+    format: Format, vector: Any, result: Any, accumulator: Any, adjoint: bool, tile: Tile | TensorTile
+) -> Kernel:
     """Return the kernel for a format, complex dtypes, an operation and a tile."""
     real, out, values = (_real(dtype) for dtype in (accumulator, result, vector))
     bindings: dict[str, Any] = {
-        "ROWS": tile.rows,
-        "LANES": tile.threads,
-        "LAYERS": tile.layers,
         "REAL": real.type,
         "OUT": out.type,
         "ZERO": real.type(0),
@@ -78,7 +91,11 @@ def sbgemv_kernel(format: Format, vector: Any, result: Any, accumulator: Any, ad
     }
     kinds = "".join(np.dtype(dtype).char for dtype in (vector, result, accumulator))
     pointers = [pointer_type(dtype) for dtype in (out, format.part, np.float64, values)]
-    nest = gemm_nest(tile, format.part, values, pointers) if tile.pairs else gemv_nest(tile, real, pointers)
+    if isinstance(tile, TensorTile):
+        nest = mma_nest(tile, format.part, values, pointers)
+    else:
+        bindings |= {"ROWS": tile.rows, "LANES": tile.threads, "LAYERS": tile.layers}
+        nest = gemm_nest(tile, format.part, values, pointers) if tile.pairs else gemv_nest(tile, real, pointers)
     return Kernel(f"{'adjoint' if adjoint else 'forward'}_{format.name}_{kinds}", {"cuda": nest}, bindings)
 
 
@@ -96,23 +113,26 @@ def launcher(
     target: Target,
     problem: Problem,
     allocate: Callable[..., Any],
-    tile: Tile | None = None,
+    tile: Tile | TensorTile | None = None,
     chunks: int | None = None,
 ) -> Callable[[Any, StoredArrays, Any], None]:
     """Compile and return the launcher; see `sbgemv_launcher`."""
-    tile = tile or choose_tile(problem)
+    tile = tile or choose_tile(problem, tensor_height())
     vector, result, sums = (np.dtype(d) for d in (problem.vector, problem.result, problem.accumulator))
-    block = tile.threads, tile.layers
+    on_tensor_cores = isinstance(tile, TensorTile)
+    block = (tile.threads, 1 if on_tensor_cores else tile.layers)
+    shared = tile.shared(problem.format.part, _real(vector)) if isinstance(tile, TensorTile) else 0
     split = sbgemv_kernel(problem.format, vector, sums, sums, problem.adjoint, tile)
     if chunks is None:
-        chunks = choose_chunks(problem, tile, resident_blocks(split.compile(target.name), math.prod(block)))
+        chunks = choose_chunks(problem, tile, resident_blocks(split.compile(target.name), math.prod(block), shared))
     terms = problem.reduced if tile.pairs else ceil_div(problem.reduced, 2)
-    chunk = ceil_div(terms, chunks)
+    step = tile.terms if isinstance(tile, TensorTile) else 1
+    chunk = ceil_div(ceil_div(terms, chunks), step) * step
     chunks = ceil_div(terms, chunk)
     pairs = ceil_div(problem.num_vecs, 2)
     grid = tile.blocks(problem), chunks, tile.groups_of_pairs(problem)
     whole = sbgemv_kernel(problem.format, vector, result, sums, problem.adjoint, tile)
-    multiply = configure((split if chunks > 1 else whole).compile(target.name), target.stream, grid, block)
+    multiply = configure((split if chunks > 1 else whole).compile(target.name), target.stream, grid, block, shared)
     scales = max(1, problem.format.scales(problem.frequencies))
     rows = problem.rows(problem.results)
     parts = allocate((chunks, rows, problem.length), sums) if chunks > 1 else None
@@ -121,9 +141,13 @@ def launcher(
         add = configure(add_kernel(sums, result).compile(target.name), target.stream, add_grid, THREADS)
 
     more = (pairs,) if tile.pairs else ()
+    aligned = 2 * tile.piece(problem.format.part) if isinstance(tile, TensorTile) else 2
 
     def launch(out: Any, spectrum: StoredArrays, operand: Any) -> None:
         problem.check(out, spectrum, operand)
+        if spectrum.values.shape[2] % aligned:
+            width = spectrum.values.shape[2]
+            raise ValueError(f"spectrum: expected runs of a multiple of {aligned} parts, found {width}")
         steps = [(problem.nm * run, run) for run in (spectrum.values.shape[2], scales)]
         (row_step, term_step), (row_scales, term_scales) = (s[::-1] if problem.adjoint else s for s in steps)
         sums_of, pitch = (out, out.shape[1]) if parts is None else (parts, problem.length)
@@ -135,6 +159,20 @@ def launcher(
             add((_pointer(out), _pointer(parts), *map(np.int64, (rows, problem.length, out.shape[1], chunks))))
 
     return launch
+
+
+def provider(problem: Problem) -> str:
+    """Return the units that multiply several right-hand sides, to print; an empty text for one."""
+    if problem.num_vecs == 1:
+        return ""
+    return (
+        "on tensor cores" if isinstance(choose_tile(problem, tensor_height()), TensorTile) else "without tensor cores"
+    )
+
+
+def tensor_height() -> int:
+    """Return the rows of the current device's instructions on tensor cores; 0 if SBGEMV does without them."""
+    return HEIGHTS.get(compute_capability(), 0)
 
 
 def _pointer(array: Any) -> Any:
@@ -149,7 +187,7 @@ class Case(NamedTuple):
     result: Any
     accumulator: Any
     adjoint: bool
-    tile: Tile
+    tile: Tile | TensorTile
 
 
 def cases() -> dict[str, Case]:
@@ -168,10 +206,13 @@ def cases() -> dict[str, Case]:
         "layers": dict.fromkeys(FORMATS, Tile(2, 32, layers=4)),
         "few": {format: few_rows_tile(format, FEW_ROWS) for format in FORMATS},
         "several": dict.fromkeys(FORMATS, Tile(5, 32, layers=8, pairs=MAX_PAIRS, groups=MAX_GROUPS, stages=5)),
+        "tensor": {format: TENSOR_TILES[format, 2] for format in FORMATS},
     }
     found = {}
     for format, adjoint, kind, (name, tile) in product(FORMATS, (False, True), dtypes, tiles.items()):
-        if (kind in "SW") <= (format == COMPLEX64) and (kind == "D" or name in ("one", "several")):
+        if name == "tensor" and kind != ("F" if format == COMPLEX64 else "D"):
+            continue
+        if (kind in "SW") <= (format == COMPLEX64) and (kind == "D" or name in ("one", "several", "tensor")):
             label = f"sbgemv_{name}_{'adjoint' if adjoint else 'forward'}_{format.name}_{kind}"
             vector, result, sums = dtypes[kind]
             found[label] = Case(format, vector, result, sums, adjoint, tile[format])

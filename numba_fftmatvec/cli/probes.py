@@ -20,6 +20,7 @@ from ..backends.cores import ENVIRONMENT_VARIABLE, Place, available_cores, prese
 from ..backends.select import select_backend
 from ..errors import ArgumentError, FFTMatvecError
 from ..kernels.jit import cache_folder
+from ..kernels.tensor import HEIGHTS
 from . import launcher
 
 OK, MISSING, BROKEN = "ok", "missing", "broken"
@@ -44,6 +45,7 @@ _EXTRAS = (
 _MPI = "from mpi4py import MPI; print(MPI.Get_library_version().split(chr(10))[0].strip(chr(0)))"
 # One rank prints, since a launcher may mix the lines of two. Ranks that do not meet print two lines.
 _TWO_RANKS = "from mpi4py import MPI; c = MPI.COMM_WORLD; n = c.allreduce(1); c.rank or print('ranks', n)"
+_CAPABILITY = "from numba import cuda; print(*cuda.get_current_device().compute_capability)"
 _NCCL = "from cupy.cuda import nccl; print(nccl.get_version())"
 
 
@@ -111,6 +113,7 @@ def probes(folder: Path) -> list[Probe]:
         Probe("GPU driver", _driver),
         Probe("CuPy", _cupy),
         Probe("numba-cuda", _numba_cuda),
+        Probe("tensor cores", _tensor_cores),
         Probe("NCCL", _nccl),
         Probe("products on the GPU", lambda: _products("cuda")),
         *(Probe(extra[0], lambda extra=extra: _extra(*extra)) for extra in _EXTRAS),  # type: ignore[misc]
@@ -261,6 +264,20 @@ def _cupy() -> State:
 
 def _numba_cuda() -> State:
     return _cuda_package("numba-cuda", _version("numba-cuda"), "from numba import cuda; cuda.current_context()")
+
+
+def _tensor_cores() -> State:
+    """Return whether products of several vectors use tensor cores in double precision."""
+    works, text = _run([sys.executable, "-c", _CAPABILITY])
+    if not works:
+        return State(MISSING, text, "backend 'cuda' is refused; 'auto' takes the CPU", "see the rows above")
+    found = f"compute capability {text.replace(' ', '.')}"
+    if tuple(map(int, text.split())) in HEIGHTS:
+        return State(OK, found, "products of several vectors use them in double precision")
+    known = " and ".join(f"{major}.{minor}" for major, minor in HEIGHTS)
+    return State(
+        MISSING, found, "products of several vectors do without them", f"compute capabilities {known} have them"
+    )
 
 
 def _nccl() -> State:

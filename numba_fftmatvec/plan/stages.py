@@ -9,7 +9,7 @@ from ..backends.base import Buffer, End, Stage, Workspace
 from ..comm.axis import Axis
 from ..kernels import Target
 from ..kernels.formats import StoredArrays
-from ..kernels.sbgemv import sbgemv_launcher
+from ..kernels.sbgemv import provider, sbgemv_launcher
 from ..kernels.sbgemv.problem import Problem
 
 
@@ -39,7 +39,12 @@ class SpectrumProduct(Stage):
     ) -> None:
         super().__init__("sbgemv", source, destination)
         self._operands = destination.view, spectrum, source.view
+        self._provider = provider(target, problem)
         self._sbgemv = sbgemv_launcher(target, problem, lambda shape, dtype: workspace.get("parts", shape, dtype).view)
+
+    def __str__(self) -> str:
+        """Return phase, ends and the units that multiply several right-hand sides."""
+        return f"{super().__str__()} {self._provider}".rstrip()
 
     def run(self) -> None:
         """Multiply at all frequencies; the spectrum is read once."""

@@ -226,16 +226,23 @@ def test_a_missing_cuda_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_resident_blocks(monkeypatch: pytest.MonkeyPatch, registers: int, threads: int, blocks: int) -> None:
-    """An H100 multiprocessor has 65536 registers, dealt by eight to each thread of a warp, for 2048 threads."""
+    """An H100 multiprocessor has 65536 registers, dealt by eight to each thread of a warp, for 2048 threads.
+
+    Of its 228 KiB of shared memory the system takes one for each block.
+    """
     device = SimpleNamespace(
         MAX_REGISTERS_PER_MULTIPROCESSOR=65536,
         MAX_THREADS_PER_MULTIPROCESSOR=2048,
         MAX_BLOCKS_PER_MULTIPROCESSOR=32,
+        MAX_SHARED_MEMORY_PER_MULTIPROCESSOR=228 << 10,
         MULTIPROCESSOR_COUNT=132,
     )
     monkeypatch.setattr(jit, "cuda", SimpleNamespace(get_current_device=lambda: device))
     kernel = SimpleNamespace(overloads={"signature": SimpleNamespace(regs_per_thread=registers)})
     assert jit.resident_blocks(kernel, threads) == 132 * blocks
+    for held in range(1, blocks + 1):
+        assert jit.resident_blocks(kernel, threads, (228 << 10) // held - 1024) == 132 * held
+        assert jit.resident_blocks(kernel, threads, (228 << 10) // held - 1023) == 132 * (held - 1 or 1)
 
 
 @pytest.mark.skipif(SIMULATED, reason="the simulator launches in another way")
@@ -246,12 +253,12 @@ def test_compiled_kernels_are_launched_directly() -> None:
         overloads: ClassVar = {"signature": SimpleNamespace(launch=lambda *arguments: launches.append(arguments))}
 
         def __getitem__(self, shape: tuple[object, ...]) -> SimpleNamespace:
-            blocks, threads, stream = shape
+            blocks, threads, stream, _ = shape
             assert all(type(n) is int for n in blocks)
             return SimpleNamespace(griddim=(*blocks, 1, 1)[:3], blockdim=(threads, 1, 1), stream=stream)
 
     jit.configure(Compiled(), "stream", (np.int64(3), 2), 64)((1.0, 2.0))
-    assert launches == [((1.0, 2.0), (3, 2, 1), (64, 1, 1), "stream")]
+    assert launches == [((1.0, 2.0), (3, 2, 1), (64, 1, 1), "stream", 0)]
 
 
 def test_arrays_of_another_rank_or_size_are_refused() -> None:

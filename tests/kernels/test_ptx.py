@@ -64,6 +64,16 @@ def narrow_arithmetic(ptx: str) -> list[str]:
     return found
 
 
+def widened(ptx: str) -> set[str]:
+    """Return the 32-bit sums, products and shifts of a kernel that become 64-bit numbers, but for remainders."""
+    steps = re.findall(r"\s(?:add|sub|mul\.lo|mad\.lo|shl)\.[sub]32\s+(%r\d+), (.*);", ptx)
+    quotients = set(re.findall(r"\sdiv\.u32\s+(%r\d+),", ptx))
+    products = {result for result, operands in steps if quotients & set(re.findall(r"%r\d+", operands))}
+    remainders = {result for result, operands in steps if products & set(re.findall(r"%r\d+", operands))}
+    wide = r"(?:cvt\.[us]64\.[us]32|m(?:ul|ad)\.wide\.[us]32)\s+%rd\d+, (%r\d+)"
+    return ({result for result, _ in steps} & set(re.findall(wide, ptx))) - remainders
+
+
 @pytest.fixture(autouse=True)
 def _ptx() -> None:
     if why_not():
@@ -76,14 +86,16 @@ def _ptx() -> None:
 def test_every_specialisation_compiles(capability) -> None:
     """All kernels are compiled for one capability. For the others SBGEMV is compiled in double only, to save time."""
     for name, kernel in specialisations().items():
-        if capability != (9, 0) and name.startswith("sbgemv") and not name.endswith("_D"):
+        if capability != (9, 0) and name.startswith("sbgemv") and ("_tensor_" in name or not name.endswith("_D")):
             continue
         ptx = kernel.ptx(capability)
         assert f".target sm_{capability[0]}{capability[1]}" in ptx, name
         assert ".entry" in ptx, name
         assert ".local" not in ptx, f"{name} keeps something in local memory"
         # The power function takes exponents apart; its loop is that of the other maps.
-        assert name == "map_power" or not narrow_arithmetic(ptx), f"{name} may compute an index of 32 bits"
+        # On tensor cores the places of copies in shared memory have 32 bits.
+        narrow = narrow_arithmetic(ptx) if "_tensor_" not in name else widened(ptx)
+        assert name == "map_power" or not narrow, f"{name} may compute an index of 32 bits"
 
 
 @pytest.mark.ptx
@@ -92,7 +104,8 @@ def test_an_index_of_32_bits_is_found() -> None:
         out[np.int32(cuda.blockIdx.x * width + cuda.threadIdx.x)] = 1.0
 
     signature = pointer_type(np.float64), scalar_type(np.int64)
-    assert narrow_arithmetic(Kernel("narrow", {"cuda": CudaNest(nest, signature)}).ptx((9, 0)))
+    ptx = Kernel("narrow", {"cuda": CudaNest(nest, signature)}).ptx((9, 0))
+    assert narrow_arithmetic(ptx) and widened(ptx)
 
 
 @pytest.mark.ptx
@@ -122,6 +135,24 @@ def test_spectra_are_read_16_bytes_at_a_time() -> None:
             ptx = specialisations()[f"sbgemv_one_{operation}_{stored}_D"].ptx((9, 0))
             assert f"ld.global.nc.{load}" in ptx, stored
             assert "fma.rn.f64" in ptx
+
+
+@pytest.mark.ptx
+@pytest.mark.parametrize(
+    ("operation", "stored", "kind"),
+    [
+        ("forward", "complex128", "D"),
+        ("adjoint", "complex64", "F"),
+        ("forward", "fixed16", "D"),
+    ],
+)
+def test_tensor_cores_multiply(operation, stored, kind) -> None:
+    """The main loop has no multiply-add; copies of the spectrum have 16 bytes and bypass the first-level cache."""
+    ptx = specialisations()[f"sbgemv_tensor_{operation}_{stored}_{kind}"].ptx((9, 0))
+    assert "mma.sync.aligned.m16n8k8.row.col.f64.f64.f64.f64" in ptx
+    assert "fma.rn.f64" not in ptx
+    assert ".extern .shared .align 16" in ptx and ".maxntid 256, 1, 1" in ptx
+    assert re.search(r"cp\.async\.cg\.shared\.global\.L2::128B \[%r\d+\], \[%rd\d+\], 16,", ptx)
 
 
 REAL = Free("REAL")

@@ -12,7 +12,7 @@ from numba_fftmatvec.kernels.jit import clear
 from numba_fftmatvec.kernels.memory import copy_async, load, load_shared, wait_for
 from numba_fftmatvec.kernels.sbgemv import cuda, gemm, gemv, sbgemv_launcher
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
-from numba_fftmatvec.kernels.sbgemv.tiles import SMALL_BYTES, Tile, choose_chunks, choose_tile
+from numba_fftmatvec.kernels.sbgemv.tiles import SMALL_BYTES, TensorTile, Tile, choose_chunks, choose_tile
 from support.machines import CUDA_TARGETS, SIMULATED
 from support.stored import decode
 
@@ -67,7 +67,12 @@ def unpaired(transforms: np.ndarray, blocks: int, num_vecs: int) -> np.ndarray:
 
 
 def check(
-    machine, problem: Problem, tile: Tile | None = None, chunks: int | None = None, *, tight: bool = False
+    machine,
+    problem: Problem,
+    tile: Tile | TensorTile | None = None,
+    chunks: int | None = None,
+    *,
+    tight: bool = False,
 ) -> None:
     """Run one problem and compare it, in time, with NumPy's in complex128.
 
@@ -137,6 +142,40 @@ def test_tiles_of_several(machine, sizes, adjoint, format, pairs, tile, chunks) 
         check(machine, Problem(*sizes, adjoint, format, *DTYPES[0], num_vecs), tile, chunks)
 
 
+# Tiles on tensor cores, chunks and right-hand sides. The simulator is slow, so its blocks have one or two warps.
+TENSOR = [
+    (TensorTile(8, rows=2, columns=1, warps=2, stages=2), 1, 8),
+    (TensorTile(16, rows=1, columns=1, width=2, warps=1, stages=3), 2, 3),
+    (TensorTile(16, rows=1, columns=2, warps=1, layers=2, terms=8, stages=2), 1, 12),
+]
+if not SIMULATED:
+    TENSOR = [
+        (TensorTile(8, rows=5, columns=2, stages=4), 1, 16),
+        (TensorTile(16, rows=1, columns=1, stages=4, resident=2), 3, 3),
+        (TensorTile(16, rows=4, columns=2, terms=8, stages=3), 2, 13),
+        (TensorTile(16, rows=2, columns=2, width=2, stages=3), 1, 17),
+        (TensorTile(16, rows=2, columns=2, warps=16, stages=3), 1, 16),
+        (TensorTile(16, rows=2, columns=2, layers=2, stages=2), 1, 33),
+        (TensorTile(8, rows=1, columns=4, width=4, warps=4, stages=2), 2, 32),
+    ]
+
+
+def runs(tile: TensorTile) -> bool:
+    """Return whether the simulator runs, or the device has a tile's instruction."""
+    return SIMULATED or cuda.tensor_height() >= tile.height
+
+
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
+@pytest.mark.parametrize(("tile", "chunks", "num_vecs"), TENSOR, ids=str)
+@pytest.mark.parametrize("format", formats.FORMATS, ids=lambda format: format.name)
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("sizes", [*SIZES, (70, 9, 34), (9, 130, 16)] if not SIMULATED else [(5, 9, 4)])
+def test_tiles_on_tensor_cores(machine, sizes, adjoint, format, tile, chunks, num_vecs) -> None:
+    if not runs(tile):
+        pytest.skip("the device lacks the instruction")
+    check(machine, Problem(*sizes, adjoint, format, *DTYPES[0], num_vecs), tile, chunks)
+
+
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
 @pytest.mark.parametrize(("together", "adjoint"), [(1, True), (2, False), (100, True)])
 def test_the_order_of_blocks_for_several_leaves_none_out(machine, monkeypatch, together, adjoint) -> None:
@@ -160,6 +199,8 @@ TIGHT = [
     (Tile(1, LANES, layers=4, pairs=3, stages=2), 5),
     (Tile(2, LANES, layers=2, pairs=1, stages=5), 2),  # more stages than terms
 ]
+if SIMULATED:  # a device's blocks on tensor cores copy 16 bytes at a time
+    TIGHT += [(TensorTile(16, rows=1, columns=1, width=2, warps=1, stages=4), 5)]
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
@@ -259,6 +300,8 @@ def test_the_order_of_additions(machine, values, layers, pairs, chunks) -> None:
 def test_dtypes(machine, format, adjoint, dtypes) -> None:
     check(machine, Problem(3, 5, 16, adjoint, format, *dtypes), Tile(2, SMALL[0]))
     check(machine, Problem(3, 5, 16, adjoint, format, *dtypes, num_vecs=3), SEVERAL[0][1])
+    if dtypes[2] == DOUBLE and runs(TENSOR[1][0]):
+        check(machine, Problem(3, 5, 16, adjoint, format, *dtypes, num_vecs=3), TENSOR[1][0])
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
@@ -267,6 +310,10 @@ def test_a_block_has_several_scales(machine, adjoint) -> None:
     sizes = 3, 2, 4 * formats.RUN + 8
     check(machine, Problem(*sizes, adjoint, formats.FIXED16, *DTYPES[0]), Tile(4, SMALL[0], width=2))
     check(machine, Problem(*sizes, adjoint, formats.FIXED16, *DTYPES[0], num_vecs=2), SEVERAL[0][1])
+    tile = TensorTile(16, rows=1, columns=1, width=4, warps=1 if SIMULATED else 4)
+    if runs(tile):
+        sizes = 3, 2, 2 * formats.RUN + 8
+        check(machine, Problem(*sizes, adjoint, formats.FIXED16, *DTYPES[0], num_vecs=2), tile)
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
@@ -329,6 +376,19 @@ def test_arrays_that_do_not_fit_are_refused(machine, name, shape, error, message
     launch = sbgemv_launcher(machine.target, problem, machine.allocate)
     with pytest.raises(error, match=message):
         launch(arrays["result"], formats.StoredArrays(arrays["spectrum"], arrays["scales"]), arrays["vector"])
+
+
+@pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)
+def test_runs_that_copies_of_16_bytes_cannot_read_are_refused(machine) -> None:
+    """The copies of a tile on tensor cores are as wide as a piece of several frequencies."""
+    if not runs(TENSOR[1][0]):
+        pytest.skip("the device lacks the instruction")
+    problem = Problem(2, 3, 4, False, formats.COMPLEX64, *DTYPES[0], num_vecs=3)
+    launch = sbgemv_launcher(machine.target, problem, machine.allocate, TENSOR[1][0])
+    arrays = [np.zeros((problem.rows(n), 4), DOUBLE) for n in (2, 3)]
+    values, scales = np.zeros((2, 3, 10), np.float32), np.zeros((1, 1, 1))
+    with pytest.raises(ValueError, match="spectrum: expected runs of a multiple of 4 parts, found 10"):
+        machine.run(lambda r, v, s, x: launch(r, formats.StoredArrays(v, s), x), arrays[0], values, scales, arrays[1])
 
 
 @pytest.mark.parametrize("machine", CUDA_TARGETS, indirect=True)

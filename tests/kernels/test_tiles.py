@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -9,7 +12,7 @@ from numba_fftmatvec.kernels.formats import COMPLEX64, COMPLEX128, FIXED16, FIXE
 from numba_fftmatvec.kernels.lanes import Block
 from numba_fftmatvec.kernels.sbgemv import cpu, tiles
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
-from numba_fftmatvec.kernels.sbgemv.tiles import Tile
+from numba_fftmatvec.kernels.sbgemv.tiles import TensorTile, Tile
 
 DOUBLE = np.complex128
 RESIDENT = (132, 264, 1056, 2112)
@@ -73,6 +76,54 @@ def test_cuda(sizes: tuple[int, int, int, bool, Format, int], tile: Tile, blocks
     assert tile.blocks(problem) == blocks
     assert tile.groups_of_pairs(problem) == -(-num_vecs // 16)
     assert tuple(tiles.choose_chunks(problem, tile, resident) for resident in RESIDENT) == chunks
+
+
+def problem(num_vecs: int, format: Format = COMPLEX128, **fields: object) -> Problem:
+    return replace(Problem(100, 5000, 2000, False, format, DOUBLE, DOUBLE, DOUBLE, num_vecs), **fields)
+
+
+def test_tensor_cores_are_chosen_where_they_are_faster() -> None:
+    for format, least in tiles.LEAST_VECS.items():
+        for num_vecs in (1, 2, least - 1, least, 8, 9, 16, 32):
+            tile = tiles.choose_tile(problem(num_vecs, format), 16)
+            assert isinstance(tile, TensorTile) == (num_vecs >= least)
+            if num_vecs >= least:
+                assert tile.columns == (1 if num_vecs <= 8 else 2)
+
+
+@pytest.mark.parametrize(
+    "declined",
+    [
+        {"accumulator": np.complex64, "format": COMPLEX64},
+        {"nm": 20},  # a small spectrum
+    ],
+)
+def test_tensor_cores_decline(declined: dict[str, object]) -> None:
+    assert isinstance(tiles.choose_tile(problem(16), 16), TensorTile)
+    assert isinstance(tiles.choose_tile(problem(16, **declined), 16), Tile)
+    assert isinstance(tiles.choose_tile(problem(16), 0), Tile)
+
+
+def test_instructions_of_eight_rows_cover_as_many_rows() -> None:
+    for format in tiles.LEAST_VECS:
+        for num_vecs in (8, 16):
+            wide, narrow = (tiles.choose_tile(problem(num_vecs, format, nd=1000), height) for height in (16, 8))
+            assert (wide.height, narrow.height) == (16, 8) and wide.block_rows == narrow.block_rows
+
+
+def test_a_block_on_tensor_cores_has_no_more_rows_than_needed() -> None:
+    for results, rows in ((1, 16), (16, 16), (17, 32), (1000, 64)):
+        assert tiles.choose_tile(problem(16, nd=results, nm=10**5), 16).block_rows == rows
+
+
+def test_tiles_on_tensor_cores_fit_an_h100_and_an_a100() -> None:
+    """Threads copy whole columns of a pair, and a device has room for the registers and the shared memory."""
+    for format, columns in tiles.TENSOR_TILES:
+        for (height, room), value in product(((16, 227 << 10), (8, 163 << 10)), (np.complex128, np.complex64)):
+            tile = tiles.choose_tile(problem(8 * columns, format, vector=value), height)
+            assert tile.resident * (tile.shared(format.part, value(0).real.dtype) + 1024) <= room + 1024
+            assert tile.threads % (8 * tile.line) == 0 and tile.terms % 4 == 0 and tile.stages >= 3
+            assert 64 % tile.line == 0 and tile.threads * tile.resident <= 512
 
 
 def test_a_spectrum_of_64_mib_is_small() -> None:
