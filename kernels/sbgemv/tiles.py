@@ -158,18 +158,32 @@ LAST_WAVE = {COMPLEX128: 0.4, COMPLEX64: 0.4, FIXED32: 1.0, FIXED16: 1.0}  # dec
 TOGETHER = 8  # tiles of frequencies that neighbouring blocks share, for several right-hand sides
 TOGETHER_FREQUENCIES = 256  # frequencies that neighbouring blocks share on tensor cores
 MEMORY_BOUND_PAIRS = 2  # pairs of a thread: with more of them arithmetic keeps all threads busy
-# The fewest right-hand sides on tensor cores, and the tiles by format and instructions along the columns.
+# On tensor cores: sums of fewer terms do without them, and long ones have at least LONG terms. The fewest right-hand
+# sides by format and whether sums are long; the tiles by both and by the instructions along the columns.
 SHARED = {16: 228 << 10, 8: 164 << 10}  # bytes of shared memory of a multiprocessor with these instructions
-LEAST_VECS = {COMPLEX128: 5, COMPLEX64: 3, FIXED32: 3, FIXED16: 3}
+LEAST_TERMS, LONG = 32, 256
+LEAST_VECS = {
+    **dict.fromkeys([(COMPLEX128, True), (COMPLEX128, False)], 13),
+    **{(format, long): 3 if long else 5 for format in (COMPLEX64, FIXED32, FIXED16) for long in (True, False)},
+}
+_EIGHT_COLUMNS = TensorTile(16, rows=4, columns=1, width=2, stages=4)
+_TWO_WIDE = TensorTile(16, rows=2, columns=2, width=2, stages=6)
+_MANY_WARPS = TensorTile(16, rows=2, columns=2, warps=16, stages=5)
 TENSOR_TILES = {
-    (COMPLEX128, 1): TensorTile(16, rows=4, columns=1, stages=5),
-    (COMPLEX128, 2): TensorTile(16, rows=4, columns=2, stages=5),
-    (COMPLEX64, 1): TensorTile(16, rows=4, columns=1, terms=8, stages=4),
-    (COMPLEX64, 2): TensorTile(16, rows=4, columns=2, terms=8, stages=4),
-    (FIXED32, 1): TensorTile(16, rows=4, columns=1, terms=8, stages=4),
-    (FIXED32, 2): TensorTile(16, rows=4, columns=2, terms=8, stages=4),
-    (FIXED16, 1): TensorTile(16, rows=4, columns=1, terms=8, stages=4),
-    (FIXED16, 2): TensorTile(16, rows=4, columns=2, terms=8, stages=4),
+    (COMPLEX128, True, 2): TensorTile(16, rows=2, columns=2, layers=2, stages=5),
+    (COMPLEX128, False, 2): TensorTile(16, rows=3, columns=2, stages=6),
+    (COMPLEX64, True, 1): _EIGHT_COLUMNS,
+    (COMPLEX64, False, 1): _EIGHT_COLUMNS,
+    (COMPLEX64, True, 2): _TWO_WIDE,
+    (COMPLEX64, False, 2): _TWO_WIDE,
+    (FIXED32, True, 1): _EIGHT_COLUMNS,
+    (FIXED32, False, 1): _EIGHT_COLUMNS,
+    (FIXED32, True, 2): _MANY_WARPS,
+    (FIXED32, False, 2): _TWO_WIDE,
+    (FIXED16, True, 1): replace(_EIGHT_COLUMNS, stages=6),
+    (FIXED16, False, 1): replace(_EIGHT_COLUMNS, stages=6),
+    (FIXED16, True, 2): _MANY_WARPS,
+    (FIXED16, False, 2): _TWO_WIDE,
 }
 RAMP = 0.1
 SHORTEST_CHUNK = 4  # pairs of terms of one layer
@@ -183,15 +197,15 @@ def few_rows_tile(format: Format, results: int) -> Tile:
 
 def tensor_tile(problem: Problem, height: int) -> TensorTile | None:
     """Return the tile on tensor cores whose instructions have `height` rows, or None where it would be slower."""
-    double = np.dtype(problem.accumulator) == np.complex128
-    if not (height and double and problem.num_vecs >= LEAST_VECS[problem.format]):
+    double, long = np.dtype(problem.accumulator) == np.complex128, problem.reduced >= LONG
+    if not (height and double and problem.num_vecs >= LEAST_VECS[problem.format, long]):
         return None
-    if problem.spectrum_bytes <= SMALL_BYTES:
+    if problem.spectrum_bytes <= SMALL_BYTES or problem.reduced < LEAST_TERMS:
         return None
-    columns = min(ceil_div(problem.num_vecs, COLUMNS), 2)
-    tile = TENSOR_TILES[problem.format, columns]
-    rows = min(tile.rows * (16 // height), ceil_div(problem.results, height * tile.layers))
-    tile = replace(tile, height=height, rows=rows)
+    tile = TENSOR_TILES[problem.format, long, min(ceil_div(problem.num_vecs, COLUMNS), 2)]
+    layers = tile.layers if problem.results > tile.height * tile.rows else 1
+    rows = min(tile.rows * (tile.height // height), ceil_div(problem.results, height * layers))
+    tile = replace(tile, height=height, rows=rows, layers=layers)
     part, value = problem.format.part, np.dtype(problem.vector).type(0).real.dtype
     while tile.resident * (tile.shared(part, value) + RESERVED_SHARED) > SHARED[height]:
         tile = replace(tile, stages=tile.stages - 1)

@@ -150,13 +150,11 @@ TENSOR = [
 ]
 if not SIMULATED:
     TENSOR = [
-        (TensorTile(8, rows=5, columns=2, stages=4), 1, 16),
-        (TensorTile(16, rows=1, columns=1, stages=4, resident=2), 3, 3),
-        (TensorTile(16, rows=4, columns=2, terms=8, stages=3), 2, 13),
-        (TensorTile(16, rows=2, columns=2, width=2, stages=3), 1, 17),
+        (TensorTile(8, rows=2, columns=2, stages=2, resident=2), 3, 3),
+        (TensorTile(16, rows=4, columns=1, width=2, stages=3), 2, 8),
+        (TensorTile(16, rows=2, columns=2, layers=2, terms=8, stages=2), 1, 33),
         (TensorTile(16, rows=2, columns=2, warps=16, stages=3), 1, 16),
-        (TensorTile(16, rows=2, columns=2, layers=2, stages=2), 1, 33),
-        (TensorTile(8, rows=1, columns=4, width=4, warps=4, stages=2), 2, 32),
+        (TensorTile(16, rows=3, columns=2, stages=6), 2, 13),
     ]
 
 

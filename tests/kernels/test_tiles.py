@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import product
 
 import numpy as np
 import pytest
 
-from numba_fftmatvec.kernels.formats import COMPLEX64, COMPLEX128, FIXED16, FIXED32, Format
+from numba_fftmatvec.kernels.formats import COMPLEX64, COMPLEX128, FIXED16, FIXED32, FORMATS, Format
 from numba_fftmatvec.kernels.lanes import Block
 from numba_fftmatvec.kernels.sbgemv import cpu, tiles
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
@@ -82,20 +81,34 @@ def problem(num_vecs: int, format: Format = COMPLEX128, **fields: object) -> Pro
     return replace(Problem(100, 5000, 2000, False, format, DOUBLE, DOUBLE, DOUBLE, num_vecs), **fields)
 
 
-def test_tensor_cores_are_chosen_where_they_are_faster() -> None:
-    for format, least in tiles.LEAST_VECS.items():
-        for num_vecs in (1, 2, least - 1, least, 8, 9, 16, 32):
-            tile = tiles.choose_tile(problem(num_vecs, format), 16)
-            assert isinstance(tile, TensorTile) == (num_vecs >= least)
-            if num_vecs >= least:
-                assert tile.columns == (1 if num_vecs <= 8 else 2)
+@pytest.mark.parametrize(
+    ("format", "adjoint", "least"),
+    [
+        (COMPLEX128, False, 13),
+        (COMPLEX128, True, 13),
+        *(
+            (format, adjoint, 5 if adjoint else 3)
+            for format in (COMPLEX64, FIXED32, FIXED16)
+            for adjoint in (False, True)
+        ),
+    ],
+)
+def test_tensor_cores_are_chosen_where_they_are_faster(format: Format, adjoint: bool, least: int) -> None:
+    """F of 5000 x 100 has long sums, F* short ones."""
+    for num_vecs in (1, 2, least - 1, least, 8, 9, 16, 32):
+        tile = tiles.choose_tile(problem(num_vecs, format, adjoint=adjoint), 16)
+        assert isinstance(tile, TensorTile) == (num_vecs >= least)
+        if num_vecs >= least:
+            assert tile == tiles.TENSOR_TILES[format, not adjoint, 1 if num_vecs <= 8 else 2]
 
 
 @pytest.mark.parametrize(
     "declined",
     [
         {"accumulator": np.complex64, "format": COMPLEX64},
-        {"nm": 20},  # a small spectrum
+        {"nm": 20, "nd": 200},  # a small spectrum
+        {"nm": 31, "nd": 5000},  # short sums
+        {"nm": 5000, "nd": 31, "adjoint": True},
     ],
 )
 def test_tensor_cores_decline(declined: dict[str, object]) -> None:
@@ -104,26 +117,32 @@ def test_tensor_cores_decline(declined: dict[str, object]) -> None:
     assert isinstance(tiles.choose_tile(problem(16), 0), Tile)
 
 
-def test_instructions_of_eight_rows_cover_as_many_rows() -> None:
-    for format in tiles.LEAST_VECS:
-        for num_vecs in (8, 16):
-            wide, narrow = (tiles.choose_tile(problem(num_vecs, format, nd=1000), height) for height in (16, 8))
-            assert (wide.height, narrow.height) == (16, 8) and wide.block_rows == narrow.block_rows
+@pytest.mark.parametrize("format", FORMATS, ids=lambda format: format.name)
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_instructions_of_eight_rows_cover_as_many_rows(format: Format, adjoint: bool) -> None:
+    many = problem(16, format, nd=1000, adjoint=adjoint)
+    wide, narrow = (tiles.choose_tile(many, height) for height in (16, 8))
+    assert (wide.height, narrow.height) == (16, 8) and wide.block_rows == narrow.block_rows
 
 
 def test_a_block_on_tensor_cores_has_no_more_rows_than_needed() -> None:
-    for results, rows in ((1, 16), (16, 16), (17, 32), (1000, 64)):
-        assert tiles.choose_tile(problem(16, nd=results, nm=10**5), 16).block_rows == rows
+    """Few rows have one layer of warps."""
+    for results, rows, layers in ((1, 16, 1), (16, 16, 1), (17, 32, 1), (32, 32, 1), (33, 64, 2), (1000, 64, 2)):
+        tile = tiles.choose_tile(problem(16, nd=results, nm=10**5), 16)
+        assert (tile.block_rows, tile.layers) == (rows, layers)
 
 
-def test_tiles_on_tensor_cores_fit_an_h100_and_an_a100() -> None:
+@pytest.mark.parametrize("key", tiles.TENSOR_TILES, ids=str)
+@pytest.mark.parametrize("vector", [np.complex128, np.complex64])
+@pytest.mark.parametrize(("height", "room"), [(16, 227 << 10), (8, 163 << 10)])
+def test_tiles_on_tensor_cores_fit_an_h100_and_an_a100(key, vector, height: int, room: int) -> None:
     """Threads copy whole columns of a pair, and a device has room for the registers and the shared memory."""
-    for format, columns in tiles.TENSOR_TILES:
-        for (height, room), value in product(((16, 227 << 10), (8, 163 << 10)), (np.complex128, np.complex64)):
-            tile = tiles.choose_tile(problem(8 * columns, format, vector=value), height)
-            assert tile.resident * (tile.shared(format.part, value(0).real.dtype) + 1024) <= room + 1024
-            assert tile.threads % (8 * tile.line) == 0 and tile.terms % 4 == 0 and tile.stages >= 3
-            assert 64 % tile.line == 0 and tile.threads * tile.resident <= 512
+    format, long, columns = key
+    tile = tiles.choose_tile(problem(8 * columns, format, vector=vector, adjoint=not long), height)
+    assert (tile.columns, tile.height) == (columns, height)
+    assert tile.resident * (tile.shared(format.part, vector(0).real.dtype) + 1024) <= room + 1024
+    assert tile.threads % (8 * tile.line) == 0 and tile.terms % 4 == 0 and tile.stages >= 2
+    assert 64 % tile.line == 0 and tile.threads * tile.resident <= 512
 
 
 def test_a_spectrum_of_64_mib_is_small() -> None:
