@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import itertools
 from collections.abc import Iterator
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,53 +32,21 @@ from numba_fftmatvec.kernels.tensor import HEIGHTS
 
 VALUES = 2**27
 # (Nm, Nd, Nt), and the numbers of right-hand sides measured there.
-SHAPES = {(5000, 100, 1000): (4, 8, 16, 32), (20000, 10, 1000): (16,), (1000, 1000, 500): (16,)}
+SHAPES = {(1000, 1000, 500): (16,), (20000, 10, 1000): (16,), (5000, 100, 1000): (16, 8, 4)}
 DOUBLE, SINGLE = np.dtype(np.complex128), np.dtype(np.complex64)
 VECTORS = {COMPLEX128: DOUBLE, COMPLEX64: SINGLE, FIXED32: DOUBLE, FIXED16: DOUBLE}  # as in `ddddd`, `dssdd`, `ddidd`
 
+TWO_WIDE = TensorTile(16, rows=2, columns=2, width=2, stages=6)
+MANY_WARPS = TensorTile(16, rows=2, columns=2, warps=16, stages=5)
 WIDE = {  # up to 16 right-hand sides
-    COMPLEX128: (
-        TensorTile(16, rows=4, columns=2, stages=5),
-        TensorTile(16, rows=2, columns=2, stages=4, resident=2),
-        TensorTile(16, rows=2, columns=2, layers=2, stages=5),
-        TensorTile(16, rows=2, columns=2, warps=16, stages=4),
-        TensorTile(16, rows=3, columns=2, stages=6),
-        TensorTile(8, rows=4, columns=2, stages=4, resident=2),
-    ),
-    COMPLEX64: (
-        TensorTile(16, rows=4, columns=2, terms=8, stages=4),
-        TensorTile(16, rows=2, columns=2, terms=8, stages=4, resident=2),
-        TensorTile(16, rows=2, columns=2, layers=2, terms=8, stages=4),
-        TensorTile(16, rows=2, columns=2, warps=16, terms=4, stages=6),
-        TensorTile(16, rows=2, columns=2, width=2, terms=4, stages=6),
-    ),
-    FIXED32: (
-        TensorTile(16, rows=4, columns=2, terms=8, stages=4),
-        TensorTile(16, rows=2, columns=2, terms=4, stages=5, resident=2),
-        TensorTile(16, rows=2, columns=2, layers=2, terms=8, stages=4),
-        TensorTile(16, rows=2, columns=2, warps=16, terms=4, stages=5),
-    ),
-    FIXED16: (
-        TensorTile(16, rows=4, columns=2, terms=8, stages=5),
-        TensorTile(16, rows=2, columns=2, terms=8, stages=4, resident=2),
-        TensorTile(16, rows=2, columns=2, layers=2, terms=8, stages=5),
-        TensorTile(16, rows=2, columns=2, width=2, terms=8, stages=3),
-        TensorTile(16, rows=2, columns=2, warps=16, terms=4, stages=5),
-    ),
+    COMPLEX128: (TensorTile(16, rows=4, columns=2, stages=5), replace(MANY_WARPS, stages=4)),
+    COMPLEX64: (TWO_WIDE, MANY_WARPS),
+    FIXED32: (TWO_WIDE, MANY_WARPS),
+    FIXED16: (TWO_WIDE, MANY_WARPS, replace(TWO_WIDE, terms=8, stages=4)),
 }
-NARROW = dict.fromkeys(  # up to 8 right-hand sides
-    FORMATS,
-    (
-        TensorTile(16, rows=4, columns=1, terms=4, stages=4, resident=1),
-        TensorTile(16, rows=2, columns=1, terms=4, stages=4, resident=2),
-    ),
-)
-NARROW[COMPLEX128] = (
-    TensorTile(16, rows=4, columns=1, stages=5),
-    TensorTile(16, rows=2, columns=1, stages=5, resident=2),
-)
-WIDEST = {format: (*WIDE[format][:2], TensorTile(16, rows=2, columns=4, stages=5)) for format in FORMATS}
-TABLES = {8: NARROW, 16: WIDE, 32: WIDEST}  # by the most right-hand sides
+EIGHT_COLUMNS = TensorTile(16, rows=2, columns=1, stages=4, resident=2)
+NARROW = {COMPLEX128: (), COMPLEX64: (EIGHT_COLUMNS,), FIXED32: (), FIXED16: ()}  # up to 8 right-hand sides
+TABLES = {8: NARROW, 16: WIDE}  # by the most right-hand sides
 
 
 class Case(NamedTuple):
@@ -114,14 +82,16 @@ def short(tile: Tile | TensorTile) -> str:
 def tiles(problem: Problem) -> tuple[Tile | TensorTile, ...]:
     """Return a problem's tiles: the one without tensor cores, the chosen one, and those of the tables."""
     height = HEIGHTS.get(compute_capability(), 0)
-    table = next(table for most, table in TABLES.items() if problem.num_vecs <= most)[problem.format] if height else ()
-    found = (choose_tile(problem), choose_tile(problem, height), *(tile for tile in table if tile.height <= height))
+    found = [choose_tile(problem), choose_tile(problem, height)]
+    if problem.results > 64:  # fewer results leave rows of a block idle
+        table = next(table for most, table in TABLES.items() if problem.num_vecs <= most)
+        found += [tile for tile in table[problem.format] if tile.height <= height]
     return tuple(dict.fromkeys(found))
 
 
 def cases(only: str) -> Iterator[list[Case]]:
     """Yield the cases whose names contain `only`, those of one shape and format together."""
-    for (nm, nd, nt), format in itertools.product(SHAPES, FORMATS):
+    for (nm, nd, nt), format in itertools.product(SHAPES, reversed(FORMATS)):
         vector = VECTORS[format]
         problems = [
             Problem(nd, nm, 2 * nt, adjoint, format, vector, DOUBLE, DOUBLE, num_vecs)
@@ -224,12 +194,13 @@ def main() -> None:
                 for found in of_problem:
                     found["of_copy"] = found.get("gb_per_s", 0) / copy
                     line = found.get("error") or "{median_ms:.3f} {of_copy:.0%} {difference:.0e}".format(**found)
+                    line += f" in {found['chunks']}" if found.get("chunks", 1) > 1 else ""
                     print(f" | {found['tile']} {line[:80]}", end="", flush=True)
                     records.append(found)
                 print(flush=True)
             cupy.get_default_memory_pool().free_all_blocks()
-    if options.json:
-        write_results(options.json, records, comm.backend.device_name())
+            if options.json:
+                write_results(options.json, records, comm.backend.device_name())
 
 
 if __name__ == "__main__":
