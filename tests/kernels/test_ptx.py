@@ -21,6 +21,7 @@ from numba_fftmatvec.kernels import (
     sbgemv,
 )
 from numba_fftmatvec.kernels.jit import Free, cuda, pointer_type, scalar_type
+from numba_fftmatvec.kernels.sbgemv.cuda import cases
 from support.machines import SIMULATED
 
 CAPABILITIES = [(8, 0), (9, 0), (10, 0)]
@@ -151,7 +152,8 @@ def test_tensor_cores_multiply(operation, stored, kind) -> None:
     ptx = specialisations()[f"sbgemv_tensor_{operation}_{stored}_{kind}"].ptx((9, 0))
     assert "mma.sync.aligned.m16n8k8.row.col.f64.f64.f64.f64" in ptx
     assert "fma.rn.f64" not in ptx
-    assert ".extern .shared .align 16" in ptx and ".maxntid 256, 1, 1" in ptx
+    threads = cases()[f"sbgemv_tensor_{operation}_{stored}_{kind}"].tile.threads
+    assert ".extern .shared .align 16" in ptx and f".maxntid {threads}, 1, 1" in ptx
     assert re.search(r"cp\.async\.cg\.shared\.global\.L2::128B \[%r\d+\], \[%rd\d+\], 16,", ptx)
 
 

@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from numba_fftmatvec.kernels import Target
 from numba_fftmatvec.kernels.formats import COMPLEX64, COMPLEX128, FIXED16, FIXED32, FORMATS, Format
 from numba_fftmatvec.kernels.lanes import Block
-from numba_fftmatvec.kernels.sbgemv import cpu, tiles
+from numba_fftmatvec.kernels.sbgemv import cpu, cuda, provider, tiles
 from numba_fftmatvec.kernels.sbgemv.problem import Problem
 from numba_fftmatvec.kernels.sbgemv.tiles import TensorTile, Tile
 
@@ -153,3 +154,13 @@ def test_a_spectrum_of_64_mib_is_small() -> None:
     assert (tiles.choose_tile(small), tiles.choose_chunks(small, Tile(2, 32), 10**6)) == (Tile(2, 32, layers=2), 1)
     assert tiles.choose_tile(large) == Tile(2, 64)
     assert tiles.choose_chunks(large, Tile(2, 64), 10**6) > 1
+
+
+@pytest.mark.parametrize(
+    ("num_vecs", "height", "text"),
+    [(1, 16, ""), (16, 16, "on tensor cores"), (16, 8, "on tensor cores"), (16, 0, "without tensor cores")],
+)
+def test_a_plan_names_the_units_that_multiply(monkeypatch, num_vecs: int, height: int, text: str) -> None:
+    monkeypatch.setattr(cuda, "tensor_height", lambda: height)
+    assert provider(Target("cuda"), problem(num_vecs)) == text
+    assert provider(Target("cpu"), problem(num_vecs)) == ""
