@@ -39,7 +39,7 @@ VECTORS = {COMPLEX128: DOUBLE, COMPLEX64: SINGLE, FIXED32: DOUBLE, FIXED16: DOUB
 TWO_WIDE = TensorTile(16, rows=2, columns=2, width=2, stages=6)
 MANY_WARPS = TensorTile(16, rows=2, columns=2, warps=16, stages=5)
 WIDE = {  # up to 16 right-hand sides
-    COMPLEX128: (TensorTile(16, rows=4, columns=2, stages=5), replace(MANY_WARPS, stages=4)),
+    COMPLEX128: (TensorTile(16, rows=2, columns=2, layers=2, stages=5), replace(MANY_WARPS, stages=4)),
     COMPLEX64: (TWO_WIDE, MANY_WARPS),
     FIXED32: (TWO_WIDE, MANY_WARPS),
     FIXED16: (TWO_WIDE, MANY_WARPS, replace(TWO_WIDE, terms=8, stages=4)),

@@ -206,7 +206,7 @@ def cases() -> dict[str, Case]:
         "layers": dict.fromkeys(FORMATS, Tile(2, 32, layers=4)),
         "few": {format: few_rows_tile(format, FEW_ROWS) for format in FORMATS},
         "several": dict.fromkeys(FORMATS, Tile(5, 32, layers=8, pairs=MAX_PAIRS, groups=MAX_GROUPS, stages=5)),
-        "tensor": {format: TENSOR_TILES[format, True, 2] for format in FORMATS},
+        "tensor": {format: TENSOR_TILES[format, 2] for format in FORMATS},
     }
     found = {}
     for format, adjoint, kind, (name, tile) in product(FORMATS, (False, True), dtypes, tiles.items()):

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numba import types as nbtypes
 
+from ..conversions import widening
 from ..formats import RUN
 from ..jit import CudaNest, Free, ceil_div, cuda, scalar_type
 from ..memory import WIDEST, commit, copy_async, load_shared, wait_for
@@ -50,7 +51,7 @@ PASS_MASK, wait_for_first = Free("PASS_MASK"), Free("wait_for_first")
 multiply_block, clear_sums = Free("multiply_block"), Free("clear_sums")
 SUMS, FACTORS, COLUMN_FACTORS = Free("SUMS"), Free("FACTORS"), Free("COLUMN_FACTORS")
 REAL, OUT, PART, VECTOR = Free("REAL"), Free("OUT"), Free("PART"), Free("VECTOR")
-ZERO, SIGN, SCALED = Free("ZERO"), Free("SIGN"), Free("SCALED")
+ZERO, SIGN, SCALED, widen = Free("ZERO"), Free("SIGN"), Free("SCALED"), Free("widen")
 copy_part, copy_value, copy_scale = Free("copy_part"), Free("copy_value"), Free("copy_scale")
 load_part, load_value, load_scale = Free("load_part"), Free("load_value"), Free("load_scale")
 commit_copies, wait_for_copies, wait_for_all = Free("commit_copies"), Free("wait_for_copies"), Free("wait_for_all")
@@ -171,7 +172,7 @@ def _decode_factors(a, raw, waiting):
     """Decode the rows of a step."""
     for h in range(HALVES):
         for f in range(LOADED):
-            a[h, f, 0], a[h, f, 1] = REAL(raw[h, 2 * f]), REAL(raw[h, 2 * f + 1])
+            a[h, f, 0], a[h, f, 1] = widen(raw[h, 2 * f]), widen(raw[h, 2 * f + 1])
             if SCALED:
                 a[h, f, 0], a[h, f, 1] = a[h, f, 0] * waiting[h], a[h, f, 1] * waiting[h]
 
@@ -407,6 +408,7 @@ def mma_nest(tile: TensorTile, part: Any, value: Any, pointers: Sequence[Any]) -
         "accumulate": ACCUMULATE[tile.height],
         "store_sums": _store_sums,
         "multiply": multiply_add(tile.height),
+        "widen": widening(part),
         "copy_part": copy_async(2 * piece, streamed=2 * piece * part.itemsize == WIDEST, small=True),
         "copy_value": copy_async(2, small=True),
         "copy_scale": copy_async(1, small=True),

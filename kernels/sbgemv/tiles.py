@@ -159,7 +159,7 @@ TOGETHER = 8  # tiles of frequencies that neighbouring blocks share, for several
 TOGETHER_FREQUENCIES = 256  # frequencies that neighbouring blocks share on tensor cores
 MEMORY_BOUND_PAIRS = 2  # pairs of a thread: with more of them arithmetic keeps all threads busy
 # On tensor cores: sums of fewer terms do without them, and long ones have at least LONG terms. The fewest right-hand
-# sides by format and whether sums are long; the tiles by both and by the instructions along the columns.
+# sides by format and whether sums are long; the tiles by format and the instructions along the columns.
 SHARED = {16: 228 << 10, 8: 164 << 10}  # bytes of shared memory of a multiprocessor with these instructions
 LEAST_TERMS, LONG = 32, 256
 LEAST_VECS = {
@@ -168,22 +168,14 @@ LEAST_VECS = {
 }
 _EIGHT_COLUMNS = TensorTile(16, rows=4, columns=1, width=2, stages=4)
 _TWO_WIDE = TensorTile(16, rows=2, columns=2, width=2, stages=6)
-_MANY_WARPS = TensorTile(16, rows=2, columns=2, warps=16, stages=5)
 TENSOR_TILES = {
-    (COMPLEX128, True, 2): TensorTile(16, rows=2, columns=2, layers=2, stages=5),
-    (COMPLEX128, False, 2): TensorTile(16, rows=3, columns=2, stages=6),
-    (COMPLEX64, True, 1): _EIGHT_COLUMNS,
-    (COMPLEX64, False, 1): _EIGHT_COLUMNS,
-    (COMPLEX64, True, 2): _TWO_WIDE,
-    (COMPLEX64, False, 2): _TWO_WIDE,
-    (FIXED32, True, 1): _EIGHT_COLUMNS,
-    (FIXED32, False, 1): _EIGHT_COLUMNS,
-    (FIXED32, True, 2): _MANY_WARPS,
-    (FIXED32, False, 2): _TWO_WIDE,
-    (FIXED16, True, 1): replace(_EIGHT_COLUMNS, stages=6),
-    (FIXED16, False, 1): replace(_EIGHT_COLUMNS, stages=6),
-    (FIXED16, True, 2): _MANY_WARPS,
-    (FIXED16, False, 2): _TWO_WIDE,
+    (COMPLEX128, 2): TensorTile(16, rows=4, columns=2, stages=5),
+    (COMPLEX64, 1): _EIGHT_COLUMNS,
+    (COMPLEX64, 2): _TWO_WIDE,
+    (FIXED32, 1): _EIGHT_COLUMNS,
+    (FIXED32, 2): _TWO_WIDE,
+    (FIXED16, 1): replace(_EIGHT_COLUMNS, stages=6),
+    (FIXED16, 2): _TWO_WIDE,
 }
 RAMP = 0.1
 SHORTEST_CHUNK = 4  # pairs of terms of one layer
@@ -202,10 +194,9 @@ def tensor_tile(problem: Problem, height: int) -> TensorTile | None:
         return None
     if problem.spectrum_bytes <= SMALL_BYTES or problem.reduced < LEAST_TERMS:
         return None
-    tile = TENSOR_TILES[problem.format, long, min(ceil_div(problem.num_vecs, COLUMNS), 2)]
-    layers = tile.layers if problem.results > tile.height * tile.rows else 1
-    rows = min(tile.rows * (tile.height // height), ceil_div(problem.results, height * layers))
-    tile = replace(tile, height=height, rows=rows, layers=layers)
+    tile = TENSOR_TILES[problem.format, min(ceil_div(problem.num_vecs, COLUMNS), 2)]
+    rows = min(tile.rows * (tile.height // height), ceil_div(problem.results, height))
+    tile = replace(tile, height=height, rows=rows)
     part, value = problem.format.part, np.dtype(problem.vector).type(0).real.dtype
     while tile.resident * (tile.shared(part, value) + RESERVED_SHARED) > SHARED[height]:
         tile = replace(tile, stages=tile.stages - 1)

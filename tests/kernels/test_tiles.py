@@ -100,7 +100,7 @@ def test_tensor_cores_are_chosen_where_they_are_faster(format: Format, adjoint: 
         tile = tiles.choose_tile(problem(num_vecs, format, adjoint=adjoint), 16)
         assert isinstance(tile, TensorTile) == (num_vecs >= least)
         if num_vecs >= least:
-            assert tile == tiles.TENSOR_TILES[format, not adjoint, 1 if num_vecs <= 8 else 2]
+            assert tile == tiles.TENSOR_TILES[format, 1 if num_vecs <= 8 else 2]
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,9 @@ def test_instructions_of_eight_rows_cover_as_many_rows(format: Format, adjoint: 
 
 
 def test_a_block_on_tensor_cores_has_no_more_rows_than_needed() -> None:
-    """Few rows have one layer of warps."""
-    for results, rows, layers in ((1, 16, 1), (16, 16, 1), (17, 32, 1), (32, 32, 1), (33, 64, 2), (1000, 64, 2)):
-        tile = tiles.choose_tile(problem(16, nd=results, nm=10**5), 16)
-        assert (tile.block_rows, tile.layers) == (rows, layers)
+    """A block has whole instructions along the rows, up to four of them."""
+    for results, rows in ((1, 16), (16, 16), (17, 32), (32, 32), (33, 48), (49, 64), (1000, 64)):
+        assert tiles.choose_tile(problem(16, nd=results, nm=10**5), 16).block_rows == rows
 
 
 @pytest.mark.parametrize("key", tiles.TENSOR_TILES, ids=str)
@@ -138,8 +137,8 @@ def test_a_block_on_tensor_cores_has_no_more_rows_than_needed() -> None:
 @pytest.mark.parametrize(("height", "room"), [(16, 227 << 10), (8, 163 << 10)])
 def test_tiles_on_tensor_cores_fit_an_h100_and_an_a100(key, vector, height: int, room: int) -> None:
     """Threads copy whole columns of a pair, and a device has room for the registers and the shared memory."""
-    format, long, columns = key
-    tile = tiles.choose_tile(problem(8 * columns, format, vector=vector, adjoint=not long), height)
+    format, columns = key
+    tile = tiles.choose_tile(problem(8 * columns, format, vector=vector), height)
     assert (tile.columns, tile.height) == (columns, height)
     assert tile.resident * (tile.shared(format.part, vector(0).real.dtype) + 1024) <= room + 1024
     assert tile.threads % (8 * tile.line) == 0 and tile.terms % 4 == 0 and tile.stages >= 2
