@@ -35,6 +35,7 @@ P = ParamSpec("P")
 THREADS = 256
 MAX_GRID_Y = 65535
 RESERVED_SHARED = 1024  # bytes of shared memory that the system takes for each block
+SIMULATED_SHARED = 99 * 1024  # as on devices of compute capability 8.6
 
 
 @dataclass(frozen=True)
@@ -366,6 +367,13 @@ def compute_capability() -> tuple[int, int]:
         return 0, 0
     major, minor = require_cuda().get_current_device().compute_capability
     return int(major), int(minor)
+
+
+def shared_memory() -> int:
+    """Return the bytes of shared memory that a block may have on the current device."""
+    if config.ENABLE_CUDASIM:
+        return SIMULATED_SHARED
+    return int(require_cuda().get_current_device().MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
 
 
 def resident_blocks(kernel: Any, threads: int, shared: int = 0) -> int:

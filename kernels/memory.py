@@ -6,7 +6,7 @@ the access, and that no thread writes the loaded values. In the simulator they a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -80,22 +80,39 @@ def store_two() -> Callable[..., Any]:
             pointer[offset : offset + 2] = first, second  # an error beyond both ends
 
         return store
-    from llvmlite import ir
     from numba.cuda.extending import intrinsic
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer, offset, *values = arguments
-        item = values[0].type
-        wide = ir.Constant(ir.VectorType(item, 2), ir.Undefined)
-        for i, value in enumerate(values):
-            wide = builder.insert_element(wide, value, ir.Constant(ir.IntType(32), i))
-        at = builder.bitcast(builder.gep(pointer, [offset]), wide.type.as_pointer())
-        builder.store(wide, at, align=2 * context.get_abi_sizeof(item))
+        _store_vector(context, builder, builder.gep(pointer, [offset]), values)
         return context.get_dummy_value()
 
     @intrinsic
     def wide_store(context, pointer, offset, first, second):
         return types.void(pointer, types.int64, pointer.dtype, pointer.dtype), codegen
+
+    return wide_store  # type: ignore[no-any-return]
+
+
+@cache
+def store_shared() -> Callable[..., Any]:
+    """Return ``store(array, index, first, second)`` for a flat shared array.
+
+    The two values must be aligned to the size of both.
+    """
+    if config.ENABLE_CUDASIM:
+        return store_two()
+    from numba.cuda.extending import intrinsic
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        _align_shared(builder.module)
+        base = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        _store_vector(context, builder, builder.gep(base, [arguments[1]]), arguments[2:])
+        return context.get_dummy_value()
+
+    @intrinsic
+    def wide_store(context, array, index, first, second):
+        return types.void(array, types.int64, array.dtype, array.dtype), codegen
 
     return wide_store  # type: ignore[no-any-return]
 
@@ -158,6 +175,18 @@ def _load_vector(builder: Any, address: Any, item: Any, count: int, size: int) -
 
     wide = builder.load(builder.bitcast(address, ir.VectorType(item, count).as_pointer()), align=size)
     return wide, [builder.extract_element(wide, ir.Constant(ir.IntType(32), i)) for i in range(count)]
+
+
+def _store_vector(context: Any, builder: Any, address: Any, values: Sequence[Any]) -> None:
+    """Emit one store of neighbouring values."""
+    from llvmlite import ir
+
+    item = values[0].type
+    wide = ir.Constant(ir.VectorType(item, len(values)), ir.Undefined)
+    for i, value in enumerate(values):
+        wide = builder.insert_element(wide, value, ir.Constant(ir.IntType(32), i))
+    at = builder.bitcast(address, wide.type.as_pointer())
+    builder.store(wide, at, align=len(values) * context.get_abi_sizeof(item))
 
 
 def _align_shared(module: Any) -> None:
