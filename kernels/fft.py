@@ -10,6 +10,7 @@ transform stores the rows' heads only.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,13 @@ from .padding import FORMULAS
 from .radices import PASSES_MAX, Plan
 from .radices import plan as plan
 
-LENGTHS = 6, 40, 200, 4802  # of one to four passes, for `specialisations`
-SHARED = 99 * 1024  # bytes of shared memory that these lengths fit into
+# Plans of forward transforms by their number of passes, for `specialisations`.
+REPRESENTATIVES = {
+    1: Plan((6,), 1, 64, 8),
+    2: Plan((10, 10), 10, 6, 8),
+    3: Plan((10, 10, 20), 100, 1, 4),
+    4: Plan((14, 7, 7, 7), 343, 1, 1),
+}
 
 Transforming = Callable[..., None]
 
@@ -283,13 +289,11 @@ def specialisations() -> dict[str, Kernel]:
     There is one for each number of passes, and for each pair of dtypes and each rounding one of three passes.
     """
     kernels = {}
-    cases = [(length, "d", "D", False) for length in LENGTHS] + [
-        (LENGTHS[2], *each) for each in (("f", "F", False), ("d", "F", False), ("f", "D", False), ("d", "D", True))
+    cases = [(passes, "d", "D", False) for passes in REPRESENTATIVES] + [
+        (3, *each) for each in (("f", "F", False), ("d", "F", False), ("f", "D", False), ("d", "D", True))
     ]
-    for length, rows, packed, rounds in cases:
-        for inverse in (False, True):
-            chosen = plan(length, packed, inverse, SHARED)
-            assert chosen is not None
-            name = f"{'inverse' if inverse else 'forward'}_{'round_' if rounds else ''}{length}_{rows}{packed}"
-            kernels[name] = _kernel(inverse, chosen, rounds, rows, packed)
+    for (passes, rows, packed, rounds), inverse in product(cases, (False, True)):
+        forward = REPRESENTATIVES[passes]
+        name = f"{'inverse' if inverse else 'forward'}_{'round_' if rounds else ''}{passes}_pass_{rows}{packed}"
+        kernels[name] = _kernel(inverse, forward.turned() if inverse else forward, rounds, rows, packed)
     return kernels

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,14 +20,15 @@ RADIX_MAX = 32  # a thread keeps as many complex numbers in registers
 PASSES_MAX = 4
 LENGTHS = 16, 128  # up to which one pass is enough, and two
 WARP = 32
+WARPS = 4  # blocks take registers for a multiple of these
 THREADS_LEAST = 96  # a multiprocessor gains nothing from smaller blocks
 THREADS_MOST = 1024
 SLOTS_THREADS = 64  # of blocks that transform several short pairs
 REGISTERS = 65536  # of a multiprocessor
 THREAD_REGISTERS = 255
-SPARE = 32  # registers that a thread takes beside its numbers
+SPARE = 28  # registers that a thread takes beside its numbers
 # Registers of a thread by the bytes of a number: with at most so many numbers in them, and with more.
-FEW = 20
+FEW = 22
 BOUNDS = {16: (128, THREAD_REGISTERS), 8: (96, 128)}
 BANKS = 128  # bytes that shared memory reads or writes at a time
 
@@ -85,6 +86,10 @@ class Plan:
         """The length of the table of roots, at least one."""
         return max(1, sum(before * (radix - 1) for before, radix in self._later()))
 
+    def turned(self) -> Plan:
+        """Return the plan with the radices in reverse order, which transforms in the other direction."""
+        return replace(self, radices=self.radices[::-1])
+
     def period(self, itemsize: int) -> int:
         """Return the distance of the gaps in shared memory after the first pass, which separate banks; 0 for none."""
         if len(self.radices) == 1:
@@ -131,8 +136,8 @@ def plan(length: int, dtype: Any, inverse: bool = False, shared: int | None = No
         Whether spectra become rows.
     shared : int, optional
         Bytes of shared memory that a block may have; by default as many as the current device lets it have. 227 KiB
-        (compute capability 9.0) hold lengths up to 12544 in complex128, 99 KiB (8.6) up to 6160, 64 KiB (7.5) up to
-        4032; twice as long ones in complex64.
+        (compute capability 9.0) hold lengths up to 12288 in complex128, 99 KiB (8.6) up to 6160, 64 KiB (7.5) up to
+        4032; longer ones in complex64.
 
     Returns
     -------
@@ -150,8 +155,9 @@ def plan(length: int, dtype: Any, inverse: bool = False, shared: int | None = No
         return max(len(radices), wanted), max(radices), len(radices), max(radices) / min(radices)
 
     for radices in sorted(factorings(length), key=cost):
-        found = _arranged(radices, itemsize, inverse)
-        if found is not None and found.shared(itemsize) <= limit:
+        found = _arranged(radices, itemsize)
+        found = found.turned() if found and inverse else found
+        if found and found.shared(itemsize) <= limit:
             return found
     return None
 
@@ -166,28 +172,39 @@ def factorings(length: int, passes: int = PASSES_MAX, least: int = 2) -> Iterato
                 yield from ((radix, *rest) for rest in factorings(length // radix, passes - 1, radix))
 
 
-def _arranged(radices: tuple[int, ...], itemsize: int, inverse: bool) -> Plan | None:
-    """Return the plan of ascending radices, None if a thread's registers cannot hold its numbers.
+def _arranged(radices: tuple[int, ...], itemsize: int) -> Plan | None:
+    """Return the forward plan of ascending radices, None if a thread's registers cannot hold its numbers.
 
-    The smallest even radix comes first, as half of a row's inputs are zero; an inverse transform's order is reversed.
+    The smallest even radix comes first, as half of a row's inputs are zero.
     """
     even = next(radix for radix in radices if radix % 2 == 0)
     rest = list(radices)
     rest.remove(even)
-    ordered = (even, *rest)[:: -1 if inverse else 1]
+    ordered = (even, *rest)
     length = math.prod(radices)
-    plans = [Plan(ordered, min(length // radix, THREADS_MOST)) for radix in radices]
+    sums = max(map(_largest_prime, radices)) // 2  # a prime's transform keeps sums of its inputs too
+    found = []
+    for radix in radices:
+        plan = Plan(ordered, min(length // radix, THREADS_MOST))
+        slots = max(1, SLOTS_THREADS // plan.threads)
+        threads = _multiple(plan.threads * slots, WARP)
+        numbers = plan.values + sums
+        room = min(THREAD_REGISTERS, REGISTERS // _multiple(threads, WARP * WARPS))
+        if numbers * itemsize // 4 + SPARE > room:
+            continue
+        resident = max(1, REGISTERS // (threads * BOUNDS[itemsize][numbers > FEW]))
+        steps = sum(map(int.__mul__, plan.radices, plan.counts))  # that a thread takes one after another
+        cost = steps * max(_multiple(plan.threads, WARP), THREADS_LEAST)
+        # Fewer threads run where each takes more registers.
+        found.append((cost * (5 if numbers > FEW else 4), replace(plan, slots=slots, resident=resident)))
+    return min(found, key=lambda each: each[0])[1] if found else None
 
-    def cost(each: Plan) -> int:
-        steps = sum(map(int.__mul__, each.radices, each.counts))  # that a thread takes one after another
-        threads = max(ceil_div(each.threads, WARP) * WARP, THREADS_LEAST)
-        return steps * threads * (5 if each.values > FEW else 4)  # fewer threads run where each takes more registers
 
-    best = min(plans, key=cost)
-    slots = max(1, SLOTS_THREADS // best.threads)
-    threads = ceil_div(best.threads * slots, WARP) * WARP
-    words = best.values * itemsize // 4
-    if words + SPARE > min(THREAD_REGISTERS, REGISTERS // threads):
-        return None
-    bound = BOUNDS[itemsize][best.values > FEW]
-    return Plan(ordered, best.threads, slots, max(1, REGISTERS // (threads * bound)))
+def _multiple(number: int, unit: int) -> int:
+    """Return the next multiple of a unit."""
+    return ceil_div(number, unit) * unit
+
+
+def _largest_prime(radix: int) -> int:
+    """Return the largest prime factor of a radix."""
+    return next(p for p in range(radix, 1, -1) if radix % p == 0 and all(p % q for q in range(2, p)))

@@ -14,6 +14,7 @@ from numba_fftmatvec.kernels import (
     Kernel,
     elementwise,
     encoding,
+    fft,
     memory,
     padding,
     pairs,
@@ -42,7 +43,7 @@ def why_not() -> str:
 
 @cache
 def specialisations() -> dict[str, Kernel]:
-    modules = (elementwise, encoding, padding, pairs, reductions, sbgemv)
+    modules = (elementwise, encoding, fft, padding, pairs, reductions, sbgemv)
     return {name: kernel for module in modules for name, kernel in module.specialisations().items()}
 
 
@@ -75,6 +76,16 @@ def widened(ptx: str) -> set[str]:
     return ({result for result, _ in steps} & set(re.findall(wide, ptx))) - remainders
 
 
+def of_blocks(ptx: str) -> list[str]:
+    """Return the instructions that compute with a block's number in 32 bits."""
+    small, found = set(re.findall(r"mov\.u32\s+(%r\d+), %ctaid\.", ptx)), []
+    for step, result, operands in re.findall(r"\s(\w+(?:\.\w+)*\.[subf]32)\s+(%r\d+), (.*);", ptx):
+        if small & set(re.findall(r"%r\d+", operands)):
+            small.add(result)
+            found.append(step)
+    return found
+
+
 @pytest.fixture(autouse=True)
 def _ptx() -> None:
     if why_not():
@@ -89,13 +100,16 @@ def test_every_specialisation_compiles(capability) -> None:
     for name, kernel in specialisations().items():
         if capability != (9, 0) and name.startswith("sbgemv") and ("_tensor_" in name or not name.endswith("_D")):
             continue
+        if capability != (9, 0) and "_pass_" in name and "3_pass_d" not in name:
+            continue
         ptx = kernel.ptx(capability)
         assert f".target sm_{capability[0]}{capability[1]}" in ptx, name
         assert ".entry" in ptx, name
         assert ".local" not in ptx, f"{name} keeps something in local memory"
         # The power function takes exponents apart; its loop is that of the other maps.
-        # On tensor cores the places of copies in shared memory have 32 bits.
-        narrow = narrow_arithmetic(ptx) if "_tensor_" not in name else widened(ptx)
+        # On tensor cores the places of copies in shared memory have 32 bits, in transforms those within a pair.
+        arithmetic = widened if "_tensor_" in name else of_blocks if "_pass_" in name else narrow_arithmetic
+        narrow = arithmetic(ptx)
         assert name == "map_power" or not narrow, f"{name} may compute an index of 32 bits"
 
 
@@ -106,13 +120,13 @@ def test_an_index_of_32_bits_is_found() -> None:
 
     signature = pointer_type(np.float64), scalar_type(np.int64)
     ptx = Kernel("narrow", {"cuda": CudaNest(nest, signature)}).ptx((9, 0))
-    assert narrow_arithmetic(ptx) and widened(ptx)
+    assert narrow_arithmetic(ptx) and widened(ptx) and of_blocks(ptx)
 
 
 @pytest.mark.ptx
 def test_single_kernels_have_no_double_arithmetic() -> None:
-    single = [name for name in specialisations() if name.endswith(("_complex64_S", "add_FF", "_ff"))]
-    assert len(single) == 4 + 2
+    single = [name for name in specialisations() if name.endswith(("_complex64_S", "add_FF", "_ff", "_pass_fF"))]
+    assert len(single) == 4 + 2 + 2
     for name in single:
         assert ".f64" not in specialisations()[name].ptx((9, 0)), name
 

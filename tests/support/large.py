@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from numba_fftmatvec.kernels import Target, elementwise, encoding, padding, pairs, reductions
+from numba_fftmatvec.kernels import Target, elementwise, encoding, fft, padding, pairs, reductions
 from numba_fftmatvec.kernels.formats import FIXED16, PARTS, RUN, StoredArrays, vector_tiles
 from numba_fftmatvec.kernels.jit import require_cuda
 from numba_fftmatvec.kernels.sbgemv import sbgemv_launcher
@@ -145,6 +145,34 @@ def check_pairs(machine: Machine) -> None:
     np.testing.assert_array_equal(found(machine, values, rows, width), marks)
 
 
+def check_transforms(machine: Machine) -> None:
+    """Transform rows of more than 2^31 elements together: first values alone, which become constants."""
+    length, width = 6 if SIMULATED else 2000, 3
+    count = LIMIT // length + 3
+    marked = [0, 1, count - 2, count - 1]
+    rows = [2 * pair + i for pair in marked for i in (0, 1)]
+    marks = heads(rows, 1)
+    joined = marks[::2] + 1j * marks[1::2]
+    values = machine.zeros((2 * count, length // 2), np.float32)
+    packed = machine.zeros((count, length), np.complex64)
+
+    def transform(inverse: bool) -> None:
+        plan = fft.plan(length, np.complex64, inverse)
+        assert plan is not None
+        table = machine.zeros((plan.entries,), np.complex64)
+        table.array[:] = like(table.array, plan.roots(inverse).astype(np.complex64))
+        launcher = fft.inverse_launcher if inverse else fft.forward_launcher
+        launcher(machine.target, plan, np.float32, np.float32, np.complex64)(packed.view, values.view, table.view)
+
+    mark(values, rows, marks)
+    transform(False)
+    np.testing.assert_array_equal(found(machine, packed, marked, width), np.repeat(joined, width, axis=1))
+    packed.array[:] = 0
+    mark(packed, marked, joined)
+    transform(True)
+    np.testing.assert_array_equal(found(machine, values, rows, width), np.repeat(marks, width, axis=1))
+
+
 def check_elementwise(machine: Machine) -> None:
     """Fill a vector with its indices, and apply maps of each number of operands in place."""
     x = machine.zeros((LENGTH,), np.float64)
@@ -253,5 +281,5 @@ CHECKS = {
         for num_vecs in (1, 2)
     },
 }
-ON_DEVICES = {"pairs": check_pairs, "elementwise": check_elementwise}
+ON_DEVICES = {"pairs": check_pairs, "transforms": check_transforms, "elementwise": check_elementwise}
 GIGABYTES = 40  # of the largest check, on a device
