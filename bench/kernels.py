@@ -23,6 +23,7 @@ from lib.timing import WARM_UP_RUNS, median_seconds
 from numba_fftmatvec.cli.results import write_results
 from numba_fftmatvec.kernels.elementwise import FILLS, MAPS, fill_launcher, map_launcher
 from numba_fftmatvec.kernels.encoding import encode_launcher
+from numba_fftmatvec.kernels.fft import forward_launcher, inverse_launcher, plan
 from numba_fftmatvec.kernels.formats import COMPLEX128, FORMATS
 from numba_fftmatvec.kernels.padding import copy_launcher
 from numba_fftmatvec.kernels.pairs import pack_launcher, unpack_launcher
@@ -32,6 +33,8 @@ from numba_fftmatvec.plan.timing import PhaseTimer
 VALUES = 2**27
 ROWS, BLOCK_SIZE = 2**17, 1000
 ENCODED_ROWS = 2**16
+TRANSFORMED = 2**27  # values in rows that are transformed
+BLOCK_SIZES = 100, 200, 500, 1000, 4096  # of those rows
 
 # (Nm, Nd, Nt), and the numbers of right-hand sides measured there.
 SHAPES = {(5000, 100, 1000): (1, 4, 16), (20000, 10, 1000): (1,), (1000, 1000, 500): (1,)}
@@ -128,6 +131,37 @@ def pairs(backend: Any) -> Iterator[Work]:
         yield Work(f"{name} {letters}", nbytes, build)
 
 
+def transforms(backend: Any) -> Iterator[Work]:
+    """Yield the transforms of pairs, forward with the joining and padding, inverse with the separation.
+
+    The letters are those of `pairs`. A length without a plan on the device has an error as its record.
+    """
+    launchers = {"fft": (False, forward_launcher), "ifft": (True, inverse_launcher)}
+    for size, letters in itertools.product(BLOCK_SIZES, CONVERSIONS):
+        rows, rounding, packed = REAL[letters[0]], REAL[letters[1]], COMPLEX[letters[2]]
+        count = TRANSFORMED // size // 2
+        values = doubles(backend, (2 * count, size), rows)
+        joined = doubles(backend, (count, 2 * size), packed)
+        for name, (inverse, launcher) in launchers.items():
+
+            def build(
+                size: int = size,
+                inverse: bool = inverse,
+                launcher: Any = launcher,
+                dtypes: Any = (rows, rounding, packed),
+                arrays: Any = (joined, values),
+            ) -> Callable[[], object]:
+                chosen = plan(2 * size, dtypes[2], inverse)
+                if chosen is None:
+                    raise ValueError(f"block size: expected a length with a plan, found {size}")
+                table = backend.wrap(cupy.asarray(chosen.roots(inverse).astype(dtypes[2])))
+                launch = launcher(backend.target, chosen, *dtypes)
+                return lambda: launch(*(buffer.view for buffer in arrays), table.view)
+
+            nbytes = 2 * count * size * (rows.itemsize + packed.itemsize)
+            yield Work(f"{name} {letters} Nt={size}", nbytes, build)
+
+
 def encoders(backend: Any) -> Iterator[Work]:
     """Yield the encoders of the stored formats."""
     frequencies = BLOCK_SIZE + 1
@@ -144,7 +178,7 @@ def encoders(backend: Any) -> Iterator[Work]:
         yield Work(f"encode {stored.name}", ENCODED_ROWS * of_row, build)
 
 
-FAMILIES = (fills, maps, reductions, row_copies, pairs, encoders)
+FAMILIES = (fills, maps, reductions, row_copies, pairs, transforms, encoders)
 
 
 def error_record(operation: str, error: Exception) -> dict[str, Any]:
