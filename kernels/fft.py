@@ -30,6 +30,7 @@ from .jit import (
     scalar_type,
 )
 from .memory import load, load_shared, store_shared, store_two
+from .overlap import follow as follow_kernel
 from .padding import FORMULAS
 from .radices import PASSES_MAX, Plan
 from .radices import plan as plan
@@ -53,6 +54,7 @@ transform_0, transform_1 = Free("transform_0"), Free("transform_1")
 transform_2, transform_3 = Free("transform_2"), Free("transform_3")
 load_one, load_number, load_shared_number = Free("load_one"), Free("load_number"), Free("load_shared_number")
 store, store_number, first_row = Free("store"), Free("store_number"), Free("first_row")
+follow, load_root = Free("follow"), Free("load_root")
 run_passes, write_shared, read_shared = Free("run_passes"), Free("write_shared"), Free("read_shared")
 
 
@@ -87,7 +89,7 @@ def _read_shared(values, shared, own, table, lane, radix, count, before, offset,
             for i in range(radix):
                 real, imag = load_shared_number(shared, own + 2 * (start + i * step))
                 if i > 0:
-                    cosine, sine = load_number(table, root_at + 2 * (i - 1) * before)
+                    cosine, sine = load_root(table, root_at + 2 * (i - 1) * before)
                     real, imag = real * cosine - imag * sine, real * sine + imag * cosine
                 values[2 * (k * radix + i)] = real
                 values[2 * (k * radix + i) + 1] = imag
@@ -115,6 +117,7 @@ def _run_passes(values, shared, own, table, lane):
 
 
 def _forward_cuda(packed, rows, table, pairs, total, stride):
+    follow()
     slot, lane = split(np.int64(cuda.threadIdx.x), LANES)
     # Places past the last pair transform it again, and write the same values.
     pair = min(np.int64(cuda.blockIdx.x) * SLOTS + slot, pairs - 1)
@@ -144,6 +147,7 @@ def _forward_cuda(packed, rows, table, pairs, total, stride):
 
 
 def _inverse_cuda(packed, rows, table, pairs, total, stride):
+    follow()
     slot, lane = split(np.int64(cuda.threadIdx.x), LANES)
     pair = min(np.int64(cuda.blockIdx.x) * SLOTS + slot, pairs - 1)  # as in _forward_cuda
     row = first_row(pair, stride)
@@ -171,13 +175,12 @@ def _inverse_cuda(packed, rows, table, pairs, total, stride):
                     rows[lower + at] = formula(values[2 * (k * radix + i) + 1], ONE)
 
 
-def _launch(shaped, plan, packed, rows, table, real, stride):
+def _launch(shaped, plan, packed, rows, table, real, stride, overlaps):
     count, total = packed.shape[0], rows.shape[0]
     pointers = pointer(packed, real), pointer(rows), pointer(table, real)
     sizes = map(np.int64, (count, total, stride))
-    shaped((ceil_div(count, plan.slots),), plan.threads * plan.slots, plan.shared(packed.dtype.itemsize))(
-        (*pointers, *sizes)
-    )
+    shape = (ceil_div(count, plan.slots),), plan.threads * plan.slots, plan.shared(packed.dtype.itemsize)
+    shaped(*shape, overlaps)((*pointers, *sizes))
 
 
 @cached_kernel
@@ -204,7 +207,8 @@ def _kernel(inverse: bool, plan: Plan, rounds: bool, rows: Any, packed: Any) -> 
         "COUNTS": (*plan.counts, *fill),
         "BEFORE": (*plan.before, *fill),
         "OFFSETS": (*plan.offsets, *fill),
-        "load_number": load(2),
+        "load_root": load(2),
+        "follow": follow_kernel(),
         "load_shared_number": load_shared(2),
         "store_number": store_shared(),
         "run_passes": _run_passes,
@@ -212,7 +216,9 @@ def _kernel(inverse: bool, plan: Plan, rounds: bool, rows: Any, packed: Any) -> 
         "read_shared": _read_shared,
     }
     if not inverse:
-        bindings |= {"ZERO": real.type(0), "REAL": real.type, "load_one": load(1), "store": store_two()}
+        bindings |= {"ZERO": real.type(0), "REAL": real.type, "load_one": load(1, constant=False), "store": store_two()}
+    else:
+        bindings["load_number"] = load(2, constant=False)
     for i in range(PASSES_MAX):
         if i < passes:
             inputs = radices[i] // (1 if inverse or i else 2)
@@ -225,7 +231,9 @@ def _kernel(inverse: bool, plan: Plan, rounds: bool, rows: Any, packed: Any) -> 
     return Kernel(f"{formula}_{rows.char}{packed.char}_{plan.length}", nests, bindings)
 
 
-def _launcher(inverse: bool, target: Target, plan: Plan, rows: Any, rounding: Any, packed: Any) -> Transforming:
+def _launcher(
+    inverse: bool, target: Target, plan: Plan, rows: Any, rounding: Any, packed: Any, overlaps: bool
+) -> Transforming:
     rows, packed = np.dtype(rows), np.dtype(packed)
     narrow, real = np.dtype(np.float32), packed.type(0).real.dtype
     if plan.radices[-1 if inverse else 0] % 2:
@@ -241,12 +249,14 @@ def _launcher(inverse: bool, target: Target, plan: Plan, rows: Any, rounding: An
             raise ValueError(f"rows: expected a multiple of the stride {stride}, found {total}")
         check(pairs, packed, (ceil_div(total, 2 * stride) * stride, length), "pairs of rows")
         check(table, packed, (entries,), "roots of unity")
-        run(plan, pairs, values, table, real, stride)
+        run(plan, pairs, values, table, real, stride, overlaps)
 
     return launch
 
 
-def forward_launcher(target: Target, plan: Plan, rows: Any, rounding: Any, packed: Any) -> Transforming:
+def forward_launcher(
+    target: Target, plan: Plan, rows: Any, rounding: Any, packed: Any, overlaps: bool = False
+) -> Transforming:
     """Compile the kernel that joins rows in pairs, pads and transforms them, and return its launcher.
 
     Parameters
@@ -261,6 +271,8 @@ def forward_launcher(target: Target, plan: Plan, rows: Any, rounding: Any, packe
         float32 or float64; values are rounded to it.
     packed : dtype
         complex64 or complex128, the dtype of the spectra.
+    overlaps : bool
+        Whether it may start while the kernel before it ends (see `overlap`).
 
     Returns
     -------
@@ -270,17 +282,19 @@ def forward_launcher(target: Target, plan: Plan, rows: Any, rounding: Any, packe
         `pairs.pack_launcher`. The number of rows is a multiple of `stride`. A row without a partner is paired with
         zeros.
     """
-    return _launcher(False, target, plan, rows, rounding, packed)
+    return _launcher(False, target, plan, rows, rounding, packed, overlaps)
 
 
-def inverse_launcher(target: Target, plan: Plan, rows: Any, rounding: Any, packed: Any) -> Transforming:
+def inverse_launcher(
+    target: Target, plan: Plan, rows: Any, rounding: Any, packed: Any, overlaps: bool = False
+) -> Transforming:
     """Compile the kernel that transforms spectra back and separates the rows' heads, and return its launcher.
 
     The parameters are those of `forward_launcher`, with the plan of an inverse transform. The launcher's arguments are
     the same as well; `table` holds ``plan.roots(True)``. Rows are the heads of the unnormalised transforms, whose tails
     are not stored.
     """
-    return _launcher(True, target, plan, rows, rounding, packed)
+    return _launcher(True, target, plan, rows, rounding, packed, overlaps)
 
 
 def specialisations() -> dict[str, Kernel]:

@@ -22,6 +22,7 @@ from numba import types as nbtypes
 from .free import Called as Called
 from .free import Free as Free
 from .free import constants, identity, specialise
+from .overlap import LEAST_CAPABILITY, overlapping
 from .threads import PARALLEL_BYTES, accessors, by_work
 
 try:
@@ -292,11 +293,16 @@ def clear() -> None:
 
 @lru_cache(maxsize=1024)
 def configure(
-    kernel: Any, stream: Any, grid: tuple[int, ...], threads: int | tuple[int, ...], shared: int = 0
+    kernel: Any,
+    stream: Any,
+    grid: tuple[int, ...],
+    threads: int | tuple[int, ...],
+    shared: int = 0,
+    overlaps: bool = False,
 ) -> Callable[..., None]:
     """Return ``launch(values)`` of a compiled CUDA kernel, for the tuple of its arguments.
 
-    A block has `shared` bytes of dynamic shared memory.
+    A block has `shared` bytes of dynamic shared memory. A kernel that `overlaps` calls `overlap.follow` first.
 
     The kernel has one signature and its launcher has checked the arguments, so the launch goes to the compiled code
     directly. Numba would infer the arguments' types again, which takes longer than all the rest.
@@ -309,6 +315,8 @@ def configure(
         shape = kernel[blocks, threads, stream, shared]
     (compiled,) = kernel.overloads.values()
     allow_shared(compiled, shared)
+    if overlaps and compute_capability() >= LEAST_CAPABILITY:
+        return overlapping(compiled, shape, shared)
     launch, blocks, block, queue = compiled.launch, shape.griddim, shape.blockdim, shape.stream
     return lambda values: launch(values, blocks, block, queue, shared)
 

@@ -1,7 +1,7 @@
 """Wide loads and stores in CUDA kernels: one instruction moves neighbouring values of up to 16 bytes.
 
 Numba moves a complex number part by part. These intrinsics tell the compiler that addresses are aligned to the size of
-the access, and that no thread writes the loaded values. In the simulator they are plain functions.
+the access, and that no thread writes the loaded constants. In the simulator they are plain functions.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ SHARED_SPACE = 3  # NVVM's number for the address space
 
 
 @cache
-def load(count: int) -> Callable[..., Any]:
+def load(count: int, constant: bool = True) -> Callable[..., Any]:
     """Return ``load(pointer, offset)``, which loads a tuple of `count` values.
 
-    The values must be aligned to the smaller of their size and 16 bytes, and no thread may write them meanwhile.
+    The values must be aligned to the smaller of their size and 16 bytes. No thread may write `constant` values while
+    the kernel runs, not even a thread of the kernel before, whose end the kernel awaits by `overlap.follow`.
     """
     if config.ENABLE_CUDASIM:
         return lambda pointer, offset: tuple(pointer[offset : offset + count])
@@ -35,7 +36,8 @@ def load(count: int) -> Callable[..., Any]:
         for first in range(0, count, step):
             at = builder.gep(arguments[0], [builder.add(arguments[1], ir.Constant(ir.IntType(64), first))])
             wide, parts = _load_vector(builder, at, item, step, step * size)
-            wide.set_metadata("invariant.load", builder.module.add_metadata([]))
+            if constant:
+                wide.set_metadata("invariant.load", builder.module.add_metadata([]))
             values += parts
         return context.make_tuple(builder, signature.return_type, values)
 

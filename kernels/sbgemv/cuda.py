@@ -34,6 +34,8 @@ from ..jit import (
     scalar_type,
 )
 from ..memory import load, store_two
+from ..overlap import OVERLAP_BYTES
+from ..overlap import follow as follow_kernel
 from ..tensor import HEIGHTS
 from .gemm import gemm_nest
 from .gemv import gemv_nest
@@ -53,10 +55,11 @@ from .tiles import (
 )
 
 OUT, ZERO = Free("OUT"), Free("ZERO")
-load_two, store = Free("load_two"), Free("store")
+load_two, store, follow = Free("load_two"), Free("store"), Free("follow")
 
 
 def _add_cuda(result, parts, rows, length, result_pitch, chunks):
+    follow()
     k = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + cuda.threadIdx.x
     row = np.int64(cuda.blockIdx.y)
     if k >= length:
@@ -88,6 +91,7 @@ def sbgemv_kernel(
         "SIGN": real.type(-1 if adjoint else 1),
         "SCALED": format.is_fixed,
         "store": store_two(),
+        "follow": follow_kernel(),
     }
     kinds = "".join(np.dtype(dtype).char for dtype in (vector, result, accumulator))
     pointers = [pointer_type(dtype) for dtype in (out, format.part, np.float64, values)]
@@ -103,7 +107,13 @@ def sbgemv_kernel(
 def add_kernel(parts: Any, result: Any) -> Kernel:
     """Return the kernel that adds the sums of chunks."""
     real, out = _real(parts), _real(result)
-    bindings = {"ZERO": real.type(0), "OUT": out.type, "load_two": load(2), "store": store_two()}
+    bindings = {
+        "ZERO": real.type(0),
+        "OUT": out.type,
+        "load_two": load(2, constant=False),
+        "store": store_two(),
+        "follow": follow_kernel(),
+    }
     signature = pointer_type(out), pointer_type(real), *[scalar_type(np.int64)] * 4
     nests = {"cuda": CudaNest(_add_cuda, signature)}
     return Kernel(f"{np.dtype(parts).char}{np.dtype(result).char}", nests, bindings)
@@ -132,13 +142,16 @@ def launcher(
     pairs = ceil_div(problem.num_vecs, 2)
     grid = tile.blocks(problem), chunks, tile.groups_of_pairs(problem)
     whole = sbgemv_kernel(problem.format, vector, result, sums, problem.adjoint, tile)
-    multiply = configure((split if chunks > 1 else whole).compile(target.name), target.stream, grid, block, shared)
+    multiplying = (split if chunks > 1 else whole).compile(target.name)
+    overlaps = problem.spectrum_bytes <= OVERLAP_BYTES
+    multiply = configure(multiplying, target.stream, grid, block, shared, overlaps)
     scales = max(1, problem.format.scales(problem.frequencies))
     rows = problem.rows(problem.results)
     parts = allocate((chunks, rows, problem.length), sums) if chunks > 1 else None
     if chunks > 1:
         add_grid = ceil_div(problem.length, THREADS), min(rows, MAX_GRID_Y)
-        add = configure(add_kernel(sums, result).compile(target.name), target.stream, add_grid, THREADS)
+        adding = add_kernel(sums, result).compile(target.name)
+        add = configure(adding, target.stream, add_grid, THREADS, overlaps=overlaps)
 
     more = (pairs,) if tile.pairs else ()
     aligned = 2 * tile.piece(problem.format.part) if isinstance(tile, TensorTile) else 2

@@ -22,7 +22,7 @@ ROWS, LANES, LAYERS, PAIRS, GROUPS = Free("ROWS"), Free("LANES"), Free("LAYERS")
 STAGES, NEIGHBOURS = Free("STAGES"), Free("NEIGHBOURS")
 BLOCK_ROWS, BLOCK_PAIRS = Free("BLOCK_ROWS"), Free("BLOCK_PAIRS")
 REAL, OUT, PART, VECTOR = Free("REAL"), Free("OUT"), Free("PART"), Free("VECTOR")
-ZERO, SIGN, SCALED = Free("ZERO"), Free("SIGN"), Free("SCALED")
+ZERO, SIGN, SCALED, follow = Free("ZERO"), Free("SIGN"), Free("SCALED"), Free("follow")
 SUMS, FACTORS = Free("SUMS"), Free("FACTORS")
 LANE_SLOT, LAYER_SLOT = Free("LANE_SLOT"), Free("LAYER_SLOT")
 PART_SLOT, VALUE_SLOT = Free("PART_SLOT"), Free("VALUE_SLOT")
@@ -109,6 +109,7 @@ def _gemm_cuda(
     result, spectrum, scales, vector, results, terms, frequencies, length,
     row_step, term_step, row_scales, term_scales, vector_pitch, result_pitch, chunk, pairs,
 ):  # fmt: skip
+    follow()
     lane, layer = np.int64(cuda.threadIdx.x), np.int64(cuda.threadIdx.y)
     block_row, k, inside, mirror = place_block(results, frequencies, length, lane)
     block_pair = np.int64(cuda.blockIdx.z) * BLOCK_PAIRS

@@ -18,6 +18,7 @@ from .tiles import Tile
 
 ROWS, WIDTH, LANES, LAYERS = Free("ROWS"), Free("WIDTH"), Free("LANES"), Free("LAYERS")
 REAL, OUT, SCALED = Free("REAL"), Free("OUT"), Free("SCALED")
+follow = Free("follow")
 ZERO, ONE, HALF, SIGN = Free("ZERO"), Free("ONE"), Free("HALF"), Free("SIGN")
 SUMS, TERMS, SHARED = Free("SUMS"), Free("TERMS"), Free("SHARED")
 load_two, load_run, store = Free("load_two"), Free("load_run"), Free("store")
@@ -92,6 +93,7 @@ def _gemv_cuda(
     result, spectrum, scales, vector, results, terms, frequencies, length,
     row_step, term_step, row_scales, term_scales, vector_pitch, result_pitch, chunk,
 ):  # fmt: skip
+    follow()
     k_tiles = (frequencies + LANES * WIDTH - 1) // (LANES * WIDTH)
     first = np.int64(cuda.blockIdx.x // k_tiles) * ROWS
     k = (np.int64(cuda.blockIdx.x % k_tiles) * LANES + cuda.threadIdx.x) * WIDTH
@@ -146,7 +148,7 @@ def gemv_nest(tile: Tile, real: Any, pointers: Sequence[Any]) -> CudaNest:
         "SUMS": sums,
         "TERMS": (4, tile.width),
         "SHARED": (max(1, tile.layers - 1), 2 * sums, tile.threads),
-        "load_two": load(2),
+        "load_two": load(2, constant=False),
         "load_run": load(2 * tile.width),
         "load_pair": _load_pair,
         "accumulate": _accumulate,

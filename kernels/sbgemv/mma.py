@@ -55,7 +55,7 @@ ZERO, SIGN, SCALED, widen = Free("ZERO"), Free("SIGN"), Free("SCALED"), Free("wi
 copy_part, copy_value, copy_scale = Free("copy_part"), Free("copy_value"), Free("copy_scale")
 load_part, load_value, load_scale = Free("load_part"), Free("load_value"), Free("load_scale")
 commit_copies, wait_for_copies, wait_for_all = Free("commit_copies"), Free("wait_for_copies"), Free("wait_for_all")
-multiply, store = Free("multiply"), Free("store")
+multiply, store, follow = Free("multiply"), Free("store"), Free("follow")
 place_block, share_copies, start_copies = Free("place_block"), Free("share_copies"), Free("start_copies")
 load_columns, decode_columns = Free("load_columns"), Free("decode_columns")
 load_factors, decode_factors = Free("load_factors"), Free("decode_factors")
@@ -303,6 +303,7 @@ def _mma_cuda(
     result, spectrum, scales, vector, results, terms, frequencies, length,
     row_step, term_step, row_scales, term_scales, vector_pitch, result_pitch, chunk, pairs,
 ):  # fmt: skip
+    follow()
     tid = np.int64(cuda.threadIdx.x)
     row0, rows, k0 = place_block(results, frequencies)
     pair0, part = np.int64(cuda.blockIdx.z) * (BLOCK_COLUMNS // 2), np.int64(cuda.blockIdx.y)

@@ -114,6 +114,17 @@ def test_every_specialisation_compiles(capability) -> None:
 
 
 @pytest.mark.ptx
+@pytest.mark.parametrize("name", ["sbgemv_one_forward_complex128_D", "add_DD", "forward_3_pass_dD"])
+def test_kernels_of_products_wait_before_they_load(name) -> None:
+    """A kernel must not read its predecessor's results as constants. Older devices have no instruction to wait."""
+    ptx = specialisations()[name].ptx((9, 0))
+    first, second = (ptx.index(f"griddepcontrol.{step};") for step in ("launch_dependents", "wait"))
+    assert first < second < ptx.index("ld.global")
+    assert name != "add_DD" or "ld.global.nc" not in ptx
+    assert "griddepcontrol" not in specialisations()[name].ptx((8, 0))
+
+
+@pytest.mark.ptx
 def test_an_index_of_32_bits_is_found() -> None:
     def nest(out, width):
         out[np.int32(cuda.blockIdx.x * width + cuda.threadIdx.x)] = 1.0

@@ -244,7 +244,8 @@ class GridSuite:
             phases = found["phases"][name]
             assert phases.pop("broadcast") == (2 if broadcast > 1 else 0)
             assert phases.pop("reduce") == (2 if reduce > 1 else 0)
-            assert phases == dict.fromkeys(("pad", "fft", "sbgemv", "ifft", "unpad", "total"), 2)
+            copies = 2 if grid["backend"] == "cpu" else 0  # one kernel of a GPU pads and transforms
+            assert phases == dict.fromkeys(("fft", "sbgemv", "ifft", "total"), 2) | {"pad": copies, "unpad": copies}
 
     def test_other_ways_to_a_product(self, results: Results) -> None:
         """A matrix from a callable, and the operators ``F @ x`` and ``F.T @ y``."""

@@ -1,6 +1,7 @@
-"""Transforms on CUDA: cuFFT's complex transforms of pairs of blocks, which halve their number (see `kernels.pairs`).
+"""Transforms on CUDA: complex transforms of pairs of blocks, which halve their number (see `kernels.pairs`).
 
-Pairs are transformed in chunks, which bound the memory. The chunks alternate between two streams.
+One kernel pads and transforms, or transforms back and unpads, the lengths that `kernels.fft` supports. For the others
+cuFFT transforms chunks of padded pairs, which bound the memory. The chunks alternate between two streams.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ import cupy
 import numpy as np
 from cupy.cuda import cufft
 
-from ...kernels import Target, ceil_div
+from ...kernels import Target, ceil_div, fft
+from ...kernels.formats import COMPLEX128
 from ...kernels.jit import require_cuda
+from ...kernels.overlap import OVERLAP_BYTES
 from ...kernels.pairs import pack_launcher, unpack_launcher
 from ...layout import MatrixLayout, Space
 from ...precision import Precision
@@ -58,6 +61,16 @@ class Lane:
         self.stream = stream
         self.target = Target("cuda", require_cuda().external_stream(stream.ptr))
         self.plans: WeakValueDictionary[tuple[int, ...], Plan] = WeakValueDictionary()
+        self._roots: dict[tuple[fft.Plan, np.dtype[Any], bool], Any] = {}
+
+    def roots(self, plan: fft.Plan, dtype: np.dtype[Any], inverse: bool) -> Any:
+        """Return a plan's table of roots of unity as kernels take it; the first call copies it to the device."""
+        key = plan, dtype, inverse
+        if key not in self._roots:
+            with self.stream:
+                table = cupy.asarray(plan.roots(inverse).astype(dtype))
+            self._roots[key] = require_cuda().as_cuda_array(table, sync=False)
+        return self._roots[key]
 
     def fft(self, length: int, source: Buffer, destination: Buffer, *, inverse: bool = False) -> Callable[[], None]:
         """Plan transforms of the rows of `source` into `destination`, unnormalised in both directions."""
@@ -85,6 +98,29 @@ class Lane:
         if plan is None:
             plan = self.plans[key] = Plan(length, pitches, kind, batch)
         return plan
+
+
+class FusedTransform(Stage):
+    """Transform all pairs of blocks in one kernel, which pads or unpads them too.
+
+    Parameters
+    ----------
+    phase : {"fft", "ifft"}
+        The direction, and the phase that a timer counts it under.
+    source, destination : Buffer or Slot
+        Blocks and pairs' spectra; for ``"ifft"`` the other way round.
+    launch : callable
+        ``launch(spectra, blocks)``.
+    """
+
+    def __init__(self, phase: str, source: End, destination: End, launch: Callable[[Any, Any], None]) -> None:
+        super().__init__(phase, source, destination)
+        self._spectra, self._blocks = (destination, source) if phase == "fft" else (source, destination)
+        self._launch = launch
+
+    def run(self) -> None:
+        """Launch the kernel."""
+        self._launch(self._spectra.view, self._blocks.view)
 
 
 class PackPairs(Stage):
@@ -207,7 +243,9 @@ class PairedTransforms:
     def forward(
         self, space: Space, source: End, rounding: np.dtype[Any], precision: Precision, *, timed: bool
     ) -> tuple[Stage, ...]:
-        """Return pad and FFT of every chunk; the padded rows' tails stay zero."""
+        """Return one stage, or pad and FFT of every chunk; the padded rows' tails stay zero."""
+        if fused := self._fused("fft", source, self.spectrum(space, precision), space, rounding):
+            return fused
         stride = self._stride(space)
         chunks: list[tuple[Stage, ...]] = [
             (
@@ -221,7 +259,9 @@ class PairedTransforms:
     def inverse(
         self, space: Space, precision: Precision, rounding: np.dtype[Any], destination: End, *, timed: bool
     ) -> tuple[Stage, ...]:
-        """Return IFFT and unpad of every chunk."""
+        """Return one stage, or IFFT and unpad of every chunk."""
+        if fused := self._fused("ifft", self.spectrum(space, precision), destination, space, rounding):
+            return fused
         stride = self._stride(space)
         chunks: list[tuple[Stage, ...]] = [
             (
@@ -232,10 +272,34 @@ class PairedTransforms:
         ]
         return self._joined("ifft", chunks, timed)
 
+    def _fused(
+        self, phase: str, source: End, destination: End, space: Space, rounding: np.dtype[Any]
+    ) -> tuple[Stage, ...]:
+        """Return the stage that does it in one kernel, or no stage if no kernel supports the length."""
+        inverse = phase == "ifft"
+        rows, spectrum = (destination, source) if inverse else (source, destination)
+        plan, lane = fft.plan(self._length, spectrum.dtype, inverse), self._lane(0)
+        if plan is None:
+            return ()
+        launcher = fft.inverse_launcher if inverse else fft.forward_launcher
+        launch = launcher(lane.target, plan, rows.dtype, rounding, spectrum.dtype, self._is_small)
+        table, stride = lane.roots(plan, spectrum.dtype, inverse), self._stride(space)
+
+        def transform(spectra: Any, blocks: Any) -> None:
+            launch(spectra, blocks, table, stride)
+
+        return (FusedTransform(phase, source, destination, transform),)
+
     def _joined(self, phase: str, chunks: list[tuple[Stage, ...]], timed: bool) -> tuple[Stage, ...]:
         if timed or len(chunks) == 1:
             return tuple(stage for stages in chunks for stage in stages)
         return (Overlapped(phase, (self._lane(0), self._lane(1)), chunks),)
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether a product of this rank takes so short that its kernels overlap."""
+        frequencies = self._length // 2 + 1
+        return COMPLEX128.nbytes(self._layout.nd, self._layout.nm, frequencies) <= OVERLAP_BYTES
 
     def _stride(self, space: Space) -> int:
         """Return the distance between a pair's rows: neighbouring blocks, or the same block of two vectors."""
