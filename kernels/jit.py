@@ -35,6 +35,7 @@ P = ParamSpec("P")
 
 THREADS = 256
 MAX_GRID_Y = 65535
+FREE_SHARED = 48 << 10  # bytes of dynamic shared memory that a block may have unless its kernel asks for more
 RESERVED_SHARED = 1024  # bytes of shared memory that the system takes for each block
 SIMULATED_SHARED = 99 * 1024  # as on devices of compute capability 8.6
 
@@ -326,7 +327,7 @@ def allow_shared(compiled: Any, shared: int) -> None:
 
     A kernel may use 48 KiB unless it asks for more.
     """
-    if not shared:
+    if shared <= FREE_SHARED:
         return
     from cuda.bindings import driver  # numba-cuda's own
 
