@@ -151,7 +151,7 @@ def launcher(
     if chunks > 1:
         add_grid = ceil_div(problem.length, THREADS), min(rows, MAX_GRID_Y)
         adding = add_kernel(sums, result).compile(target.name)
-        add = configure(adding, target.stream, add_grid, THREADS, overlaps=overlaps)
+        add = configure(adding, target.stream, add_grid, THREADS, 0, overlaps)
 
     more = (pairs,) if tile.pairs else ()
     aligned = 2 * tile.piece(problem.format.part) if isinstance(tile, TensorTile) else 2
