@@ -17,7 +17,7 @@ from typing import Any
 
 from numba_fftmatvec.cli.results import read_results
 
-from . import speed, speed_charts
+from . import gpu, speed, speed_charts
 from .answers import inversion, mixed
 from .chart import draw, ideal_ms
 from .comparison import ratios
@@ -333,6 +333,7 @@ TABLES: dict[str, Callable[[Iterable[Record], str], Iterator[Row]]] = {
         pareto,
         inversion,
         mixed,
+        *gpu.TABLES,
         *speed.TABLES,
     )
 }

@@ -388,3 +388,29 @@ def test_the_front_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(sys, "argv", ["pareto.py", "--draw", str(tmp_path / "pareto.json"), "--png", str(picture)])
     load("pareto").main()
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_tiles_of_sbgemv() -> None:
+    """The first tile has no tensor cores, the second may have; the share of the copy is that of the faster."""
+    fast = {"benchmark": "tiles", "operation": "F* fixed16", "tile": "mma", "median_ms": 2.0, "of_copy": 0.8}
+    slow = fast | {"tile": "fma", "median_ms": 5.0, "of_copy": 0.32}
+    alone = slow | {"operation": "F fixed16"}
+    assert rows("tiles", slow, fast, alone) == [
+        {"SBGEMV": r"F\* fixed16", "without ms": "5.00", "with ms": "2.00", "without / with": "2.50", "of copy": "80%"},
+        {"SBGEMV": "F fixed16", "without ms": "5.00", "of copy": "32%"},
+    ]
+
+
+def test_latencies_are_of_the_best_round() -> None:
+    first = {
+        "benchmark": "latency",
+        "run": "matvec",
+        "shape": [1, 2, 3],
+        "call_us": 6.0,
+        "wait_us": 9.0,
+        "both_us": 15.1,
+    }
+    found = rows("latency", first, first | {"call_us": 5.0, "both_us": 14.0}, first | {"process": 1, "both_us": 1.0})
+    assert found == [
+        {"Nm x Nd x Nt": "1 x 2 x 3", "run": "matvec", "call us": "5.0", "wait us": "9.0", "both us": "14.0"}
+    ]
