@@ -10,7 +10,8 @@ from support.machines import SIMULATED, run_kernel_tests
 
 @pytest.mark.skipif(SIMULATED, reason="this is the simulator's own run")
 def test_every_kernel_in_the_simulator() -> None:
-    names = ["test_jit.py", "test_kernels.py", "test_encoding.py", "test_tensor.py", "test_fft.py"]
+    modules = ("jit", "kernels", "encoding", "tensor", "fft", "conversions")
+    names = [f"test_{module}.py" for module in modules]
     if required("FFTMATVEC_SIMULATE_ALL"):  # SBGEMV takes most of the time
         names += ["test_sbgemv.py", "test_large.py"]
     assert run_kernel_tests(names, NUMBA_ENABLE_CUDASIM="1") > 200
