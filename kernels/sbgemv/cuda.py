@@ -34,8 +34,8 @@ from ..jit import (
     scalar_type,
 )
 from ..memory import load, store_two
-from ..overlap import OVERLAP_BYTES
 from ..overlap import follow as follow_kernel
+from ..overlap import overlaps
 from ..tensor import HEIGHTS
 from .gemm import gemm_nest
 from .gemv import gemv_nest
@@ -143,15 +143,15 @@ def launcher(
     grid = tile.blocks(problem), chunks, tile.groups_of_pairs(problem)
     whole = sbgemv_kernel(problem.format, vector, result, sums, problem.adjoint, tile)
     multiplying = (split if chunks > 1 else whole).compile(target.name)
-    overlaps = problem.spectrum_bytes <= OVERLAP_BYTES
-    multiply = configure(multiplying, target.stream, grid, block, shared, overlaps)
+    early = overlaps(problem.nd, problem.nm, problem.frequencies)
+    multiply = configure(multiplying, target.stream, grid, block, shared, early)
     scales = max(1, problem.format.scales(problem.frequencies))
     rows = problem.rows(problem.results)
     parts = allocate((chunks, rows, problem.length), sums) if chunks > 1 else None
     if chunks > 1:
         add_grid = ceil_div(problem.length, THREADS), min(rows, MAX_GRID_Y)
         adding = add_kernel(sums, result).compile(target.name)
-        add = configure(adding, target.stream, add_grid, THREADS, 0, overlaps)
+        add = configure(adding, target.stream, add_grid, THREADS, 0, early)
 
     more = (pairs,) if tile.pairs else ()
     aligned = 2 * tile.piece(problem.format.part) if isinstance(tile, TensorTile) else 2

@@ -15,9 +15,8 @@ import numpy as np
 from cupy.cuda import cufft
 
 from ...kernels import Target, ceil_div, fft
-from ...kernels.formats import COMPLEX128
 from ...kernels.jit import require_cuda
-from ...kernels.overlap import OVERLAP_BYTES
+from ...kernels.overlap import overlaps
 from ...kernels.pairs import pack_launcher, unpack_launcher
 from ...layout import MatrixLayout, Space
 from ...precision import Precision
@@ -298,8 +297,7 @@ class PairedTransforms:
     @property
     def _is_small(self) -> bool:
         """Whether a product of this rank takes so short that its kernels overlap."""
-        frequencies = self._length // 2 + 1
-        return COMPLEX128.nbytes(self._layout.nd, self._layout.nm, frequencies) <= OVERLAP_BYTES
+        return overlaps(self._layout.nd, self._layout.nm, self._length // 2 + 1)
 
     def _stride(self, space: Space) -> int:
         """Return the distance between a pair's rows: neighbouring blocks, or the same block of two vectors."""
