@@ -2,7 +2,8 @@
 
 The order of the additions depends only on the length. A result therefore has the same bits in every run and for every
 number of threads. Stage one leaves `PARTIALS` values. The CPU sums each in order over a chunk; on CUDA a block sums
-strided elements and then a tree in shared memory. Stage two combines the partial values in the same way.
+strided elements and then a tree in shared memory. Stage two combines the partial values in the same way. Equal runs of
+an array, such as several vectors, are reduced together, each to its own result.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from .jit import (
     cached_kernel,
     check,
     cuda,
+    pointer,
+    pointer_type,
     scalar_type,
 )
 
@@ -69,11 +72,12 @@ FINAL_TERMS = {combine: (_identity, combine) for combine in (_sum, _largest)}
 # Each loop nest keeps four running totals, so four independent reads and additions are in flight.
 
 
-def _reduce_cpu(partials, x, y, scale):
-    chunk = (x.shape[0] + partials.shape[0] - 1) // partials.shape[0]
-    for p in prange(partials.shape[0]):
-        i = p * chunk
-        stop = min(i + chunk, x.shape[0])
+def _reduce_cpu(out, first, count, x, y, runs, length, scale):
+    chunk = (length + count - 1) // count
+    for p in prange(runs * count):
+        start = p // count * length
+        i = start + p % count * chunk
+        stop = min(i + chunk, start + length)
         t0 = t1 = t2 = t3 = 0.0
         while i + 3 < stop:
             t0 = combine(t0, term(x[i], y[i], scale))
@@ -84,22 +88,23 @@ def _reduce_cpu(partials, x, y, scale):
         while i < stop:
             t0 = combine(t0, term(x[i], y[i], scale))
             i += 1
-        partials[p] = combine(combine(t0, t1), combine(t2, t3))
+        out[first + p] = combine(combine(t0, t1), combine(t2, t3))
 
 
-def _reduce_cuda(partials, x, y, scale):
+def _reduce_cuda(out, first, count, x, y, length, scale):
     shared = cuda.shared.array(THREADS, float64)
-    thread = cuda.threadIdx.x
-    i = np.int64(cuda.blockIdx.x) * cuda.blockDim.x + thread
-    step = np.int64(cuda.gridDim.x) * cuda.blockDim.x
+    thread, block = cuda.threadIdx.x, np.int64(cuda.blockIdx.x)
+    start, step = block // count * length, count * THREADS
+    stop = start + length
+    i = start + block % count * THREADS + thread
     t0 = t1 = t2 = t3 = np.float64(0.0)
-    while i + 3 * step < x.shape[0]:
+    while i + 3 * step < stop:
         t0 = combine(t0, term(x[i], y[i], scale))
         t1 = combine(t1, term(x[i + step], y[i + step], scale))
         t2 = combine(t2, term(x[i + 2 * step], y[i + 2 * step], scale))
         t3 = combine(t3, term(x[i + 3 * step], y[i + 3 * step], scale))
         i += 4 * step
-    while i < x.shape[0]:
+    while i < stop:
         t0 = combine(t0, term(x[i], y[i], scale))
         i += step
     shared[thread] = combine(combine(t0, t1), combine(t2, t3))
@@ -110,20 +115,27 @@ def _reduce_cuda(partials, x, y, scale):
             shared[thread] = combine(shared[thread], shared[thread + width])
         width //= 2
     if thread == 0:
-        partials[cuda.blockIdx.x] = shared[0]
+        out[first + block] = shared[0]
 
 
-def _launch_reduction(shaped, partials, x, y, scale):
-    shaped((partials.shape[0],), THREADS)((partials, x, y, scale))
+def _launch_reduction(shaped, out, first, count, x, y, runs, length, scale):
+    if runs:
+        shaped((runs * count,), THREADS)((pointer(out), first, count, pointer(x), pointer(y), length, scale))
 
 
 @cached_kernel
 def reduce_kernel(term: Callable[..., Any], combine: Callable[..., Any]) -> Kernel:
-    """Return the kernel that leaves one partial result for each chunk (CPU) or block (CUDA)."""
-    signature = *[array_type(np.float64, 1)] * 3, scalar_type(np.float64)
+    """Return the kernel that leaves `count` partial results of each run, one of a chunk (CPU) or block (CUDA).
+
+    The results of run r are ``out[first + r count]`` and the following ones. The run has `length` elements of x and y,
+    of which the first is ``x[r length]``.
+    """
+    array, address, size = array_type(np.float64, 1), pointer_type(np.float64), scalar_type(np.int64)
+    real = scalar_type(np.float64)
+    on_cuda = address, size, size, address, address, size, real
     nests = {
-        "cpu": CpuNest(_reduce_cpu, signature),
-        "cuda": CudaNest(_reduce_cuda, signature, launch=_launch_reduction),
+        "cpu": CpuNest(_reduce_cpu, (array, size, size, array, array, size, size, real)),
+        "cuda": CudaNest(_reduce_cuda, on_cuda, launch=_launch_reduction),
     }
     return Kernel(_name(term, combine), nests, {"term": term, "combine": combine})
 
@@ -146,23 +158,31 @@ def reduce_launcher(target: Target, name: str) -> Callable[..., None]:
     Returns
     -------
     callable
-        ``launch(partials, x, y, scale=1.0)`` for two flat float64 arrays of one length; pass `x` twice if the
-        reduction has no `y`. `partials` is a workspace of ``PARTIALS + 1`` float64, whose last element receives the
-        result. An empty vector gives 0.
+        ``launch(workspace, x, y, scale=1.0, runs=1, place=0)`` for two flat float64 arrays of one length, which consist
+        of a number of equal runs; pass `x` twice if the reduction has no `y`. The workspace is a flat float64 array.
+        Its first ``runs PARTIALS`` elements are for partial results. The result of run r goes to element ``place + r``
+        after them. A run without elements gives 0.
     """
     term, combine = TERMS[name]
     first = reduce_kernel(term, combine).launcher(target)
     last = reduce_kernel(*FINAL_TERMS[combine]).launcher(target)
-    one = np.float64(1.0)
+    one, none = np.float64(1.0), np.int64(0)
 
-    def launch(partials: Any, x: Any, y: Any, scale: float = 1.0) -> None:
+    def launch(workspace: Any, x: Any, y: Any, scale: float = 1.0, runs: int = 1, place: int = 0) -> None:
         check(x, np.float64, (None,), "reduced vector")
         check(y, np.float64, x.shape, "second reduced vector")
-        check(partials, np.float64, (PARTIALS + 1,), "workspace of partial results")
-        scale = np.float64(scale)
-        heads, result = partials[:PARTIALS], partials[PARTIALS:]
-        first(heads, x, y, scale)
-        last(result, heads, heads, one)
+        check(workspace, np.float64, (None,), "workspace of a reduction")
+        heads, length = runs * PARTIALS, x.shape[0] // max(1, runs)
+        if length * runs != x.shape[0]:
+            raise ValueError(f"reduced vector: expected {runs} equal runs, found {x.shape[0]} elements")
+        if not 0 <= place <= workspace.shape[0] - heads - runs:
+            raise ValueError(
+                f"workspace of a reduction: expected at least {heads + max(0, place) + runs} elements, "
+                f"found {workspace.shape[0]} for place {place}"
+            )
+        several, count = np.int64(runs), np.int64(PARTIALS)
+        first(workspace, none, count, x, y, several, np.int64(length), np.float64(scale))
+        last(workspace, np.int64(heads + place), np.int64(1), workspace, workspace, several, count, one)
 
     return launch
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from ..backends import Backend, Buffer
 from ..backends.base import DOUBLE
+from ..backends.reduced import reduced
 from ..errors import NonFiniteError
 from ..kernels.formats import COMPLEX128, StoredArrays
 from ..kernels.padding import copy_launcher
-from ..kernels.reductions import PARTIALS, reduce_launcher
 from ..layout import MatrixLayout
 from ..precision import Precision
 from .capacity import check_capacity, column_pieces, rows_together
@@ -168,9 +168,7 @@ class Spectrum:
         backend = self._backend
         with backend.active():
             values = backend.wrap(array.reshape(-1).astype(DOUBLE, copy=False))
-            partials = backend.empty((PARTIALS + 1,), DOUBLE)
-            backend.launcher(reduce_launcher, "max_magnitude")(partials.view, values.view, values.view)
-        return float(backend.download(partials.array[PARTIALS:])[0])
+            return float(reduced(backend, "max_magnitude", [(values.view, values.view)])[0])
 
     def squared_gain(self) -> float:
         """Return the sum of the squared gains of this rank's blocks, computed once.

@@ -30,7 +30,7 @@ class VectorArithmetic(VectorData):
         result = self.from_layout(self.comm, self.layout) if out is None else out
         result.drop_values()
         if self._memory is not None:
-            views = [vector._memory.flat.view for vector in (result, self, *others)]
+            views = [vector._flat for vector in (result, self, *others)]
             self.comm.backend.launcher(map_launcher, name)(*views, a=a, b=b)
         result._initialized = True
         return result

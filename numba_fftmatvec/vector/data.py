@@ -280,6 +280,12 @@ class VectorData:
             launch(run, (vector * layout.num_blocks + layout.blocks.start) * layout.block_size, value)
         self._initialized = True
 
+    @property
+    def _flat(self) -> Any:
+        """The values of this rank in one dimension, as kernels take them; on the grid only."""
+        assert self._memory is not None
+        return self._memory.flat.view
+
     def _runs(self, count: int) -> list[Any]:
         """Return kernel views of this rank's values in `count` equal runs: 1, or `num_vecs` for a run per vector."""
         if self._memory is None:

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..backends.base import DOUBLE
+from ..backends.reduced import reduced
 from ..comm.exclusive import exclusive
 from ..errors import ArgumentError
-from ..kernels.reductions import PARTIALS, reduce_launcher
 from .data import VectorData, check_operand
 
 # A sum of squares below this value may have lost terms to underflow. It is then computed from scaled values.
@@ -128,12 +127,10 @@ class VectorReductions(VectorData):
         if not self.on_grid():
             return np.zeros(runs)
         backend = self.comm.backend
-        factors = np.ones(runs) if scales is None else scales
-        partials = backend.empty((runs, PARTIALS + 1), DOUBLE)
+        if scales is not None:
+            return reduced(backend, name, [(run, run) for run in self._runs(runs)], scales=scales.tolist())
         second = self if other is None else other
-        for i, (x, y) in enumerate(zip(self._runs(runs), second._runs(runs), strict=True)):
-            backend.launcher(reduce_launcher, name)(partials.view[i], x, y, factors[i])
-        return backend.download(partials.array[:, PARTIALS])
+        return reduced(backend, name, [(self._flat, second._flat)], runs=runs)
 
 
 def inner_products(*pairs: tuple[VectorReductions, VectorReductions]) -> Floats:
@@ -179,11 +176,8 @@ def _partial_products(pairs: Sequence[tuple[VectorReductions, VectorReductions]]
     backend = pairs[0][0].comm.backend
     products, owned = np.zeros(len(pairs)), [i for i, (x, _) in enumerate(pairs) if x.on_grid()]
     if owned:
-        partials = backend.empty((len(owned), PARTIALS + 1), DOUBLE)
-        for workspace, i in zip(partials.view, owned, strict=True):
-            runs = [vector._runs(1)[0] for vector in pairs[i]]
-            backend.launcher(reduce_launcher, "dot")(workspace, *runs)
-        products[owned] = backend.download(partials.array[:, PARTIALS])
+        operands = [(x._flat, y._flat) for x, y in (pairs[i] for i in owned)]
+        products[owned] = reduced(backend, "dot", operands)
     return products
 
 

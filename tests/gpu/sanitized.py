@@ -112,9 +112,11 @@ def launch_vectors(target: Target, size: int = 257) -> None:
         elementwise.fill_launcher(target, name)(out, 3, 1.5)
     for name, (arity, _) in elementwise.MAPS.items():
         elementwise.map_launcher(target, name)(out, *operands[:arity], a=1.5, b=0.5)
-    partials = cuda.device_array(reductions.PARTIALS + 1)
+    partials = cuda.device_array(2 * reductions.PARTIALS + 2)
     for name in reductions.TERMS:
-        reductions.reduce_launcher(target, name)(partials, *operands[:2])
+        for runs in (1, 2):
+            vectors = [operand[: size - size % runs] for operand in operands[:2]]
+            reductions.reduce_launcher(target, name)(partials, *vectors, runs=runs)
         assert np.isfinite(partials.copy_to_host()).all(), name
 
 

@@ -205,6 +205,36 @@ def test_the_order_of_additions(machine, size) -> None:
         assert found == expected, p
 
 
+@pytest.mark.parametrize("runs", [0, 1, 2, 5])
+@pytest.mark.parametrize("length", [0, 1, STEP + 1, 8 * STEP + 3])
+def test_runs_are_reduced_as_if_alone(machine, runs, length) -> None:
+    """Each run has the bits of a reduction of its own, and results go to their places; the others stay."""
+    x, y = random((2, runs, length), np.float64)
+    heads = runs * reductions.PARTIALS
+    for name in reductions.TERMS:
+        launch = reductions.reduce_launcher(machine.target, name)
+        empty = np.full(heads + runs + 3, 7.0)
+        found = machine.run(
+            lambda out, x, y, launch=launch: launch(out, x, y, 0.5, runs, 2), empty, x.ravel(), y.ravel()
+        )
+        assert (found[heads : heads + 2] == 7).all() and found[-1] == 7
+        single = np.zeros(reductions.PARTIALS + 1)
+        alone = [machine.run(launch, single, a, b, 0.5)[-1] for a, b in zip(x.copy(), y.copy(), strict=True)]
+        np.testing.assert_array_equal(found[heads + 2 : -1], alone)
+
+
+def test_reductions_refuse_unequal_runs_and_small_workspaces(machine) -> None:
+    launch = reductions.reduce_launcher(machine.target, "dot")
+    x, workspace = machine.put(np.ones(5)), machine.put(np.zeros(2 * reductions.PARTIALS + 2))
+    with pytest.raises(ValueError, match="reduced vector: expected 2 equal runs, found 5 elements"):
+        launch(workspace, x, x, runs=2)
+    needed = reductions.PARTIALS * 5 + 5
+    with pytest.raises(ValueError, match=f"expected at least {needed} elements, found {len(workspace)} for place 0"):
+        launch(workspace, x, x, runs=5)
+    with pytest.raises(ValueError, match="workspace of a reduction: .* for place -1"):
+        launch(workspace, x, x, place=-1)
+
+
 def test_reductions_do_not_scale_unless_told(machine) -> None:
     launch = reductions.reduce_launcher(machine.target, "sum_square")
     x = np.array([3.0, 4.0])
