@@ -60,8 +60,23 @@ class ArrayLibrary(Protocol):
     def solve_triangular(self, factor: Any, values: Any, *, transposed: bool = False) -> Any:
         """Return ``factor^-1 values`` of a lower triangular factor, or ``factor^-T values`` with `transposed`."""
 
-    def solve_right(self, factor: Any, values: Any) -> None:
-        """Replace `values`, an array of rows, by ``values factor^-T`` of a lower triangular factor."""
+    def solve_right(self, factor: Any, *parts: Any) -> None:
+        """Replace each of `parts`, arrays of rows, by ``part factor^-T`` of a lower triangular factor."""
+
+    def substitute(self, values: Any, row: Any, known: Any, inverse: Any) -> None:
+        """Replace `values` by ``inverse (values - row known)``: one step of a forward substitution by blocks.
+
+        Parameters
+        ----------
+        values : (n, w) array
+            The right-hand sides.
+        row : (n, k) array
+            The block row of the factor left of its diagonal block.
+        known : (k, w) array
+            The solutions so far.
+        inverse : (n, n) array
+            The inverse of the diagonal block, lower triangular and contiguous.
+        """
 
     def set_product(self, target: Any, left: Any, right: Any) -> None:
         """Set a matrix to ``left @ right``.
@@ -74,6 +89,9 @@ class ArrayLibrary(Protocol):
 
     def subtract_product(self, target: Any, left: Any, right: Any) -> None:
         """Subtract ``left @ right`` from a matrix; see `set_product`."""
+
+    def subtract_square(self, target: Any, rows: Any) -> None:
+        """Subtract ``rows rows^T`` from the lower triangle of a square matrix; its upper triangle is then undefined."""
 
     def sparse_matrix(self, matrix: Any) -> Any:
         """Return a SciPy sparse matrix as one that multiplies the backend's arrays."""

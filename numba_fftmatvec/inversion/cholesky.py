@@ -41,7 +41,7 @@ def factorise(matrix: PanelMatrix, borders: Sequence[PanelMatrix] = ()) -> None:
         cols = index.rows(steps)
         row = matrix.broadcast(panel, partial(_complete, matrix), PHASE)
         with comm.agreement(PHASE), backend.active():
-            done, triangle = row[:, : cols.start], row[:, cols]
+            done, triangle, rests = row[:, : cols.start], row[:, cols], []
             for lower in (matrix, *borders):
                 for other, values in lower.panels.items():
                     if lower is matrix and other <= panel:
@@ -49,7 +49,8 @@ def factorise(matrix: PanelMatrix, borders: Sequence[PanelMatrix] = ()) -> None:
                     rest = values[:, cols]
                     if cols.start:
                         backend.arrays.subtract_product(rest, values[:, : cols.start], done.T)
-                    backend.arrays.solve_right(triangle, rest)
+                    rests.append(rest)
+            backend.arrays.solve_right(triangle, *rests)
 
 
 def _complete(matrix: PanelMatrix, panel: int) -> Any:
@@ -61,7 +62,7 @@ def _complete(matrix: PanelMatrix, panel: int) -> Any:
         diagonal = values[:, cols]
         whole = backend.download(backend.arrays.numpy.diagonal(diagonal))
         if cols.start:
-            backend.arrays.subtract_product(diagonal, values[:, : cols.start], values[:, : cols.start].T)
+            backend.arrays.subtract_square(diagonal, values[:, : cols.start])
         try:
             factor = backend.arrays.cholesky(diagonal)
         except NotPositiveDefiniteError as error:

@@ -152,15 +152,17 @@ class State:
         index, first, width = self.factor.index, self.rows, 1 + self.unknowns
         given = np.zeros((index.blocks, width))
         given[:, 0] = values
-        right, found = arrays.numpy.empty(given.shape), self.whitened[first : first + index.blocks]
-        backend.upload(right, given)
+        found, known = self.whitened[first : first + index.blocks], self.whitened[:first]
+        backend.upload(found, given)
         row = self.factor.lower.block_row(self.step)
-        arrays.subtract_product(right, row[:, :first], self.whitened[:first])
         if not len(lost):
             panel = index.panel_of(self.step)
-            arrays.set_product(found, self.factor.inverses[panel][self.step - index.panels[panel].start], right)
+            inverse = self.factor.inverses[panel][self.step - index.panels[panel].start]
+            arrays.substitute(found, row[:, :first], known, inverse)
             return found
         seen = np.delete(np.arange(index.blocks), lost)
+        arrays.subtract_product(found, row[:, :first], known)
+        right = found.copy()
         found[...] = 0.0
         triangle = row[:, first : first + index.blocks]
         found[lost, np.arange(width - len(lost), width)] = 1.0

@@ -30,6 +30,7 @@ from numba_fftmatvec.kernels import (
     padding,
     pairs,
     reductions,
+    substitution,
 )
 from numba_fftmatvec.kernels.formats import StoredArrays
 from numba_fftmatvec.kernels.jit import array_type, cuda
@@ -120,6 +121,16 @@ def launch_vectors(target: Target, size: int = 257) -> None:
         assert np.isfinite(partials.copy_to_host()).all(), name
 
 
+def launch_substitution(target: Target) -> None:
+    for size, count in ((1, 0), (5, 700), (40, 3)):
+        row, known, inverse = random((size, count + 1), np.float64), random((count + 1,), np.float64), np.eye(size)
+        values, residual = random((size,), np.float64), cuda.device_array(size)
+        arrived = cuda.to_device(np.zeros(1, np.int32))
+        launch = substitution.substitution_launcher(target)
+        launch(values, row[:, :count], known[:count], cuda.to_device(inverse), residual, arrived)
+        assert np.isfinite(values.copy_to_host()).all() and arrived.copy_to_host()[0] == 0
+
+
 def launch_rows(target: Target) -> None:
     for source, rounding, destination in product(REALS, repeat=3):
         copy = padding.copy_launcher(target, source, rounding, destination)
@@ -177,7 +188,9 @@ def apply_products(comm: fm.Comm, shape: tuple[int, int, int], code: str, num_ve
 def launches(comm: fm.Comm, quick: bool) -> Iterator[Callable[[], None]]:
     """Yield launches of every kernel, SBGEMV's with and without chunks; if `quick`, of double with chunks only."""
     target = comm.backend.target
-    yield from (partial(launch, target) for launch in (launch_vectors, launch_rows, launch_encoders))
+    yield from (
+        partial(launch, target) for launch in (launch_vectors, launch_substitution, launch_rows, launch_encoders)
+    )
     height = tensor_height()
     for label, case in cases().items():
         if getattr(case.tile, "height", 0) <= height and (not quick or label.endswith("_D")):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from numba_fftmatvec.kernels import elementwise, encoding, padding, pairs, reductions
+from numba_fftmatvec.kernels import elementwise, encoding, padding, pairs, reductions, substitution
 from numba_fftmatvec.kernels.jit import clear
 from numba_fftmatvec.kernels.sbgemv import cuda
 from support.machines import INTERPRETED, SIMULATED, TARGETS, Machine, interpret
@@ -30,6 +30,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         for module in (padding, pairs, encoding, cuda):
             monkeypatch.setattr(module, "MAX_GRID_Y", 2)
         monkeypatch.setattr(reductions, "PARTIALS", 3)
+        monkeypatch.setattr(substitution, "THREADS", 8)
+        monkeypatch.setattr(substitution, "LANES", 4)
         monkeypatch.setattr(elementwise, "MAX_BLOCKS", 3)
         monkeypatch.setattr(elementwise, "MAP_SHAPES", {1: (8, 2), 2: (8, 3), 3: (4, 3)})
         clear()

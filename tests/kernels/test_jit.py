@@ -15,7 +15,7 @@ import pytest
 from numba import float64, int64, prange
 from numba.core import caching
 
-from numba_fftmatvec.kernels import elementwise, encoding, fft, jit, padding, pairs, reductions, sbgemv
+from numba_fftmatvec.kernels import elementwise, encoding, fft, jit, padding, pairs, reductions, sbgemv, substitution
 from numba_fftmatvec.kernels.free import constants, free_names, identity, specialise
 from numba_fftmatvec.kernels.jit import Called, CpuNest, Free, Kernel, Target, array_type
 from support.machines import INTERPRETED, SIMULATED
@@ -193,7 +193,7 @@ def test_an_error_of_the_compiler_is_no_error_of_the_disk_cache() -> None:
 def test_every_specialisation_binds_its_free_names() -> None:
     kernels = [
         kernel
-        for module in (elementwise, encoding, fft, padding, pairs, reductions, sbgemv)
+        for module in (elementwise, encoding, fft, padding, pairs, reductions, sbgemv, substitution)
         for kernel in module.specialisations().values()
     ]
     for kernel in kernels:

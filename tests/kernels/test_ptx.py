@@ -20,6 +20,7 @@ from numba_fftmatvec.kernels import (
     pairs,
     reductions,
     sbgemv,
+    substitution,
 )
 from numba_fftmatvec.kernels.jit import Free, cuda, pointer_type, scalar_type
 from numba_fftmatvec.kernels.sbgemv.cuda import cases
@@ -43,7 +44,7 @@ def why_not() -> str:
 
 @cache
 def specialisations() -> dict[str, Kernel]:
-    modules = (elementwise, encoding, fft, padding, pairs, reductions, sbgemv)
+    modules = (elementwise, encoding, fft, padding, pairs, reductions, sbgemv, substitution)
     return {name: kernel for module in modules for name, kernel in module.specialisations().items()}
 
 
@@ -54,10 +55,11 @@ def narrow_arithmetic(ptx: str) -> list[str]:
     within a block are small.
     """
     found, small = [], set(re.findall(r"mov\.u32\s+(%r\d+), %tid\.", ptx))
-    for step, result, operands in re.findall(r"\s((?:add|sub|mul\.lo|mad\.lo|shl)\.[sub]32)\s+(%r\d+), (.*);", ptx):
-        if set(re.findall(r"%r\d+", operands)) <= small:
+    arithmetic, others = r"(?:add|sub|mul\.lo|mad\.lo|shl)\.[sub]32", r"(?:shr|and)\.[ub]32|cvt\.u(?:64\.u32|32\.u64)"
+    for step, _, result, operands in re.findall(rf"\s(?:({arithmetic})|({others}))\s+(%rd?\d+), (.*);", ptx):
+        if set(re.findall(r"%rd?\d+", operands)) <= small:
             small.add(result)
-        else:
+        elif step:
             found.append(step)
     for _ in re.findall(r"\sdiv\.u32\s", ptx):
         for step in ("mul.lo.s32", "sub.s32"):

@@ -45,9 +45,14 @@ class CpuArrays:
         """Return the solutions."""
         return scipy.linalg.solve_triangular(factor, values, lower=True, trans=int(transposed), check_finite=False)
 
-    def solve_right(self, factor: Any, values: Any) -> None:
-        """Solve in place."""
-        values[...] = self.solve_triangular(factor, values.T).T
+    def solve_right(self, factor: Any, *parts: Any) -> None:
+        """Solve in place, one part after another."""
+        for values in parts:
+            values[...] = self.solve_triangular(factor, values.T).T
+
+    def substitute(self, values: Any, row: Any, known: Any, inverse: Any) -> None:
+        """Substitute in place."""
+        values[...] = inverse @ (values - row @ known)
 
     def set_product(self, target: Any, left: Any, right: Any) -> None:
         """Multiply."""
@@ -60,6 +65,10 @@ class CpuArrays:
     def subtract_product(self, target: Any, left: Any, right: Any) -> None:
         """Subtract in place."""
         target -= np.matmul(left, right, dtype=np.float64)
+
+    def subtract_square(self, target: Any, rows: Any) -> None:
+        """Subtract in place; NumPy computes half of the product."""
+        target -= rows @ rows.T
 
     def sparse_matrix(self, matrix: Any) -> Any:
         """Return the matrix itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cupy
@@ -17,20 +17,32 @@ import numpy as np
 from cupy_backends.cuda.libs import cublas
 
 from ...errors import NotPositiveDefiniteError
+from ...kernels.substitution import LARGEST, substitution_launcher
 from ..cpu.arrays import CpuArrays
 
 PANEL_COLUMNS = 64
 ITEM = 8  # bytes of a value
+JOINED_ROWS = 8192  # rows that are solved together; cuBLAS solves few rows as slowly as many
 ZERO, PLUS, MINUS = np.array(0.0), np.array(1.0), np.array(-1.0)
 
 
 class CudaArrays:
-    """Arrays in a GPU's memory. See `ArrayLibrary` for the methods."""
+    """Arrays in a GPU's memory. See `ArrayLibrary` for the methods.
+
+    Parameters
+    ----------
+    launcher : callable
+        ``launcher(build)`` returns the launcher of a kernel on the backend's stream; see `Launchers`.
+    """
 
     numpy: Any = cupy
     fft: Any = cupyx.scipy.fft
     fft_options: dict[str, int] = {}  # noqa: RUF012 - never changed
     panel_rows = 2048
+
+    def __init__(self, launcher: Callable[..., Any]) -> None:
+        self._launcher = launcher
+        self._residual: Any = None
 
     def cholesky(self, matrix: Any) -> Any:
         """Return the lower Cholesky factor; waits for it, since only the result shows whether it exists."""
@@ -39,7 +51,7 @@ class CudaArrays:
                 factor = cupy.linalg.cholesky(matrix)
         except np.linalg.LinAlgError as error:
             raise _not_positive(str(error)) from None
-        if not bool(cupy.isfinite(cupy.diagonal(factor)).all()):
+        if not np.isfinite(cupy.asnumpy(cupy.diagonal(factor))).all():
             raise NotPositiveDefiniteError("Cholesky factorisation: expected a positive definite matrix, found NaN")
         return factor
 
@@ -49,7 +61,20 @@ class CudaArrays:
             factor, values, lower=True, trans=int(transposed), check_finite=False
         )
 
-    def solve_right(self, factor: Any, values: Any) -> None:
+    def solve_right(self, factor: Any, *parts: Any) -> None:
+        """Solve in place. Several parts are solved together, in a copy of their rows."""
+        for joined in _groups(parts, JOINED_ROWS):
+            if len(joined) == 1:
+                self._solve_right(factor, joined[0])
+                continue
+            values = cupy.concatenate(joined)
+            self._solve_right(factor, values)
+            first = 0
+            for part in joined:
+                part[...] = values[first : first + len(part)]
+                first += len(part)
+
+    def _solve_right(self, factor: Any, values: Any) -> None:
         """Solve in place, without copies.
 
         cuBLAS takes columns: it sees the transposes of arrays of rows, and solves ``factor values^T = values^T``.
@@ -62,6 +87,18 @@ class CudaArrays:
             handle, diagonal = cupy.cuda.device.get_cublas_handle(), cublas.CUBLAS_DIAG_NON_UNIT
             matrices = factor.data.ptr, factor.strides[0] // ITEM, values.data.ptr, values.strides[0] // ITEM
             cublas.dtrsm(handle, *sides, diagonal, cols, rows, PLUS.ctypes.data, *matrices)
+
+    def substitute(self, values: Any, row: Any, known: Any, inverse: Any) -> None:
+        """Substitute in one launch if there is one right-hand side and the block is small."""
+        rows, cols = values.shape
+        if cols > 1 or rows > LARGEST:
+            self.subtract_product(values, row, known)
+            values[...] = inverse @ values
+            return
+        if self._residual is None:
+            self._residual = cupy.empty(LARGEST), cupy.zeros(1, np.int32)
+        launch = self._launcher(substitution_launcher)
+        launch(values[:, 0], row, known[:, 0], inverse, *self._residual)
 
     def set_product(self, target: Any, left: Any, right: Any) -> None:
         """Multiply without copies."""
@@ -78,6 +115,17 @@ class CudaArrays:
         """Subtract in place, without copies."""
         _add_product(target, left, right, MINUS, PLUS)
 
+    def subtract_square(self, target: Any, rows: Any) -> None:
+        """Subtract in place, without copies. cuBLAS sees the transposes of arrays of rows."""
+        _check_rows(target)
+        if 0 in rows.shape:
+            return
+        _check_rows(rows)
+        handle, (size, inner) = cupy.cuda.device.get_cublas_handle(), rows.shape
+        matrices = rows.data.ptr, rows.strides[0] // ITEM, PLUS.ctypes.data, target.data.ptr, target.strides[0] // ITEM
+        uplo, op = cublas.CUBLAS_FILL_MODE_UPPER, cublas.CUBLAS_OP_T
+        cublas.dsyrk(handle, uplo, op, size, inner, MINUS.ctypes.data, *matrices)
+
     def sparse_matrix(self, matrix: Any) -> Any:
         """Return a copy of the matrix in the GPU's memory."""
         return cupyx.scipy.sparse.csr_matrix(matrix)
@@ -85,6 +133,18 @@ class CudaArrays:
     def sparse_solver(self, matrix: Any) -> SparseFactor:
         """Factorise on the host, and on the GPU too if nvmath-python and cuDSS are installed."""
         return SparseFactor(self, matrix)
+
+
+def _groups(parts: Sequence[Any], rows: int) -> Iterator[list[Any]]:
+    """Yield the parts in groups of at most so many rows, or of one part."""
+    group: list[Any] = []
+    for part in parts:
+        if group and sum(map(len, group)) + len(part) > rows:
+            yield group
+            group = []
+        group.append(part)
+    if group:
+        yield group
 
 
 def _not_positive(reason: str) -> NotPositiveDefiniteError:

@@ -119,7 +119,7 @@ class CudaBackend:
         """CuPy."""
         from .arrays import CudaArrays  # products do not need it
 
-        return CudaArrays()
+        return CudaArrays(self.launcher)
 
     @cached_property
     def _recorder(self) -> CudaQueue:

@@ -67,10 +67,45 @@ def test_a_triangular_solve_from_the_right(backend: Any, matrix: Any) -> None:
     factor, values = np.linalg.cholesky(matrix), np.arange(5.0 * (N + 3)).reshape(5, N + 3)
     wide = on_device(backend, np.hstack([np.full((N, 2), 7.0), factor, np.full((N, 1), 7.0)]))
     rows = on_device(backend, values.copy())
-    backend.arrays.solve_right(wide[:, 2:-1], rows[:, 1 : N + 1])
+    others = [on_device(backend, np.ones((n, N))) for n in (3, 0, 4)]
+    backend.arrays.solve_right(wide[:, 2:-1], rows[:, 1 : N + 1], *others)
     expected = values.copy()
     expected[:, 1 : N + 1] = np.linalg.solve(factor, values[:, 1 : N + 1].T).T
     np.testing.assert_allclose(backend.download(rows), expected, rtol=1e-12)
+    for part in others:
+        np.testing.assert_allclose(backend.download(part) @ factor.T, np.ones(part.shape), rtol=1e-12)
+
+
+@pytest.mark.parametrize("cols", [0, 1, 5])
+def test_squares_are_subtracted_from_the_lower_triangle(backend: Any, matrix: Any, cols: int) -> None:
+    """The matrices are parts of wider arrays, which keep their other values."""
+    rows = np.random.default_rng(6).standard_normal((N, cols + 2))
+    wide = on_device(backend, np.hstack([np.full((N, 1), 7.0), matrix, np.full((N, 2), 7.0)]))
+    backend.arrays.subtract_square(wide[:, 1:-2], on_device(backend, rows)[:, 1:-1])
+    found = backend.download(wide)
+    assert (found[:, [0, -2, -1]] == 7).all()
+    expected = matrix - rows[:, 1:-1] @ rows[:, 1:-1].T
+    np.testing.assert_allclose(np.tril(found[:, 1:-2]), np.tril(expected), rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize(("rows", "known"), [(N, 0), (N, 1), (100, 2300), (257, 40)])
+def test_steps_of_a_forward_substitution(backend: Any, rows: int, known: int, columns: int) -> None:
+    """The block row is a part of a panel, and the solutions are one array; a second step gives the same bits."""
+    random = np.random.default_rng(rows)
+    panel, inverse = random.standard_normal((rows, known + rows)), np.tril(random.standard_normal((rows, rows)))
+    solutions = random.standard_normal((known + rows, columns))
+    expected = inverse @ (solutions[known:] - panel[:, :known] @ solutions[:known])
+    found = []
+    for _ in range(2):
+        whole = on_device(backend, solutions.copy())
+        values, row = whole[known:], on_device(backend, panel)[:, :known]
+        backend.arrays.substitute(values, row, whole[:known], on_device(backend, inverse))
+        found.append(backend.download(whole))
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0][:known], solutions[:known])
+    size = np.abs(inverse) @ (np.abs(solutions[known:]) + np.abs(panel[:, :known]) @ np.abs(solutions[:known]))
+    assert (np.abs(found[0][known:] - expected) <= (known + rows + 8) * 2.0**-52 * size).all()
 
 
 @pytest.mark.parametrize("transposed", [*itertools.product([False, True], repeat=2)], ids=str)
