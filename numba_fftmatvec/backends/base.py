@@ -19,11 +19,24 @@ DOUBLE = np.dtype(np.float64)
 
 
 class Buffer(NamedTuple):
-    """An array of the backend's library, the same memory as kernels take it (wrapped once), and a name to print."""
+    """An array of the backend's library, and the same memory as kernels take it: each is looked up once.
+
+    Parameters
+    ----------
+    array : array
+        The array.
+    view : array
+        The array as kernels take it.
+    name : str
+        A name to print.
+    address : int
+        The address of the memory on a device.
+    """
 
     array: Any
     view: Any
     name: str = ""
+    address: int = 0
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -98,4 +98,4 @@ def _complete(action: Callable[[], None]) -> None:
 
 
 def _address(buffer: Buffer | None) -> int:
-    return 0 if buffer is None else int(buffer.array.data.ptr)
+    return 0 if buffer is None else buffer.address

@@ -14,7 +14,7 @@ from .transforms import Lane, PairedTransforms
 
 def wrap(array: Any) -> Buffer:
     """Return a Buffer of a CuPy array."""
-    return Buffer(array, require_cuda().as_cuda_array(array, sync=False))
+    return Buffer(array, require_cuda().as_cuda_array(array, sync=False), address=int(array.data.ptr))
 
 
 class CudaQueue:
