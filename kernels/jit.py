@@ -360,12 +360,10 @@ def pointer_type(dtype: Any) -> Any:
 def pointer(array: Any, dtype: Any = None) -> Any:
     """Return the kernel's argument for an array and `pointer_type`: an address, or a flat array in the simulator.
 
-    The array is numba's or CuPy's. Views of CuPy's arrays take a tenth of the time of numba's.
     The dtype is that of the pointer, if it differs from the array's: of the real parts of complex numbers, for example.
     """
     if not config.ENABLE_CUDASIM:
-        found = getattr(array, "device_ctypes_pointer", None)
-        return int(array.data.ptr) if found is None else found.value
+        return array.device_ctypes_pointer.value
     # The array inside the simulator's device array, since device arrays have no views of another dtype.
     values = getattr(array, "_ary", array)
     flat = values.reshape(-1).view(dtype or values.dtype)

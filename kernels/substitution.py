@@ -2,7 +2,8 @@
 
 R is a block row of a triangular matrix left of its diagonal block D. A block of threads computes an element of the
 residual ``d - R z_known``. The one that arrives last multiplies the residual by the inverse of D, since it alone knows
-that all elements are there. The order of the additions depends on the sizes alone.
+that all elements are there. The order of the additions depends on the sizes alone. The number of the step travels with
+the data, so that all steps have the same arguments and one recorded launch serves them.
 """
 
 from __future__ import annotations
@@ -59,20 +60,23 @@ def _arrival() -> Callable[[Any], int]:
     return arrival  # type: ignore[no-any-return]
 
 
-def _substitute_cuda(values, row, known, inverse, residual, arrived, size, count, pitch):
+def _substitute_cuda(solutions, panel, inverses, given, residual, arrived, size, pitch, first):
     shared = cuda.shared.array(THREADS, float64)
     before = cuda.shared.array(1, int32)
     thread, i = cuda.threadIdx.x, np.int64(cuda.blockIdx.x)
+    step = np.int64(given[0])
+    count, ahead = step * size, (step - first) * size
+    row = (ahead + i) * pitch
     t0 = t1 = t2 = t3 = np.float64(0.0)
     j = np.int64(thread)
     while j + 3 * THREADS < count:
-        t0 += row[i * pitch + j] * known[j]
-        t1 += row[i * pitch + j + THREADS] * known[j + THREADS]
-        t2 += row[i * pitch + j + 2 * THREADS] * known[j + 2 * THREADS]
-        t3 += row[i * pitch + j + 3 * THREADS] * known[j + 3 * THREADS]
+        t0 += panel[row + j] * solutions[j]
+        t1 += panel[row + j + THREADS] * solutions[j + THREADS]
+        t2 += panel[row + j + 2 * THREADS] * solutions[j + 2 * THREADS]
+        t3 += panel[row + j + 3 * THREADS] * solutions[j + 3 * THREADS]
         j += 4 * THREADS
     while j < count:
-        t0 += row[i * pitch + j] * known[j]
+        t0 += panel[row + j] * solutions[j]
         j += THREADS
     shared[thread] = (t0 + t1) + (t2 + t3)
     width = THREADS // 2
@@ -82,7 +86,7 @@ def _substitute_cuda(values, row, known, inverse, residual, arrived, size, count
             shared[thread] += shared[thread + width]
         width //= 2
     if thread == 0:
-        residual[i] = values[i] - shared[0]
+        residual[i] = given[1 + i] - shared[0]
         cuda.threadfence()
         before[0] = arrive(arrived)
     cuda.syncthreads()
@@ -92,17 +96,18 @@ def _substitute_cuda(values, row, known, inverse, residual, arrived, size, count
     lane = thread % LANES
     i = np.int64(thread // LANES)
     while i - thread // LANES < size:  # the same number of passes in all threads
+        row = (ahead + i) * size
         t0 = t1 = t2 = t3 = np.float64(0.0)
         if i < size:
             k = np.int64(lane)
             while k + 3 * LANES <= i:
-                t0 += inverse[i * size + k] * residual[k]
-                t1 += inverse[i * size + k + LANES] * residual[k + LANES]
-                t2 += inverse[i * size + k + 2 * LANES] * residual[k + 2 * LANES]
-                t3 += inverse[i * size + k + 3 * LANES] * residual[k + 3 * LANES]
+                t0 += inverses[row + k] * residual[k]
+                t1 += inverses[row + k + LANES] * residual[k + LANES]
+                t2 += inverses[row + k + 2 * LANES] * residual[k + 2 * LANES]
+                t3 += inverses[row + k + 3 * LANES] * residual[k + 3 * LANES]
                 k += 4 * LANES
             while k <= i:
-                t0 += inverse[i * size + k] * residual[k]
+                t0 += inverses[row + k] * residual[k]
                 k += LANES
         shared[thread] = (t0 + t1) + (t2 + t3)
         width = LANES // 2
@@ -112,16 +117,16 @@ def _substitute_cuda(values, row, known, inverse, residual, arrived, size, count
                 shared[thread] += shared[thread + width]
             width //= 2
         if lane == 0 and i < size:
-            values[i] = shared[thread]
+            solutions[count + i] = shared[thread]
         cuda.syncthreads()
         i += THREADS // LANES
     if thread == 0:
         arrived[0] = 0  # for the next launch
 
 
-def _launch_substitution(shaped, values, row, known, inverse, residual, arrived, sizes):
-    addresses = map(pointer, (values, row, known, inverse, residual, arrived))
-    shaped((int(sizes[0]),), THREADS)((*addresses, *map(np.int64, sizes)))
+def _launch_substitution(shaped, *arguments):
+    *arrays, size, pitch, first = arguments
+    shaped((size,), THREADS)((*map(pointer, arrays), *map(np.int64, (size, pitch, first))))
 
 
 @cached_kernel
@@ -143,24 +148,35 @@ def substitution_launcher(target: Target) -> Callable[..., None]:
     Returns
     -------
     callable
-        ``launch(values, row, known, inverse, residual, arrived)`` replaces d in `values`, of n elements, by
-        ``inverse (d - row known)``. All arrays are float64; `row` is (n, k), whose rows may have gaps; `known` has k
-        elements; `inverse`, (n, n), is lower triangular; n is at most `LARGEST`. `residual` is a workspace of n
-        elements at least. `arrived` is one int32, which is zero before and after.
+        ``launch(solutions, panel, inverses, given, residual, arrived, first)`` solves the block row of a step. All
+        arrays are contiguous, and float64 but for `arrived`.
+
+        - `solutions`: those of all steps, in one dimension. The earlier steps' are read, the step's are written.
+        - `panel`: (steps n, columns), the block rows of the steps from `first` on, with at most `LARGEST` rows each.
+        - `inverses`: (steps, n, n), the inverses of the diagonal blocks, of which the lower triangles are read.
+        - `given`: the number of the step, and n right-hand sides.
+        - `residual`: a workspace of n elements at least.
+        - `arrived`: one int32, which is zero before and after.
     """
     run = substitution_kernel().launcher(target)
 
-    def launch(values: Any, row: Any, known: Any, inverse: Any, residual: Any, arrived: Any) -> None:
-        size, count = row.shape
-        check(values, np.float64, (size,), "values of a substitution")
-        check(row, np.float64, (size, count), "block row")
-        check(known, np.float64, (count,), "known values")
-        check(inverse, np.float64, (size, size), "inverse of a diagonal block")
+    def launch(solutions: Any, panel: Any, inverses: Any, given: Any, residual: Any, arrived: Any, first: int) -> None:
+        check(inverses, np.float64, (None, None, None), "inverses of diagonal blocks")
+        steps, size, _ = inverses.shape
+        check(inverses, np.float64, (steps, size, size), "inverses of diagonal blocks")
+        check(panel, np.float64, (steps * size, None), "block rows")
+        check(solutions, np.float64, (None,), "solutions")
+        check(given, np.float64, (size + 1,), "step and right-hand sides")
         check(residual, np.float64, (None,), "residual")
         check(arrived, np.int32, (1,), "counter of blocks")
         if not 0 < size <= min(LARGEST, residual.shape[0]):
-            raise ValueError(f"block row: expected 1 to {min(LARGEST, residual.shape[0])} rows, found {size}")
-        run(values, row, known, inverse, residual, arrived, (size, count, row.strides[0] // row.dtype.itemsize))
+            raise ValueError(f"block rows: expected 1 to {min(LARGEST, residual.shape[0])} rows each, found {size}")
+        if min(panel.shape[1], solutions.shape[0]) < (first + steps) * size:
+            raise ValueError(
+                f"block rows and solutions: expected at least {(first + steps) * size} columns for the steps up to "
+                f"{first + steps - 1}, found {panel.shape[1]} and {solutions.shape[0]}"
+            )
+        run(solutions, panel, inverses, given, residual, arrived, size, panel.shape[1], first)
 
     return launch
 

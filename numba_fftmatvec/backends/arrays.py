@@ -63,21 +63,6 @@ class ArrayLibrary(Protocol):
     def solve_right(self, factor: Any, *parts: Any) -> None:
         """Replace each of `parts`, arrays of rows, by ``part factor^-T`` of a lower triangular factor."""
 
-    def substitute(self, values: Any, row: Any, known: Any, inverse: Any) -> None:
-        """Replace `values` by ``inverse (values - row known)``: one step of a forward substitution by blocks.
-
-        Parameters
-        ----------
-        values : (n, w) array
-            The right-hand sides.
-        row : (n, k) array
-            The block row of the factor left of its diagonal block.
-        known : (k, w) array
-            The solutions so far.
-        inverse : (n, n) array
-            The inverse of the diagonal block, lower triangular and contiguous.
-        """
-
     def set_product(self, target: Any, left: Any, right: Any) -> None:
         """Set a matrix to ``left @ right``.
 

@@ -272,6 +272,9 @@ class Backend(Protocol):
         write to it, else a new one.
         """
 
+    def substitution(self, panel: Any, inverses: Any, solutions: Any, first: int) -> Callable[[int, Any], None]:
+        """Return ``solve(step, given)`` for the steps of a panel; see `Substitution` for the arguments."""
+
     def queue(self, *, recorded: bool) -> Queue:
         """Return the queue of `stream`, or with `recorded` the one of the programs that `replayed` takes."""
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,6 +60,8 @@ class State:
         Number of time steps whose terms `sums` has.
     sums : dict
         ``W (a, B)`` of the quantities of each of this rank's panels.
+    substitutions : dict
+        The forward substitutions into `whitened` by panel, built when they are first used.
     """
 
     factor: Factor
@@ -69,6 +71,7 @@ class State:
     whitened: Any
     terms: int
     sums: dict[int, Any]
+    substitutions: dict[int, Callable[[int, Floats], None]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def empty(cls, factor: Factor, unknowns: int = 0) -> State:
@@ -132,7 +135,7 @@ class State:
         """Return the state with columns of zeros for more unknowns."""
         numpy, columns = self.factor.comm.backend.arrays.numpy, ((0, 0), (0, added))
         sums = {panel: numpy.pad(values, columns) for panel, values in self.sums.items()}
-        return replace(self, whitened=numpy.pad(self.whitened, columns), sums=sums)
+        return replace(self, whitened=numpy.pad(self.whitened, columns), sums=sums, substitutions={})
 
     def summed(self) -> State:
         """Return the state whose sums have the terms of all its steps. Local."""
@@ -148,21 +151,17 @@ class State:
 
     def _whiten(self, values: Floats, lost: Indices) -> Any:
         """Compute and return the rows of (a, B) of the next step. The last columns are those of its missing data."""
-        backend, arrays = self.factor.comm.backend, self.factor.comm.backend.arrays
-        index, first, width = self.factor.index, self.rows, 1 + self.unknowns
+        arrays, index = self.factor.comm.backend.arrays, self.factor.index
+        first, width = self.rows, 1 + self.unknowns
         given = np.zeros((index.blocks, width))
         given[:, 0] = values
-        found, known = self.whitened[first : first + index.blocks], self.whitened[:first]
-        backend.upload(found, given)
-        row = self.factor.lower.block_row(self.step)
+        found = self.whitened[first : first + index.blocks]
         if not len(lost):
-            panel = index.panel_of(self.step)
-            inverse = self.factor.inverses[panel][self.step - index.panels[panel].start]
-            arrays.substitute(found, row[:, :first], known, inverse)
+            self._substitution(index.panel_of(self.step))(self.step, given)
             return found
-        seen = np.delete(np.arange(index.blocks), lost)
-        arrays.subtract_product(found, row[:, :first], known)
-        right = found.copy()
+        seen, row = np.delete(np.arange(index.blocks), lost), self.factor.lower.block_row(self.step)
+        right = arrays.numpy.asarray(given)
+        arrays.subtract_product(right, row[:, :first], self.whitened[:first])
         found[...] = 0.0
         triangle = row[:, first : first + index.blocks]
         found[lost, np.arange(width - len(lost), width)] = 1.0
@@ -170,6 +169,14 @@ class State:
             right = right[seen] - triangle[np.ix_(seen, lost)] @ found[lost]
             found[seen] = arrays.solve_triangular(triangle[np.ix_(seen, seen)], right)
         return found
+
+    def _substitution(self, panel: int) -> Callable[[int, Floats], None]:
+        """Return the forward substitution of a panel of this rank."""
+        if panel not in self.substitutions:
+            factor, first = self.factor, self.factor.index.panels[panel].start
+            arrays = factor.lower.panels[panel], factor.inverses[panel], self.whitened
+            self.substitutions[panel] = factor.comm.backend.substitution(*arrays, first)
+        return self.substitutions[panel]
 
     def unknown(self) -> Unknowns:
         """Return the posterior of the unknowns."""

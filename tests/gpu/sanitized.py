@@ -122,13 +122,15 @@ def launch_vectors(target: Target, size: int = 257) -> None:
 
 
 def launch_substitution(target: Target) -> None:
-    for size, count in ((1, 0), (5, 700), (40, 3)):
-        row, known, inverse = random((size, count + 1), np.float64), random((count + 1,), np.float64), np.eye(size)
-        values, residual = random((size,), np.float64), cuda.device_array(size)
+    for size, before in ((1, 0), (5, 140), (40, 1)):
+        count = (before + 1) * size
+        panel, inverses = random((size, count), np.float64), random((1, size, size), np.float64)
+        given = cuda.to_device(np.append(float(before), np.ones(size)))
+        solutions, residual = random((count,), np.float64), cuda.device_array(size)
         arrived = cuda.to_device(np.zeros(1, np.int32))
         launch = substitution.substitution_launcher(target)
-        launch(values, row[:, :count], known[:count], cuda.to_device(inverse), residual, arrived)
-        assert np.isfinite(values.copy_to_host()).all() and arrived.copy_to_host()[0] == 0
+        launch(solutions, panel, inverses, given, residual, arrived, before)
+        assert np.isfinite(solutions.copy_to_host()).all() and arrived.copy_to_host()[0] == 0
 
 
 def launch_rows(target: Target) -> None:

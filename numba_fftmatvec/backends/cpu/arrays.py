@@ -50,10 +50,6 @@ class CpuArrays:
         for values in parts:
             values[...] = self.solve_triangular(factor, values.T).T
 
-    def substitute(self, values: Any, row: Any, known: Any, inverse: Any) -> None:
-        """Substitute in place."""
-        values[...] = inverse @ (values - row @ known)
-
     def set_product(self, target: Any, left: Any, right: Any) -> None:
         """Multiply."""
         np.matmul(left, right, out=target, dtype=np.float64)

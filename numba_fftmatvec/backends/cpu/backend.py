@@ -27,6 +27,7 @@ from ...layout import MatrixLayout
 from ..arrays import ArrayLibrary
 from ..base import Buffer, Launchers, Program, Transform, Workspace
 from ..cores import Place, default_threads
+from ..substitution import Substitution
 from .memory import available_bytes
 from .transforms import RealTransforms
 
@@ -206,6 +207,10 @@ class CpuBackend:
             return self.wrap(scipy.fft.rfft(values.array, length, axis=-1, workers=self.threads))
 
         return transform
+
+    def substitution(self, panel: Any, inverses: Any, solutions: Any, first: int) -> Substitution:
+        """Return a substitution by NumPy."""
+        return Substitution(self, panel, inverses, solutions, first)
 
     def queue(self, *, recorded: bool) -> CpuBackend:
         """Return the backend: nothing is recorded."""

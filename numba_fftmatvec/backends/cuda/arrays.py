@@ -17,7 +17,6 @@ import numpy as np
 from cupy_backends.cuda.libs import cublas
 
 from ...errors import NotPositiveDefiniteError
-from ...kernels.substitution import LARGEST, substitution_launcher
 from ..cpu.arrays import CpuArrays
 
 PANEL_COLUMNS = 64
@@ -27,22 +26,12 @@ ZERO, PLUS, MINUS = np.array(0.0), np.array(1.0), np.array(-1.0)
 
 
 class CudaArrays:
-    """Arrays in a GPU's memory. See `ArrayLibrary` for the methods.
-
-    Parameters
-    ----------
-    launcher : callable
-        ``launcher(build)`` returns the launcher of a kernel on the backend's stream; see `Launchers`.
-    """
+    """Arrays in a GPU's memory. See `ArrayLibrary` for the methods."""
 
     numpy: Any = cupy
     fft: Any = cupyx.scipy.fft
     fft_options: dict[str, int] = {}  # noqa: RUF012 - never changed
     panel_rows = 2048
-
-    def __init__(self, launcher: Callable[..., Any]) -> None:
-        self._launcher = launcher
-        self._residual: Any = None
 
     def cholesky(self, matrix: Any) -> Any:
         """Return the lower Cholesky factor; waits for it, since only the result shows whether it exists."""
@@ -87,18 +76,6 @@ class CudaArrays:
             handle, diagonal = cupy.cuda.device.get_cublas_handle(), cublas.CUBLAS_DIAG_NON_UNIT
             matrices = factor.data.ptr, factor.strides[0] // ITEM, values.data.ptr, values.strides[0] // ITEM
             cublas.dtrsm(handle, *sides, diagonal, cols, rows, PLUS.ctypes.data, *matrices)
-
-    def substitute(self, values: Any, row: Any, known: Any, inverse: Any) -> None:
-        """Substitute in one launch if there is one right-hand side and the block is small."""
-        rows, cols = values.shape
-        if cols > 1 or rows > LARGEST:
-            self.subtract_product(values, row, known)
-            values[...] = inverse @ values
-            return
-        if self._residual is None:
-            self._residual = cupy.empty(LARGEST), cupy.zeros(1, np.int32)
-        launch = self._launcher(substitution_launcher)
-        launch(values[:, 0], row, known[:, 0], inverse, *self._residual)
 
     def set_product(self, target: Any, left: Any, right: Any) -> None:
         """Multiply without copies."""

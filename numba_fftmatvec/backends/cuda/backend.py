@@ -20,9 +20,11 @@ from ...kernels.formats import COMPLEX64, Format
 from ...kernels.jit import require_cuda
 from ..arrays import ArrayLibrary
 from ..base import Buffer, Launchers, Program, Transform
+from ..substitution import Substitution
 from .graphs import GraphReplay
 from .queue import CudaQueue, wrap
 from .staging import CudaStaging
+from .substitution import RecordedSubstitution
 
 # The legacy default stream, whose handle is 0, as DLPack names it.
 LEGACY_STREAM = 1
@@ -119,7 +121,7 @@ class CudaBackend:
         """CuPy."""
         from .arrays import CudaArrays  # products do not need it
 
-        return CudaArrays(self.launcher)
+        return CudaArrays()
 
     @cached_property
     def _recorder(self) -> CudaQueue:
@@ -204,6 +206,12 @@ class CudaBackend:
             return destination
 
         return transform
+
+    def substitution(self, panel: Any, inverses: Any, solutions: Any, first: int) -> Callable[[int, Any], None]:
+        """Return a recorded substitution; one by cuBLAS for several right-hand sides and large blocks."""
+        if RecordedSubstitution.fits(inverses.shape[1], solutions.shape[1]):
+            return RecordedSubstitution(self, self._recorder.target, panel, inverses, solutions, first)
+        return Substitution(self, panel, inverses, solutions, first)
 
     def accumulator(self, format: Format) -> np.dtype[Any]:
         """Accumulate in double, except for a single-precision spectrum on a GPU with slow double arithmetic."""

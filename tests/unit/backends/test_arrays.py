@@ -89,23 +89,29 @@ def test_squares_are_subtracted_from_the_lower_triangle(backend: Any, matrix: An
 
 
 @pytest.mark.parametrize("columns", [1, 3])
-@pytest.mark.parametrize(("rows", "known"), [(N, 0), (N, 1), (100, 2300), (257, 40)])
-def test_steps_of_a_forward_substitution(backend: Any, rows: int, known: int, columns: int) -> None:
-    """The block row is a part of a panel, and the solutions are one array; a second step gives the same bits."""
-    random = np.random.default_rng(rows)
-    panel, inverse = random.standard_normal((rows, known + rows)), np.tril(random.standard_normal((rows, rows)))
-    solutions = random.standard_normal((known + rows, columns))
-    expected = inverse @ (solutions[known:] - panel[:, :known] @ solutions[:known])
-    found = []
-    for _ in range(2):
-        whole = on_device(backend, solutions.copy())
-        values, row = whole[known:], on_device(backend, panel)[:, :known]
-        backend.arrays.substitute(values, row, whole[:known], on_device(backend, inverse))
-        found.append(backend.download(whole))
-    np.testing.assert_array_equal(*found)
-    np.testing.assert_array_equal(found[0][:known], solutions[:known])
-    size = np.abs(inverse) @ (np.abs(solutions[known:]) + np.abs(panel[:, :known]) @ np.abs(solutions[:known]))
-    assert (np.abs(found[0][known:] - expected) <= (known + rows + 8) * 2.0**-52 * size).all()
+@pytest.mark.parametrize(("size", "before", "steps"), [(1, 0, 5), (N, 3, 6), (100, 21, 4), (257, 1, 3)])
+def test_a_forward_substitution(backend: Any, size: int, before: int, steps: int, columns: int) -> None:
+    """A panel solves its steps from the solutions of earlier ones; again it gives the same bits."""
+    random, first, end = np.random.default_rng(size), before * size, (before + steps) * size
+    panel, inverses = random.standard_normal((end - first, end)), np.tril(random.random((steps, size, size)))
+    given, start = random.standard_normal((end - first, columns)), random.standard_normal((end + size, columns))
+    expected = start.copy()
+    solutions = on_device(backend, start.copy())
+    solve = backend.substitution(on_device(backend, panel), on_device(backend, inverses), solutions, before)
+    for repetition in range(3):
+        solutions[first:end] = np.nan
+        for i in range(steps):
+            rows, at = slice(i * size, (i + 1) * size), first + i * size
+            solve(before + i, given[rows])
+            if repetition:
+                continue
+            found, known = backend.download(solutions[: at + size]), expected[:at]
+            expected[at : at + size] = inverses[i] @ (given[rows] - panel[rows, :at] @ known)
+            terms = np.abs(inverses[i]) @ (np.abs(given[rows]) + np.abs(panel[rows, :at]) @ np.abs(known))
+            error = np.abs(found[at:] - expected[at : at + size])
+            assert (error <= 2 * (at + size + 8) * 2.0**-53 * terms).all()
+            expected[at : at + size] = found[at:]  # the next steps' errors are their own
+        np.testing.assert_array_equal(backend.download(solutions), expected)
 
 
 @pytest.mark.parametrize("transposed", [*itertools.product([False, True], repeat=2)], ids=str)
