@@ -35,13 +35,21 @@ from .padding import FORMULAS
 from .radices import PASSES_MAX, Plan
 from .radices import plan as plan
 
-# Plans of forward transforms by their number of passes, for `specialisations`.
+# Plans of forward transforms by their number of passes, for `CASES`.
 REPRESENTATIVES = {
     1: Plan((6,), 1, 64, 8),
     2: Plan((10, 10), 10, 6, 8),
     3: Plan((10, 10, 20), 100, 1, 4),
     4: Plan((14, 7, 7, 7), 343, 1, 1),
 }
+# The specialisations: a number of passes, the dtypes of rows and pairs, and whether values are rounded.
+CASES: tuple[tuple[int, str, str, bool], ...] = (
+    *((passes, "d", "D", False) for passes in REPRESENTATIVES),
+    (3, "f", "F", False),
+    (3, "d", "F", False),
+    (3, "f", "D", False),
+    (3, "d", "D", True),
+)
 
 Transforming = Callable[..., None]
 
@@ -298,15 +306,9 @@ def inverse_launcher(
 
 
 def specialisations() -> dict[str, Kernel]:
-    """Return representatives of the kernels that this module can launch, by name.
-
-    There is one for each number of passes, and for each pair of dtypes and each rounding one of three passes.
-    """
+    """Return representatives of the kernels that this module can launch, by name: both directions of `CASES`."""
     kernels = {}
-    cases = [(passes, "d", "D", False) for passes in REPRESENTATIVES] + [
-        (3, *each) for each in (("f", "F", False), ("d", "F", False), ("f", "D", False), ("d", "D", True))
-    ]
-    for (passes, rows, packed, rounds), inverse in product(cases, (False, True)):
+    for (passes, rows, packed, rounds), inverse in product(CASES, (False, True)):
         forward = REPRESENTATIVES[passes]
         name = f"{'inverse' if inverse else 'forward'}_{'round_' if rounds else ''}{passes}_pass_{rows}{packed}"
         kernels[name] = _kernel(inverse, forward.turned() if inverse else forward, rounds, rows, packed)

@@ -26,6 +26,7 @@ from numba_fftmatvec.kernels import (
     Target,
     elementwise,
     encoding,
+    fft,
     formats,
     padding,
     pairs,
@@ -143,6 +144,18 @@ def launch_rows(target: Target) -> None:
             launcher(target, source, rounding, packed)(random((3, 66), packed), random((5, 33), source), 0)
 
 
+def launch_transforms(target: Target, rows: int = 3) -> None:
+    """Launch the representatives of transforms in both directions."""
+    for passes, real, packed, rounds in fft.CASES:
+        forward = fft.REPRESENTATIVES[passes]
+        values, pairs = random((rows, forward.length // 2), real), random((2, forward.length), packed)
+        rounding = np.float32 if rounds else real
+        for launcher, plan in ((fft.forward_launcher, forward), (fft.inverse_launcher, forward.turned())):
+            table = cuda.to_device(plan.roots(plan is not forward).astype(packed))
+            launcher(target, plan, real, rounding, packed)(pairs, values, table)
+        assert np.isfinite(values.copy_to_host()).all(), (passes, real, packed)
+
+
 def launch_encoders(target: Target, rows: int = 3, frequencies: int = 101) -> None:
     for format in formats.FORMATS:
         values, scales = (shape[1:] for shape in format.shapes(1, rows, frequencies))
@@ -191,7 +204,8 @@ def launches(comm: fm.Comm, quick: bool) -> Iterator[Callable[[], None]]:
     """Yield launches of every kernel, SBGEMV's with and without chunks; if `quick`, of double with chunks only."""
     target = comm.backend.target
     yield from (
-        partial(launch, target) for launch in (launch_vectors, launch_substitution, launch_rows, launch_encoders)
+        partial(launch, target)
+        for launch in (launch_vectors, launch_substitution, launch_rows, launch_encoders, launch_transforms)
     )
     height = tensor_height()
     for label, case in cases().items():
