@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ...kernels import Target
 from ...kernels.substitution import LARGEST, substitution_launcher
-from ..base import DOUBLE
-
-if TYPE_CHECKING:
-    from .backend import CudaBackend
+from ..base import DOUBLE, Backend
 
 
 class RecordedSubstitution:
@@ -29,9 +26,7 @@ class RecordedSubstitution:
         """Return whether the kernel takes blocks of a size, and a number of right-hand sides."""
         return size <= LARGEST and columns == 1
 
-    def __init__(
-        self, backend: CudaBackend, target: Target, panel: Any, inverses: Any, solutions: Any, first: int
-    ) -> None:
+    def __init__(self, backend: Backend, target: Target, panel: Any, inverses: Any, solutions: Any, first: int) -> None:
         size = inverses.shape[1]
         self._upload = backend.upload
         self._host = np.empty(size + 1)
