@@ -175,10 +175,12 @@ def reduce_launcher(target: Target, name: str) -> Callable[..., None]:
         heads, length = runs * PARTIALS, x.shape[0] // max(1, runs)
         if length * runs != x.shape[0]:
             raise ValueError(f"reduced vector: expected {runs} equal runs, found {x.shape[0]} elements")
-        if not 0 <= place <= workspace.shape[0] - heads - runs:
+        if place < 0:
+            raise ValueError(f"place of a reduction's results: expected 0 or more, found {place}")
+        if workspace.shape[0] < heads + place + runs:
             raise ValueError(
-                f"workspace of a reduction: expected at least {heads + max(0, place) + runs} elements, "
-                f"found {workspace.shape[0]} for place {place}"
+                f"workspace of a reduction: expected at least {heads + place + runs} elements for place {place}, "
+                f"found {workspace.shape[0]}"
             )
         several, count = np.int64(runs), np.int64(PARTIALS)
         first(workspace, none, count, x, y, several, np.int64(length), np.float64(scale))

@@ -1,8 +1,8 @@
 """A step of a forward substitution by blocks, on CUDA in one launch: ``z = D^-1 (d - R z_known)``.
 
 R is a block row of a triangular matrix left of its diagonal block D. A block of threads computes an element of the
-residual ``d - R z_known``. The one that arrives last multiplies the residual by the inverse of D, since it alone knows
-that all elements are there. The order of the additions depends on the sizes alone. The number of the step travels with
+residual ``d - R z_known``. The one that arrives last multiplies the residual by the inverse of D, since all elements
+are there by then. The order of the additions depends on the sizes alone. The number of the step travels with
 the data, so that all steps have the same arguments and one recorded launch serves them.
 """
 

@@ -89,6 +89,12 @@ class State:
             {panel: backend.zeros((len(weights), width), DOUBLE).array for panel, weights in panels.items()},
         )
 
+    def prepared(self) -> State:
+        """Return the state after building all that its next steps need; no step then waits for a compiler. Local."""
+        for panel in self.factor.lower.panels:
+            self._substitution(panel)
+        return self
+
     @property
     def unknowns(self) -> int:
         """Number of missing data."""

@@ -63,8 +63,7 @@ class Stream:
         self._source_of = source_of
         self.comm = factor.comm
         with self.comm.agreement("starting a stream"):
-            _ = factor.inverses  # before the first step
-            self._state = State.empty(factor)
+            self._state = State.empty(factor).prepared()
 
     @property
     def step(self) -> int:
@@ -176,7 +175,7 @@ class Stream:
     def load(self, path: FilePath) -> None:
         """Replace the state by that of a file; see `RealTimeInversion.resume`."""
         with read_arrays(self.comm, path, STREAM) as archive:
-            found = State.read(self._factor, archive, file_path(path))
+            found = State.read(self._factor, archive, file_path(path)).prepared()
         self._state = found
 
     @collective("inferring a source")

@@ -31,7 +31,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             monkeypatch.setattr(module, "MAX_GRID_Y", 2)
         monkeypatch.setattr(reductions, "PARTIALS", 3)
         monkeypatch.setattr(substitution, "THREADS", 8)
-        monkeypatch.setattr(substitution, "LANES", 4)
+        monkeypatch.setattr(substitution, "LANES", 2)
         monkeypatch.setattr(elementwise, "MAX_BLOCKS", 3)
         monkeypatch.setattr(elementwise, "MAP_SHAPES", {1: (8, 2), 2: (8, 3), 3: (4, 3)})
         clear()

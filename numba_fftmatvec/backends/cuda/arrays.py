@@ -69,7 +69,7 @@ class CudaArrays:
         cuBLAS takes columns: it sees the transposes of arrays of rows, and solves ``factor values^T = values^T``.
         """
         _check_rows(values)
-        _check_rows(factor)
+        _check_rows(factor, "triangular factor")
         rows, cols = values.shape
         if rows and cols:
             sides = cublas.CUBLAS_SIDE_LEFT, cublas.CUBLAS_FILL_MODE_UPPER, cublas.CUBLAS_OP_T
@@ -97,7 +97,7 @@ class CudaArrays:
         _check_rows(target)
         if 0 in rows.shape:
             return
-        _check_rows(rows)
+        _check_rows(rows, "rows of a square")
         handle, (size, inner) = cupy.cuda.device.get_cublas_handle(), rows.shape
         matrices = rows.data.ptr, rows.strides[0] // ITEM, PLUS.ctypes.data, target.data.ptr, target.strides[0] // ITEM
         uplo, op = cublas.CUBLAS_FILL_MODE_UPPER, cublas.CUBLAS_OP_T
@@ -166,15 +166,15 @@ def _operand(matrix: Any) -> tuple[Any, int, int]:
     return cupy.array(matrix, np.float64, order="C"), cublas.CUBLAS_OP_N, cols
 
 
-def _check_rows(target: Any) -> None:
-    """Raise a ValueError unless cuBLAS can write an array in place: rows of adjacent float64 values.
+def _check_rows(target: Any, what: str = "target") -> None:
+    """Raise a ValueError unless cuBLAS can take an array as it is: rows of adjacent float64 values.
 
-    An empty array is not written, and CuPy gives it strides of zero.
+    An empty array is not used, and CuPy gives it strides of zero.
     """
     cols, (outer, inner) = target.shape[1], target.strides
     apart = (cols > 1 and inner != ITEM) or outer < cols * ITEM or outer % ITEM
     if target.dtype != np.float64 or (target.size and apart):
-        raise ValueError(f"target: expected rows of adjacent float64 values, found {target.dtype}, {target.strides}")
+        raise ValueError(f"{what}: expected rows of adjacent float64 values, found {target.dtype}, {target.strides}")
 
 
 class SparseFactor:

@@ -260,6 +260,51 @@ def test_an_interrupted_step_leaves_the_stream_as_it_was(model, site: str, monke
     assert np.array_equal(stream.forecast.variance, undisturbed.forecast.variance)
 
 
+@pytest.mark.parametrize("backend", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("interrupted", [0, 1, 2])  # on a GPU the step runs, is recorded, or is replayed
+def test_an_interrupt_after_a_substitution(backend: str, interrupted: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The solutions of the interrupted step are there, but the stream has not taken it: other data can follow."""
+    with fm.Comm(backend=backend) as comm:
+        model = inverse(comm, GIVEN)
+        model.factorise()
+        undisturbed, interrupts = model.stream(), []
+        kind, build = type(comm.backend), type(comm.backend).substitution
+
+        def substitution(self: Any, *arguments: Any) -> Callable[[int, Any], None]:
+            solve = build(self, *arguments)
+
+            def solve_and_stop(step: int, given: Any) -> None:
+                solve(step, given)
+                if step in interrupts:
+                    interrupts.remove(step)
+                    raise KeyboardInterrupt
+
+            return solve_and_stop
+
+        monkeypatch.setattr(kind, "substitution", substitution)
+        stream = model.stream()
+        interrupts.append(interrupted)
+        for step in range(4):
+            if step == interrupted:
+                with pytest.raises(KeyboardInterrupt):
+                    stream.assimilate(DATA[:, step] + 100.0)
+            for each in (stream, undisturbed):
+                each.assimilate(DATA[:, step])
+        assert not interrupts
+        assert (stream.step, stream.misfit) == (4, undisturbed.misfit)
+        assert stream.log_evidence == undisturbed.log_evidence
+
+
+def test_a_stream_is_ready_before_its_first_step(model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a GPU the first step would wait for a compiler otherwise."""
+    stream = model.stream()
+    stream.save(tmp_path / "stream.h5")
+    resumed = model.resume(tmp_path / "stream.h5")
+    monkeypatch.setattr(type(COMM.backend), "substitution", None)
+    for each in (stream, resumed):
+        each.assimilate(DATA[:, 0])
+
+
 CALLS: list[Callable[[Any, Any], Any]] = [
     lambda model, stream: model.infer(DATA),
     lambda model, stream: model.forecast(DATA),
