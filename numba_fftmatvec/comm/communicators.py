@@ -176,7 +176,9 @@ def find_place(meeting: Meeting, neighbours: list[int]) -> Place:
     neighbours : list of int
         The ranks of this rank's node.
     """
-    masks = meeting.gather_bytes("sharing the cores", to_mask(usable_cores()))
-    place = Place.of([from_mask(masks[rank]) for rank in neighbours], neighbours.index(meeting.rank))
+    phase = "sharing the cores"
+    with meeting.agreement(phase):  # a rank may fail before its message
+        masks = meeting.gather_bytes(phase, to_mask(usable_cores()))
+        place = Place.of([from_mask(masks[rank]) for rank in neighbours], neighbours.index(meeting.rank))
     meeting.watch.has_core = place.has_core
     return place

@@ -64,7 +64,7 @@ class Machine:
 
 
 #: One to four NVIDIA H100 with NVLink, and NCCL; fitted to the products on one and on four devices.
-H100 = Machine(read=3.05e12, transform=4.1e11, overhead=20e-6, latency=13e-6, link=263e9)
+H100 = Machine(read=3.05e12, transform=4.1e11, overhead=13e-6, latency=13e-6, link=263e9)
 
 #: NVIDIA H200 with NVLink, and NCCL; fitted to the products on one device, with the H100's collectives.
 H200 = Machine(read=4.46e12, transform=4.8e11, overhead=18e-6, latency=13e-6, link=263e9)
