@@ -61,7 +61,8 @@ class State:
     sums : dict
         ``W (a, B)`` of the quantities of each of this rank's panels.
     substitutions : dict
-        The forward substitutions into `whitened` by panel, built when they are first used.
+        The forward substitutions into `whitened` by panel, built by `prepared` or when they are first used. Later
+        states with the same `whitened` share them.
     """
 
     factor: Factor
