@@ -38,7 +38,13 @@ BLOCK_SIZES = 100, 200, 500, 1000, 4096  # of those rows
 
 # (Nm, Nd, Nt), and the numbers of right-hand sides measured there.
 SHAPES = {(5000, 100, 1000): (1, 4, 16), (20000, 10, 1000): (1,), (1000, 1000, 500): (1,)}
-CODES = {"ddddd": "complex128", "dssdd": "complex64", "ddidd": "fixed32", "ddhdd": "fixed16"}
+CODES = {
+    "ddddd": "complex128",
+    "dssdd": "complex64",
+    "ddidd": "fixed32",
+    "ddhdd": "fixed16",
+    "dshsd": "fixed16, single vectors",
+}
 
 # Letters of three dtypes: source, rounding, destination.
 CONVERSIONS = ("ddd", "dsd", "dss", "sss")
@@ -221,7 +227,7 @@ def product_bytes(shape: tuple[int, int, int], code: str, num_vecs: int, op: str
     Vectors are transformed in pairs: two real rows of Nt values are one complex row of 2 Nt frequencies.
     """
     nm, nd, nt = shape
-    (stored,) = (stored for stored in FORMATS if stored.name == CODES[code])
+    stored = fm.MatvecPrecisionConfig.from_code(code).sbgemv.format
     frequencies = nt + 1
     spectrum = nm * nd * (2 * frequencies * stored.part.itemsize + 8 * stored.scales(frequencies))
     operand, result = (nm, nd) if op == "F" else (nd, nm)

@@ -25,7 +25,7 @@ WARM_UP_SECONDS = 0.2
 
 # (Nm, Nd, Nt) and the precision codes timed there.
 SHAPES = {
-    (5000, 100, 1000): ("ddddd", "dssdd", "sssss", "ddidd", "ddhdd"),
+    (5000, 100, 1000): ("ddddd", "dssdd", "sssss", "ddidd", "ddhdd", "dshsd"),
     (20000, 10, 1000): ("ddddd",),
     (1000, 1000, 500): ("ddddd",),
     (500, 20, 200): ("ddddd",),

@@ -15,7 +15,6 @@ import numpy as np
 from numba import float64, prange
 
 from .jit import (
-    THREADS,
     CpuNest,
     CudaNest,
     Free,
@@ -31,6 +30,9 @@ from .jit import (
 )
 
 PARTIALS = 1024
+# A device with 128 multiprocessors holds all blocks at a time. With as many registers as the bounds allow, a thread has
+# four loads under way; with fewer of them the assembler puts loads behind additions.
+THREADS, RESIDENT = 128, 8
 
 term, combine = Free("term"), Free("combine")
 
@@ -135,7 +137,7 @@ def reduce_kernel(term: Callable[..., Any], combine: Callable[..., Any]) -> Kern
     on_cuda = address, size, size, address, address, size, real
     nests = {
         "cpu": CpuNest(_reduce_cpu, (array, size, size, array, array, size, size, real)),
-        "cuda": CudaNest(_reduce_cuda, on_cuda, launch=_launch_reduction),
+        "cuda": CudaNest(_reduce_cuda, on_cuda, launch=_launch_reduction, bounds=(THREADS, RESIDENT)),
     }
     return Kernel(_name(term, combine), nests, {"term": term, "combine": combine})
 

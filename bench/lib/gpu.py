@@ -1,4 +1,4 @@
-"""Rows of the performance page for tiles of SBGEMV and for the latency of small products, on a GPU."""
+"""Rows of the performance page for tiles of SBGEMV, the latency of small products and the clocks of large ones."""
 
 from __future__ import annotations
 
@@ -36,4 +36,23 @@ def latency(records: Iterable[Record], device: str) -> Iterator[Row]:
         yield {"Nm x Nd x Nt": " x ".join(map(str, shape)), "run": run} | times
 
 
-TABLES = tiles, latency
+def clocks(records: Iterable[Record], device: str) -> Iterator[Row]:
+    """Yield the products of bench/clocks.py: times and clocks at three quantiles of the slowest round, and power."""
+    cases: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        if record["benchmark"] == "clocks":
+            cases.setdefault((record["precision"], record["op"]), []).append(record)
+    for (precision, op), found in cases.items():
+        row = {"precision": precision, "product": op.replace("*", r"\*")}
+        for name, waited in (("waited", True), ("queued", False)):
+            of_mode = [record for record in found if record.get("waited") is waited]
+            slowest = max(of_mode, key=lambda record: float(record["us"] if record["quantile"] == 0.5 else 0))["round"]
+            at = {record["quantile"]: record for record in of_mode if record["round"] == slowest}
+            for title, key in (("us", "us"), ("MHz", "mhz")):
+                row[f"{name} {title}"] = ", ".join(f"{at[quantile][key]:.0f}" for quantile in (0.02, 0.5, 0.98))
+        (power,) = (record for record in found if "watts" in record)
+        capped = "yes" if power["power_capped"] else "no"
+        yield row | {"W of limit": f"{power['watts']:.0f} of {power['limit_watts']:.0f}", "capped": capped}
+
+
+TABLES = tiles, latency, clocks

@@ -171,7 +171,7 @@ _TWO_WIDE = TensorTile(16, rows=2, columns=2, width=2, stages=6)
 TENSOR_TILES = {
     (COMPLEX128, 2): TensorTile(16, rows=4, columns=2, stages=5),
     (COMPLEX64, 1): _EIGHT_COLUMNS,
-    (COMPLEX64, 2): _TWO_WIDE,
+    (COMPLEX64, 2): TensorTile(16, rows=2, columns=2, warps=16, stages=5),
     (FIXED32, 1): _EIGHT_COLUMNS,
     (FIXED32, 2): _TWO_WIDE,
     (FIXED16, 1): replace(_EIGHT_COLUMNS, stages=6),

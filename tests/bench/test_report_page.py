@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -413,4 +414,24 @@ def test_latencies_are_of_the_best_round() -> None:
     found = rows("latency", first, first | {"call_us": 5.0, "both_us": 14.0}, first | {"process": 1, "both_us": 1.0})
     assert found == [
         {"Nm x Nd x Nt": "1 x 2 x 3", "run": "matvec", "call us": "5.0", "wait us": "9.0", "both us": "14.0"}
+    ]
+
+
+def test_clocks_are_of_the_slowest_round() -> None:
+    about = {"benchmark": "clocks", "op": "F*", "precision": "ddhdd", "shape": [1, 2, 3]}
+    found = [about | {"watts": 660.4, "limit_watts": 700.0, "power_capped": True}]
+    for waited, number, quantile in itertools.product((True, False), (0, 1), (0.02, 0.5, 0.98)):
+        us = 900 + 100 * quantile + 10 * (number if waited else -number)
+        found.append(about | {"waited": waited, "round": number, "quantile": quantile, "us": us, "mhz": 2000 - us})
+    assert rows("clocks", *found) == [
+        {
+            "precision": "ddhdd",
+            "product": r"F\*",
+            "waited us": "912, 960, 1008",
+            "waited MHz": "1088, 1040, 992",
+            "queued us": "902, 950, 998",
+            "queued MHz": "1098, 1050, 1002",
+            "W of limit": "660 of 700",
+            "capped": "yes",
+        }
     ]
