@@ -104,12 +104,14 @@ def _forward_group(tiles, rows, first, last, work, table, passes, heads, length)
         copy_steps(rows, first, last, t, source)
     for t in range(whole, heads):
         copy_step(rows, first, last, t, source)
-    source[heads * LANES : length // radix * ((radix + 1) // 2) * number] = 0.0  # the rest of what a pass reads
+    for i in range(heads * LANES, length // radix * ((radix + 1) // 2) * number):
+        source[i] = 0.0  # the rest of what a pass reads
     first_pass(source, target, table, 0, radix, 1, length)
     for i in range(1, passes.shape[0]):
         source, target = target, source
         next_pass(source, target, table, passes[i, 2], passes[i, 0], passes[i, 1], length)
-    target[length * number : (length + 1) * number] = target[:number]
+    for i in range(number):
+        target[length * number + i] = target[i]
     for tile in range((length + 1) // TILE):
         store(tiles, tile, first, last, target, table, length)
     for tile in range((length + 1) // TILE, tiles.shape[1]):
