@@ -1,4 +1,4 @@
-"""Discrete Fourier transforms of a few complex numbers in a CUDA thread's registers.
+"""Discrete Fourier transforms of a few complex numbers in registers, of a CUDA thread or of SIMD vectors.
 
 A transform of length n is written once, on numbers that add and multiply. A kernel's compiler gets it as a sequence of
 instructions without loops. In the simulator it computes.
