@@ -101,8 +101,8 @@ def specialise(
 def identity(value: Any) -> Any:
     """Return a value that identifies a binding in every process.
 
-    It is a formula's code with the constants that it reads. For an intrinsic it is the type and the source of its
-    module, so parameters that distinguish two intrinsics must be bound too.
+    It is a formula's code with the constants that it reads. For an intrinsic it is the type, and the source of its
+    module and of those whose functions that one uses, so parameters that distinguish two intrinsics must be bound too.
     """
     if isinstance(value, Called):
         return "called", identity(value.formula)
@@ -115,13 +115,21 @@ def identity(value: Any) -> Any:
     if isinstance(value, PLAIN):
         return value
     definition = getattr(value, "_defn", None)  # of an intrinsic
-    return type(value).__name__, _source(definition.__code__.co_filename) if definition else None
+    return type(value).__name__, _sources(definition) if definition else None
 
 
 def constants(function: Any) -> list[tuple[str, Any]]:
     """Return the global constants that a function reads, which the compiler copies into its code."""
     found = {name: function.__globals__.get(name) for name in _globals_of(function.__code__)}
     return sorted((name, value) for name, value in found.items() if isinstance(value, CONSTANTS))
+
+
+def _sources(function: Any) -> list[str | None]:
+    """Return digests of the source of a function's module, and of modules beside it whose functions that one uses."""
+    file = Path(function.__code__.co_filename)
+    used = (each for each in function.__globals__.values() if isinstance(each, types.FunctionType))
+    beside = {name for each in used if Path(name := each.__code__.co_filename).parent == file.parent}
+    return [_source(name) for name in sorted({str(file), *beside})]
 
 
 @cache

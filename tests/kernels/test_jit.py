@@ -131,6 +131,20 @@ def test_names_follow_the_source_of_intrinsics(tmp_path: Path) -> None:
     assert names[0] == names[2] != names[1]
 
 
+def test_names_follow_the_source_of_what_intrinsics_use(tmp_path: Path) -> None:
+    """Butterflies are functions of another module than the passes that consist of them."""
+    names = []
+    for instruction in ("fadd", "fmul"):
+        used = tmp_path / instruction / "used.py"
+        used.parent.mkdir()
+        used.write_text(f"def emit(builder, x):\n    return builder.{instruction}(x, x)\n")
+        file = used.parent / "intrinsic.py"
+        file.write_text(INTRINSIC.format("fadd"))
+        intrinsic = runpy.run_path(str(file), {"emit": runpy.run_path(str(used))["emit"]})["add"]
+        names.append(kernel(formula=intrinsic).function("cpu").__name__)
+    assert names[0] != names[1]
+
+
 @pytest.mark.parametrize("called", [False, True])
 def test_names_follow_the_constants_of_other_modules(called: bool) -> None:
     """A loop nest or a formula may read a constant of a third module, which the compiler copies."""
