@@ -21,9 +21,9 @@ from .rowfft import PARALLEL_BYTES, group_launcher, row_plan
 
 MOST_ROWS = 64  # the tiles of neighbouring rows are consecutive
 PIECE_BYTES = 1 << 17  # of rows in time; their spectra take as many, and a core's second-level cache holds both
-# Bytes of rows' heads from which kernels of our own transform them. For fewer they gain less than 0.1 ms, and it takes
+# Values of rows' heads from which kernels of our own transform them. For fewer they gain less than 0.1 ms, and it takes
 # seconds to compile them.
-LEAST_BYTES = 1 << 16
+LEAST_VALUES = 1 << 13
 
 transform, rounded, piece_of, MISSING = Free("transform"), Free("rounded"), Free("piece_of"), Free("MISSING")
 
@@ -162,8 +162,7 @@ def transform_launcher(
     """
     of_rows, rounding, real = map(np.dtype, dtypes)
     shape, half = vector_tiles(num_vecs, length // 2 + 1, blocks), length // 2
-    nbytes = num_vecs * blocks * half * real.itemsize
-    plan = row_plan(half, real) if nbytes >= LEAST_BYTES else None
+    plan = row_plan(half, real) if num_vecs * blocks * half >= LEAST_VALUES else None
     about = num_vecs, blocks, (of_rows, rounding, real), allocate
     run = group_launcher(target, kind, plan, *about) if plan else piece_launcher(target, kind, length, *about)
 

@@ -29,7 +29,7 @@ SIZES = 2, 9, 60  # vectors, blocks, time steps: no number of lanes divides the 
 @pytest.fixture(autouse=True)
 def for_all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transform few values by these kernels too."""
-    monkeypatch.setattr(transforms, "LEAST_BYTES", 0)
+    monkeypatch.setattr(transforms, "LEAST_VALUES", 0)
 
 
 @pytest.fixture(params=[1, 2, 5])

@@ -208,6 +208,22 @@ def test_timed_plans_are_built_for_the_first_timer(comm: Any) -> None:
     np.testing.assert_array_equal(y.gather(), untimed)
 
 
+@pytest.mark.parametrize("name", ["F", "F*"])
+def test_many_rows_have_the_same_bits_with_a_timer(comm: Any, name: str) -> None:
+    """The CPU's own kernels transform them, of the padded rows the heads."""
+    shape = 129, 130, 65
+    F, G, X = operands(shape)
+    flags = PRODUCTS[name]
+    operand = X[flags.source]
+    matrix = build(comm, F, G)
+    x, y = vector(matrix, flags.source, operand), matrix.get_vec("output" if name == "F" else "input")
+    matrix.apply_product(name, x, y)
+    check(y, name, F, G, operand)
+    untimed = y.gather()
+    matrix.apply_product(name, x, y, timer=PhaseTimer(comm))
+    np.testing.assert_array_equal(y.gather(), untimed)
+
+
 def test_a_plan_can_be_printed(comm: Any) -> None:
     """Each stage is printed with its ends, and starts where the previous one ends."""
     matrix = build(comm, F, G, "dssdd")
