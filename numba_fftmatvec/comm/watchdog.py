@@ -31,6 +31,10 @@ _CHECK_SECONDS = 2e-3  # between two questions to NCCL for errors
 # Seconds that a message may still take after an interrupt. Ranks that are in step need less.
 _GRACE = 5.0
 
+# Operations that are started and not complete, and what else has messages under way when one is given up. MPI may
+# still read and write their memory, so it must not be freed.
+_under_way: set[object] = set()
+
 # The tag of the messages in which a rank that waits for long reports the number of the message that it waits for.
 _ARRIVED = 32_001
 
@@ -84,7 +88,8 @@ class Watch:
 
     An interrupt (any exception of a signal handler) that comes during an operation is raised after the operation, by
     `raise_interrupt`, so that the ranks stay in step. An operation that is not complete some seconds after an
-    interrupt, or after the time limit, is given up. From then on the communicator cannot be used.
+    interrupt, or after the time limit, is given up. From then on the communicator cannot be used, and the memory of the
+    operation stays allocated.
 
     Parameters
     ----------
@@ -168,10 +173,12 @@ class Watch:
 
     def _completed(self, operations: Sequence[Operation], limit: float, partner: int | None) -> bool:
         for operation in operations:
+            _under_way.add(operation)
             operation.begin()
             request = operation.requests[0]
             if not (_spun(request, _SPINS[self.has_core]) or self._waited(request, limit, partner)):
                 return False
+            _under_way.discard(operation)
         return True
 
     def finish(self, work: Callable[[], None]) -> None:
@@ -260,6 +267,7 @@ class Watch:
     def _abort(self, phase: str) -> None:
         """Give up, and end the operations of NCCL that wait for other ranks."""
         self.given_up = phase
+        _under_way.add(self._presence)
         while self.before_abort:
             self.before_abort.pop()()
         while self.communicators:

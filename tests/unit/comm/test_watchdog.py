@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import math
 import os
 import signal
 import time
+import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -198,6 +202,46 @@ def test_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     for value in (0, -1.0, math.nan, "3", True):
         with pytest.raises(fm.ArgumentError, match="timeout: expected a positive number, found"):
             fm.Comm(MPI.COMM_SELF, backend="cpu", timeout=value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["receive", "gather"])
+def test_memory_of_a_message_that_was_given_up_is_kept(kind: str) -> None:
+    """The message may still arrive, and MPI then writes it there."""
+    results = run_ranks(2, "unit.comm.test_watchdog:given_up", kind, timeout=60)
+    assert results == [(True, 7.0), (True, 7.0)]
+
+
+def given_up(kind: str) -> tuple[bool, float]:
+    """Return whether an array is kept after its message was given up, and the value that arrives later."""
+    ranks = MPI.COMM_WORLD.Dup()
+    watch, array = watchdog.Watch(ranks, 0.2), np.zeros(100)
+    kept, address = weakref.ref(array), array.ctypes.data
+    if kind == "receive":
+        start, message = partial(ranks.Irecv, source=1 - ranks.rank, tag=1), array
+    else:  # the array is an argument of the function, not the message
+        start, message = partial(ranks.Iallgather, recvbuf=array), np.full(50, 7.0)
+    if kind == "receive" or ranks.rank == 0:
+        with pytest.raises(fm.CollectiveTimeout):
+            watch.complete("a phase", watchdog.Operation(start, message))
+    else:
+        time.sleep(1)
+        watch.timeout = 30
+        watch.complete("a phase", watchdog.Operation(start, message))
+        return True, float(array[-1])
+    del array, start, message, watch
+    gc.collect()
+    alive = kept() is not None
+    if kind == "receive":
+        time.sleep(1)  # the other rank gives up as well
+        ranks.Send(np.full(100, 7.0), 1 - ranks.rank, tag=1)
+    if not alive:
+        return False, 0.0
+    ends = time.monotonic() + 10
+    values = np.ctypeslib.as_array((ctypes.c_double * 100).from_address(address))
+    while values[-1] != 7.0 and time.monotonic() < ends:
+        ranks.Iprobe()  # MPI makes progress
+        time.sleep(0.01)
+    return alive, float(values[-1])
 
 
 class Communicator:
