@@ -11,6 +11,7 @@ Each part writes the records of one name:
 - ``products``: F and F* beside NumPy with SciPy and PyLops. SBGEMV beside reading as many bytes as the spectrum has,
   and beside as many multiply-adds.
 - ``formats``: the formats of the stored spectrum beside complex128.
+- ``transforms``: kernels with a row in each lane beside NumPy's loops, on the same threads and tiles.
 - ``growth``: times against Nm, Nd, Nt and the number of vectors.
 - ``loaded``: F and F* beside NumPy with SciPy, while another program keeps every core busy.
 
@@ -29,6 +30,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,9 @@ from lib.host import CORES, Effort, alternate, checked_run, failure, millisecond
 from lib.machine import Memory, cache_bytes, multiplier, settings
 from numba_fftmatvec.cli.results import write_results
 from numba_fftmatvec.kernels import ceil_div
+from numba_fftmatvec.kernels.formats import aligned, vector_tiles
+from numba_fftmatvec.kernels.rowfft import group_launcher, row_plan
+from numba_fftmatvec.kernels.transforms import piece_launcher
 from numba_fftmatvec.products import PRODUCTS
 
 Record = dict[str, Any]
@@ -239,6 +244,24 @@ def _speed(seconds: dict[str, list[float]], code: str) -> float:
     return statistics.median(seconds[DOUBLE]) / statistics.median(seconds[code])
 
 
+def measure_transforms(machine: Machine) -> Iterator[Record]:
+    """Yield transforms of one vector of Nm blocks, by our kernels and by NumPy's loops."""
+    double = np.dtype(np.float64)
+    for nm, _, nt in machine.shapes or SHAPES:
+        rows = fm.generate_double(np.arange(nm * nt)).reshape(nm, nt)
+        tiles = aligned(np.zeros, vector_tiles(1, nt + 1, nm), double)
+        for kind in ("rfft", "irfft"):
+            ends = 1, nm, (double,) * 3, np.zeros
+            launches = {
+                OURS: group_launcher(machine.comm.backend.target, kind, row_plan(nt, double), *ends),
+                "NumPy": piece_launcher(machine.comm.backend.target, kind, 2 * nt, *ends),
+            }
+            programs = {name: partial(launch, tiles, rows, nt) for name, launch in launches.items()}
+            times = {name: milliseconds(seconds) for name, seconds in alternate(programs, machine.effort).items()}
+            fields = {"benchmark": "cpu transform", "transform": kind, "rows": nm, "steps": nt}
+            yield fields | times.pop(OURS) | {"peers": times}
+
+
 def growing(machine: Machine) -> Iterator[tuple[str, Shape, list[int]]]:
     """Yield sizes of growing matrices and the numbers of vectors of each, with the name of the size that grows."""
     free = machine.comm.backend.free_bytes()
@@ -293,6 +316,7 @@ PARTS: dict[str, Callable[[Machine], Iterator[Record]]] = {
     "machine": measure_machine,
     "products": measure_products,
     "formats": measure_formats,
+    "transforms": measure_transforms,
     "growth": measure_growth,
     "loaded": measure_loaded,
 }
@@ -304,7 +328,10 @@ def line(record: Record) -> str:
         reads = ", ".join("{gb_per_s:.1f} GB/s of {of}".format(**read) for read in record["reads"])
         peak = "{d_gflops:.1f} and {s_gflops:.1f} GFLOP/s".format(**record)
         return f"{record['instructions']}, {record['of_threads']} threads: {reads}; {peak}"
-    words = ["{benchmark} {op} {shape} {precision} R={num_vecs}: {median_ms:.4g} ms".format(**record)]
+    if record["benchmark"] == "cpu transform":
+        words = ["cpu {transform} of {rows} rows, {steps} steps: {median_ms:.4g} ms".format(**record)]
+    else:
+        words = ["{benchmark} {op} {shape} {precision} R={num_vecs}: {median_ms:.4g} ms".format(**record)]
     words += [f"{key} {record[key]:.2f}" for key in ("of_read", "of_peak", "speed", "sbgemv_speed") if key in record]
     for name, times in record.get("peers", {}).items():
         ratio = times.get("error") or f"{times['median_ms'] / record['median_ms']:.2f} x"

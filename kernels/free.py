@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -101,8 +102,8 @@ def specialise(
 def identity(value: Any) -> Any:
     """Return a value that identifies a binding in every process.
 
-    It is a formula's code with the constants that it reads. For an intrinsic it is the type, and the source of its
-    module and of those whose functions that one uses, so parameters that distinguish two intrinsics must be bound too.
+    It is a formula's code with the constants that it reads. For an intrinsic it is the type, and the sources of its
+    module and of those beside it that it imports from. Parameters that distinguish two intrinsics must be bound too.
     """
     if isinstance(value, Called):
         return "called", identity(value.formula)
@@ -125,11 +126,18 @@ def constants(function: Any) -> list[tuple[str, Any]]:
 
 
 def _sources(function: Any) -> list[str | None]:
-    """Return digests of the source of a function's module, and of modules beside it whose functions that one uses."""
-    file = Path(function.__code__.co_filename)
-    used = (each for each in function.__globals__.values() if isinstance(each, types.FunctionType))
-    beside = {name for each in used if Path(name := each.__code__.co_filename).parent == file.parent}
-    return [_source(name) for name in sorted({str(file), *beside})]
+    """Return digests of the sources of a function's module, and of modules beside it that it imports from."""
+    file = function.__code__.co_filename
+    files = {file, *map(_file, function.__globals__.values())}
+    return [_source(name) for name in sorted(files) if Path(name).parent == Path(file).parent]
+
+
+def _file(value: Any) -> str:
+    """Return the source file of a function or class, an empty text if it has none."""
+    if isinstance(value, types.FunctionType):
+        return value.__code__.co_filename
+    module = sys.modules.get(str(getattr(value, "__module__", None)))
+    return getattr(module, "__file__", None) or ""
 
 
 @cache

@@ -1,7 +1,7 @@
 """Real transforms between rows and tiles of frequencies on the CPU, a row in each lane of SIMD vectors.
 
-A thread takes as many rows as a vector has lanes. It copies their heads to workspace as complex numbers, two time steps
-each, and transforms these in passes (Stockham's algorithm), one for each radix of the length. The real transform has
+A thread takes as many rows as a vector has lanes. It copies their heads to workspace as complex numbers of two time
+steps each. Passes transform these (Stockham's algorithm), one for each radix of the length. The real transform has
 twice that length. Its frequencies come from two of the complex ones each, on the way to the tiles. Back it goes in
 reverse order, with the same passes. The padding's zeros are neither stored nor added, and only heads are transformed
 back. One kernel serves all lengths.
@@ -154,9 +154,9 @@ def _transform_groups(tiles, rows, work, table, passes, total, heads, length):
 
 
 @cached_kernel
-def group_kernel(kind: str, rows: Any, rounding: Any, real: Any) -> Kernel:
+def group_kernel(kind: str, rows: Any, rounding: Any, real: Any, lanes: int) -> Kernel:
     """Return the kernel of a transform, for dtypes of the rows, of the rounding and of the transform."""
-    into, lanes, dtypes = kind == "rfft", lanes_of(real), (rows, rounding, real)
+    into, dtypes = kind == "rfft", (rows, rounding, real)
     signature = (
         *(array_type(np.float64, 4), array_type(rows, 2), array_type(real, 3), array_type(real, 1)),
         *(array_type(np.int64, 2), *[scalar_type(int)] * 3),
@@ -193,7 +193,7 @@ def group_launcher(
 ) -> Callable[[Any, Any, int], None]:
     """Compile a transform and return ``launch(tiles, rows, heads)`` on checked arrays; see `transform_launcher`."""
     real, length = dtypes[2], plan.length
-    run = group_kernel(kind, *dtypes).launcher(target)
+    run = group_kernel(kind, *dtypes, lanes_of(real)).launcher(target)
     passes, table = plan.tables(kind)
     table, total = table.astype(real), num_vecs * blocks
     work = aligned(allocate, (get_num_threads(), *workspace(length, real)), real)

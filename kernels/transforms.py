@@ -21,8 +21,8 @@ from .rowfft import PARALLEL_BYTES, group_launcher, row_plan
 
 MOST_ROWS = 64  # the tiles of neighbouring rows are consecutive
 PIECE_BYTES = 1 << 17  # of rows in time; their spectra take as many, and a core's second-level cache holds both
-# Values of rows' heads from which kernels of our own transform them. For fewer they gain less than 0.1 ms, and it takes
-# seconds to compile them.
+# Values of rows' heads from which kernels of our own transform them. For fewer they gain little, and take seconds to
+# compile.
 LEAST_VALUES = 1 << 13
 
 transform, rounded, piece_of, MISSING = Free("transform"), Free("rounded"), Free("piece_of"), Free("MISSING")

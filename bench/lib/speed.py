@@ -121,6 +121,19 @@ def cpu_formats(records: Iterable[Record], device: str) -> Iterator[Row]:
         }
 
 
+def cpu_transforms(records: Iterable[Record], device: str) -> Iterator[Row]:
+    """Yield the transforms of each number and length of rows, and NumPy's times over theirs."""
+    sizes: dict[tuple[str, int, int], dict[str, Record]] = {}
+    for record in chosen(records, "cpu transform"):
+        sizes.setdefault((machine_label(record), record["rows"], record["steps"]), {})[record["transform"]] = record
+    for (label, rows, steps), found in sizes.items():
+        row = {"machine": label, "rows": str(rows), "time steps": str(steps)}
+        for title, kind in (("forward", "rfft"), ("back", "irfft")):
+            row |= {f"{title} ms": milliseconds(found[kind]["median_ms"])}
+            row |= {f"NumPy / {title}": _number(over_ours(found[kind]))}
+        yield row
+
+
 def growths(records: Iterable[Record]) -> dict[tuple[str, str, str], list[Record]]:
     """Return the records of `growth` by machine, growing size and product, from small to large."""
     groups: dict[tuple[str, str, str], list[Record]] = {}
@@ -179,7 +192,7 @@ def cpu_loaded(records: Iterable[Record], device: str) -> Iterator[Row]:
         }
 
 
-TABLES = (cpu_machine, cpu_products, cpu_formats, cpu_growth, cpu_loaded)
+TABLES = (cpu_machine, cpu_products, cpu_formats, cpu_transforms, cpu_growth, cpu_loaded)
 
 
 def machines(results: Iterable[Record], benchmark: str) -> Iterator[tuple[str, list[Record]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import time
@@ -32,8 +33,10 @@ _CHECK_SECONDS = 2e-3  # between two questions to NCCL for errors
 _GRACE = 5.0
 
 # Operations that are started and not complete, and what else has messages under way when one is given up. MPI may
-# still read and write their memory, so it must not be freed.
+# still read and write their memory, so it must not be freed. The set has one reference for ever: Python frees what
+# modules hold before MPI ends.
 _under_way: set[object] = set()
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_under_way))
 
 # The tag of the messages in which a rank that waits for long reports the number of the message that it waits for.
 _ARRIVED = 32_001

@@ -107,6 +107,8 @@ def test_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert [len(r["peers"]) for r in of["loaded"]] == [2, 2]
     formats = [(r["precision"], r["spectrum_bytes"]) for r in records if r["benchmark"] == "cpu format"]
     assert formats[:4] == [("ddddd", 3456), ("sssss", 1728), ("ddidd", 1728), ("ddhdd", 864)]
+    transforms = [r for r in records if r["benchmark"] == "cpu transform"]
+    assert [(r["transform"], r["rows"], r["steps"]) for r in transforms] == [("rfft", 6, 8), ("irfft", 6, 8)]
     grown = speed.growths(records)
     assert {grows: [speed.size_of(r) for r in group] for (_, grows, op), group in grown.items() if op == "F"} == {
         "Nm": [4, 8, 16],
@@ -151,6 +153,25 @@ def test_products_stand_beside_peers_and_the_machine() -> None:
         r"F\* of FMA peak": "25%",
         "failed": "PyLops, [t, block]: not installed (no pylops)",
     }
+
+
+def test_transforms_stand_beside_those_of_numpy() -> None:
+    about = MACHINE | {"benchmark": "cpu transform", "rows": 500, "steps": 200}
+    records = [
+        about | {"transform": kind, "median_ms": ms, "peers": {"NumPy": {"median_ms": 3.0}}}
+        for kind, ms in (("rfft", 1.0), ("irfft", 2.0))
+    ]
+    assert list(speed.cpu_transforms(records, "a CPU")) == [
+        {
+            "machine": "AVX2, 2 threads",
+            "rows": "500",
+            "time steps": "200",
+            "forward ms": "1.00",
+            "NumPy / forward": "3.00",
+            "back ms": "2.00",
+            "NumPy / back": "1.50",
+        }
+    ]
 
 
 def grown(size: int, min_ms: float, read_ms: float) -> dict[str, Any]:

@@ -119,8 +119,8 @@ README = (page.ROOT / "README.md").read_text()
 @pytest.mark.parametrize(
     ("row", "file", "programs"),
     [
-        ("NumPy and SciPy, CPU", "cpu/avx512.json", "NumPy and SciPy"),
-        ("PyLops MDC, CPU", "cpu/avx512.json", "PyLops"),
+        ("NumPy and SciPy, CPU", "cpu/epyc.json", "NumPy and SciPy"),
+        ("PyLops MDC, CPU", "cpu/epyc.json", "PyLops"),
         ("plain CuPy, H100", "h100/peers.json", "CuPy"),
     ],
 )

@@ -7,6 +7,8 @@ import gc
 import math
 import os
 import signal
+import subprocess
+import sys
 import time
 import weakref
 from collections.abc import Callable
@@ -242,6 +244,24 @@ def given_up(kind: str) -> tuple[bool, float]:
         ranks.Iprobe()  # MPI makes progress
         time.sleep(0.01)
     return alive, float(values[-1])
+
+
+@pytest.mark.parametrize(("place", "printed"), [("_under_way", ""), ("others", "freed")])
+def test_memory_of_a_message_that_was_given_up_is_kept_until_the_process_ends(place: str, printed: str) -> None:
+    """MPI ends after Python has freed what its modules hold."""
+    program = f"""
+import os
+from numba_fftmatvec.comm import watchdog
+
+class Message:
+    def __del__(self, write=os.write):
+        write(1, b"freed")
+
+watchdog.others = set()
+watchdog.{place}.add(Message())
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout == printed
 
 
 class Communicator:
