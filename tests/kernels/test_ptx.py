@@ -51,15 +51,16 @@ def specialisations() -> dict[str, Kernel]:
 def narrow_arithmetic(ptx: str) -> list[str]:
     """Return the 32-bit sums, products and shifts of a kernel, which would wrap beyond 2^31 elements.
 
-    A 64-bit division of operands that fit into 32 bits is done in 32 bits, and its remainder by a product. Indices
-    within a block are small.
+    A 64-bit division of operands that fit into 32 bits is done in 32 bits, and its remainder by a product. Its operands
+    may be shifted in 32 bits, after a test that the 64-bit ones fit. Indices within a block are small.
     """
+    divided = set(re.findall(r"%r\d+", " ".join(re.findall(r"\sdiv\.u32\s+%r\d+, (.*);", ptx))))
     found, small = [], set(re.findall(r"mov\.u32\s+(%r\d+), %tid\.", ptx))
     arithmetic, others = r"(?:add|sub|mul\.lo|mad\.lo|shl)\.[sub]32", r"(?:shr|and)\.[ub]32|cvt\.u(?:64\.u32|32\.u64)"
     for step, _, result, operands in re.findall(rf"\s(?:({arithmetic})|({others}))\s+(%rd?\d+), (.*);", ptx):
         if set(re.findall(r"%rd?\d+", operands)) <= small:
             small.add(result)
-        elif step:
+        elif step and not (step.startswith("shl") and result in divided):
             found.append(step)
     for _ in re.findall(r"\sdiv\.u32\s", ptx):
         for step in ("mul.lo.s32", "sub.s32"):
