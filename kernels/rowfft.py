@@ -20,7 +20,7 @@ from numba import get_num_threads, prange
 
 from .butterflies import roots
 from .formats import TILE, aligned, vector_tiles
-from .jit import Called, CpuNest, Free, Kernel, Target, array_type, cached_kernel, scalar_type
+from .jit import Called, CpuNest, Free, Kernel, Target, array_type, cached_kernel, ceil_div, scalar_type
 from .lanes import vector_width
 from .radices import factorings
 from .rowvectors import Pass, copy_values, join_frequencies, load_tile, store_tile, transform_pass
@@ -29,8 +29,8 @@ from .rowvectors import Pass, copy_values, join_frequencies, load_tile, store_ti
 # the plan that they choose takes at most 2 % more time than the fastest one.
 WEIGHTS = {2: 1.3, 3: 1.5, 4: 1.4, 5: 2.0, 6: 1.7, 7: 2.9, 8: 2.1, 10: 2.7, 11: 4.1, 13: 4.7}
 RADICES = tuple(WEIGHTS)
-# Bytes of a thread's workspace. More would not stay in a core's share of the caches, and many cores would hold much.
-LARGEST = 4 << 20
+# Bytes of a thread's workspace: of 262,143 time steps with AVX-512. For longer rows NumPy needs less.
+LARGEST = 64 << 20
 # Bytes of rows and tiles from which a second thread takes less time to wake up than it saves.
 PARALLEL_BYTES = 1 << 19
 
@@ -196,7 +196,8 @@ def group_launcher(
     run = group_kernel(kind, *dtypes, lanes_of(real)).launcher(target)
     passes, table = plan.tables(kind)
     table, total = table.astype(real), num_vecs * blocks
-    work = aligned(allocate, (get_num_threads(), *workspace(length, real)), real)
+    shares = min(get_num_threads(), ceil_div(total, lanes_of(real)))
+    work = aligned(allocate, (shares, *workspace(length, real)), real)
 
     def launch(tiles: Any, rows: Any, heads: int) -> None:
         run(tiles, rows, work, table, passes, total, heads, length)
