@@ -35,20 +35,17 @@ def vector_width() -> int:
     return WIDEST if "+avx512f" in features.split(",") else NARROWER
 
 
-class Memory:
-    """Addresses, loads and stores of an LLVM function.
+class Addresses:
+    """Addresses of an LLVM function.
 
     Parameters
     ----------
     context, builder : object
         Numba's context and llvmlite's builder.
-    width : int
-        Doubles in a vector.
     """
 
-    def __init__(self, context: Any, builder: Any, width: int) -> None:
-        self.context, self.builder, self.width = context, builder, width
-        self.vector = ir.VectorType(DOUBLE, width)
+    def __init__(self, context: Any, builder: Any) -> None:
+        self.context, self.builder = context, builder
 
     def array(self, kind: Any, value: Any) -> tuple[Any, Sequence[Any]]:
         """Return an array's address and its strides in bytes."""
@@ -61,6 +58,23 @@ class Memory:
             index, stride = (INDEX(each) if isinstance(each, int) else each for each in (index, stride))
             address = self.builder.gep(address, [self.builder.mul(index, stride)])
         return address
+
+
+class Memory(Addresses):
+    """Addresses, loads and stores of an LLVM function.
+
+    Parameters
+    ----------
+    context, builder : object
+        Numba's context and llvmlite's builder.
+    width : int
+        Doubles in a vector.
+    """
+
+    def __init__(self, context: Any, builder: Any, width: int) -> None:
+        super().__init__(context, builder)
+        self.width = width
+        self.vector = ir.VectorType(DOUBLE, width)
 
     def load(self, address: Any, element: Any = DOUBLE) -> Any:
         """Load a vector of values that are aligned to their size, and convert them to double."""

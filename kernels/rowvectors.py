@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 
 from .butterflies import transform
 from .formats import PARTS, TILE
-from .lanes import BYTE, DOUBLE, INDEX, WORD
+from .lanes import DOUBLE, INDEX, WORD, Addresses
 
 FLOATS = {np.dtype(np.float64): DOUBLE, np.dtype(np.float32): ir.FloatType()}
 STORED = np.dtype(np.float64)  # of tiles
@@ -28,7 +28,7 @@ STORED = np.dtype(np.float64)  # of tiles
 Dtypes = tuple[np.dtype[Any], np.dtype[Any], np.dtype[Any]]
 
 
-class Registers:
+class Registers(Addresses):
     """Vectors of an LLVM function: their loads, stores, sums, conversions and transposes.
 
     Parameters
@@ -42,22 +42,11 @@ class Registers:
     """
 
     def __init__(self, context: Any, builder: Any, real: np.dtype[Any], lanes: int) -> None:
-        self.context, self.builder, self.real, self.lanes = context, builder, real, lanes
+        super().__init__(context, builder)
+        self.real, self.lanes = real, lanes
         self.element = FLOATS[real]
         self.vector = ir.VectorType(self.element, lanes)
         self.nbytes = lanes * real.itemsize
-
-    def array(self, kind: Any, value: Any) -> tuple[Any, Sequence[Any]]:
-        """Return an array's address and its strides in bytes."""
-        array = self.context.make_array(kind)(self.context, self.builder, value)
-        return self.builder.bitcast(array.data, BYTE.as_pointer()), cgutils.unpack_tuple(self.builder, array.strides)
-
-    def at(self, address: Any, *steps: tuple[Any, Any]) -> Any:
-        """Return the address after steps, as pairs of an index and a stride in bytes."""
-        for index, stride in steps:
-            index, stride = (INDEX(each) if isinstance(each, int) else each for each in (index, stride))
-            address = self.builder.gep(address, [self.builder.mul(index, stride)])
-        return address
 
     def load(self, address: Any, dtype: np.dtype[Any], count: int) -> Any:
         """Load a vector of consecutive values, or one value."""
