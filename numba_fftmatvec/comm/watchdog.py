@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,9 +33,8 @@ _CHECK_SECONDS = 2e-3  # between two questions to NCCL for errors
 # Seconds that a message may still take after an interrupt. Ranks that are in step need less.
 _GRACE = 5.0
 
-# Operations that are started and not complete, and what else has messages under way when one is given up. MPI may
-# still read and write their memory, so it must not be freed. The set has one reference for ever: Python frees what
-# modules hold before MPI ends.
+# Operations that are started and not known to be complete. MPI may still read and write their memory, so it must not be
+# freed. The set has one reference for ever: Python frees what modules hold before MPI ends.
 _under_way: set[object] = set()
 ctypes.pythonapi.Py_IncRef(ctypes.py_object(_under_way))
 
@@ -80,10 +80,18 @@ class Operation:
         self._message = message
 
     def begin(self) -> None:
-        """Start the operation if it is not started."""
+        """Start the operation if it is not started. Its memory stays allocated until `complete`."""
         if not self.requests:
+            _under_way.add(self)
             # The loop inside `extend` runs no Python code, so that no interrupt comes between start and store.
             self.requests.extend(map(self._start, (self._message,)))
+
+    def complete(self) -> bool:
+        """Return whether the operation is complete, so that MPI does not use its memory any more."""
+        found = bool(self.requests[0].Test())
+        if found:
+            _under_way.discard(self)
+        return found
 
 
 class Watch:
@@ -176,12 +184,11 @@ class Watch:
 
     def _completed(self, operations: Sequence[Operation], limit: float, partner: int | None) -> bool:
         for operation in operations:
-            _under_way.add(operation)
             operation.begin()
             request = operation.requests[0]
             if not (_spun(request, _SPINS[self.has_core]) or self._waited(request, limit, partner)):
                 return False
-            _under_way.discard(operation)
+            operation.complete()
         return True
 
     def finish(self, work: Callable[[], None]) -> None:
@@ -270,7 +277,6 @@ class Watch:
     def _abort(self, phase: str) -> None:
         """Give up, and end the operations of NCCL that wait for other ranks."""
         self.given_up = phase
-        _under_way.add(self._presence)
         while self.before_abort:
             self.before_abort.pop()()
         while self.communicators:
@@ -327,7 +333,7 @@ class _Presence:
         self._ranks = ranks
         self._reached = np.zeros(ranks.size, np.int64)
         self._sent = np.zeros(1, np.int64)
-        self._requests: list[MPI.Request] = []
+        self._sending: list[Operation] = []
         self._count = np.zeros(1, np.int64)
         self._status = MPI.Status()
 
@@ -341,8 +347,12 @@ class _Presence:
         if ask and self._sent[0] < self.number:
             self._sent[0] = self.number
             others = (rank for rank in range(self._ranks.size) if rank != self._ranks.rank)
-            unfinished = [request for request in self._requests if not request.Test()]
-            self._requests = unfinished + [self._ranks.Isend(self._sent, rank, _ARRIVED) for rank in others]
+            self._sending += [
+                Operation(partial(self._ranks.Isend, dest=rank, tag=_ARRIVED), self._sent) for rank in others
+            ]
+            for operation in self._sending:
+                operation.begin()
+            self._sending = [operation for operation in self._sending if not operation.complete()]
 
     def missing(self) -> list[int]:
         """Return the ranks that are not known to have reached this rank's message."""
