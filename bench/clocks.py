@@ -27,7 +27,7 @@ CODES = ("ddddd", "ddhdd")
 ROUNDS, PRODUCTS = 4, 400
 WARM_UP, POWER_PRODUCTS = 300, 3000
 QUANTILES = (0.02, 0.25, 0.5, 0.75, 0.98)
-THREADS = 1024  # of a block, so that each multiprocessor has one
+THREADS = 1024  # of a block, so that blocks spread over the multiprocessors
 
 SOURCE = r"""
 extern "C" __global__ void read_clocks(long long *found) {

@@ -46,8 +46,8 @@ def clocks(records: Iterable[Record], device: str) -> Iterator[Row]:
         row = {"precision": precision, "product": op.replace("*", r"\*")}
         for name, waited in (("waited", True), ("queued", False)):
             of_mode = [record for record in found if record.get("waited") is waited]
-            slowest = max(of_mode, key=lambda record: float(record["us"] if record["quantile"] == 0.5 else 0))["round"]
-            at = {record["quantile"]: record for record in of_mode if record["round"] == slowest}
+            medians = {record["us"]: record["round"] for record in of_mode if record["quantile"] == 0.5}
+            at = {record["quantile"]: record for record in of_mode if record["round"] == medians[max(medians)]}
             for title, key in (("us", "us"), ("MHz", "mhz")):
                 row[f"{name} {title}"] = ", ".join(f"{at[quantile][key]:.0f}" for quantile in (0.02, 0.5, 0.98))
         (power,) = (record for record in found if "watts" in record)
